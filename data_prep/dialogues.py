@@ -1,0 +1,121 @@
+"""Dialogue files as records: the ``kind: dialogues`` builder of the prepare stage.
+
+In: what a `DialoguesSpec` names. Out: one `Kept` or `Dropped` for each unit: a row, or for OASST what
+`data_prep.oasst` calls one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from data_prep.clean import clean
+from data_prep.drafts import Draft, RowProblem
+from data_prep.formats import FORMATS, READERS, detect, detect_row, rename_columns
+from data_prep.oasst import read_oasst
+from data_prep.records import Dropped, Item, Kept
+from data_prep.sources import Row, Table, as_text, find_tables, read_table
+from starchat.config import closest
+from starchat.dialogue import ROLES, Record, Source
+from starchat.errors import UserError
+
+DETECTION_ROWS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class DialoguesSpec:
+    """Dialogues from `path`: a file, glob, folder, saved ``datasets`` folder or Hub id.
+
+    `roles` maps role names of the file to ours, `columns` its column names to those of the format. `license` is the
+    SPDX licence of all its records; without it a row's own ``license`` counts. `paths` is about OASST trees (see
+    `data_prep.oasst`), `hub_split` about Hub ids and saved folders. `control_tokens` says what a text does that holds a
+    control token: stop the run, stay as plain text, or be dropped. With `python_must_parse`, answers whose Python does not
+    parse are dropped.
+    """
+
+    path: str
+    kind: Literal["dialogues"] = "dialogues"
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "dolly", "oasst", "prompt_completion"] = "auto"
+    license: str | None = None
+    roles: dict[str, str] = dataclasses.field(default_factory=dict)
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    paths: Literal["best", "all"] = "best"
+    hub_split: str = "train"
+    control_tokens: Literal["stop", "keep", "drop"] = "stop"
+    python_must_parse: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DialogueTable:
+    """A table and the format of its rows."""
+
+    table: Table
+    format: str
+
+
+def find_dialogues(spec: DialoguesSpec) -> tuple[DialogueTable, ...]:
+    """Return the tables of a source, each with its format, named or detected from its first rows."""
+    unknown = sorted(set(spec.roles.values()) - set(ROLES))
+    if unknown:
+        raise UserError(f"{spec.path}: roles: {unknown[0]!r} is no role of ours; {closest(unknown[0], ROLES)}")
+    return tuple(DialogueTable(table, _format(table, spec)) for table in find_tables(spec.path, spec.hub_split))
+
+
+def build_dialogues(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Item]:
+    """Yield one item for each unit of the tables, in order."""
+    for table in tables:
+        rows = (_renamed(row, spec.columns) for row in read_table(table.table))
+        if table.format == "oasst":
+            for unit in read_oasst(rows, spec.paths, spec.roles):
+                yield unit if isinstance(unit, Dropped) else _item(unit.row, unit.result, spec)
+        else:
+            for row in rows:
+                yield row if isinstance(row, Dropped) else _item(row, _draft(row, table.format, spec), spec)
+
+
+def _format(table: Table, spec: DialoguesSpec) -> str:
+    first = [row for row in itertools.islice(read_table(table), DETECTION_ROWS) if isinstance(row, Row)]
+    keys = sorted({str(key) for row in first for key in row.value})
+    missing = sorted(set(spec.columns) - set(keys))
+    if missing and first:
+        raise UserError(f"{table.path}: columns: no column {missing[0]!r} in the first rows; {closest(missing[0], keys)}")
+    if spec.format != "auto":
+        return spec.format
+    found = detect(rename_columns(row.value, spec.columns) for row in first)
+    if found is None:
+        raise UserError(
+            f"{table.path}: format not recognised by its keys ({', '.join(keys) or 'no row could be read'}); "
+            f"name it with format: {' | '.join(FORMATS)}, or map its columns, as in columns: {{question: prompt, answer: completion}}"
+        )
+    return found
+
+
+def _renamed(row: Row | Dropped, columns: Mapping[str, str]) -> Row | Dropped:
+    return Row(row.place, rename_columns(row.value, columns)) if columns and isinstance(row, Row) else row
+
+
+def _draft(row: Row, format: str, spec: DialoguesSpec) -> Draft | RowProblem:
+    try:
+        return READERS[format](row.value, spec.roles)
+    except RowProblem as problem:
+        other = detect_row(row.value)
+        if problem.reason != "wrong_type" or other in (None, format):
+            return problem
+    how = "its first rows show it" if spec.format == "auto" else "the spec says so"
+    detail = f"the row looks like format {other}; the file is read as {format} ({how}); keep rows of one format in a file"
+    return RowProblem("wrong_type", detail, fault=True)
+
+
+def _item(row: Row, draft: Draft | RowProblem, spec: DialoguesSpec) -> Item:
+    if isinstance(draft, Draft):
+        try:
+            cleaned = clean(draft, spec.control_tokens, spec.python_must_parse)
+        except RowProblem as problem:
+            draft = problem
+        else:
+            own = row.value.get("license")
+            license = spec.license or (own if isinstance(own, str) and own else None)
+            return Kept(Record(Source(row.place), cleaned.turns, tools=cleaned.tools, license=license), cleaned.repairs)
+    return Dropped(draft.reason, row.place, draft.detail, as_text(row.value), draft.fault)

@@ -1,0 +1,227 @@
+"""Look at a dataset that prepare wrote: counts, lengths, roles, licences, what was dropped and why, samples.
+
+In: a dataset folder. Out: a report (plain values, ready for JSON), its text for a terminal, or a picture. Rows are
+streamed; of each only its lengths are kept. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from starchat.config import closest
+from starchat.errors import UserError
+from starchat.files import read_manifest
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
+MAX_SHOWN_CHARACTERS = 1_200
+BAR_COLOR = "#4c72b0"
+ROLE_COLORS = {"system": "#7f7f7f", "user": "#1f77b4", "assistant": "#2ca02c", "tool": "#ff7f0e"}
+
+
+@dataclasses.dataclass
+class Census:
+    """What is counted while the rows go by; `characters` and `turns` have one entry a row."""
+
+    kinds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    licenses: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    roles: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    role_characters: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    characters: list[int] = dataclasses.field(default_factory=list)
+    turns: list[int] = dataclasses.field(default_factory=list)
+    samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+def inspect(dataset: Path, samples: int = 3, reason: str | None = None) -> dict[str, Any]:
+    """Return counts, quantiles of lengths, roles and licences, `samples` rows, and as many dropped rows for each reason.
+
+    With `reason`, dropped rows of that reason only. Samples are spread evenly over the rows, so they are the same each time.
+    """
+    manifest = _manifest(dataset)
+    counts = manifest["counts"]
+    census = take_census(dataset, samples)
+    reasons = counts["dropped"]
+    if reason is not None and reason not in reasons:
+        raise UserError(f"{dataset}: nothing was dropped for {reason!r}; {closest(reason, reasons) if reasons else 'nothing was dropped'}")
+    return {
+        "folder": str(dataset),
+        "counts": counts,
+        "kinds": dict(census.kinds),
+        "characters": quantiles(census.characters),
+        "turns": quantiles(census.turns),
+        "roles": {role: {"turns": n, "characters": census.role_characters[role]} for role, n in census.roles.most_common()},
+        "licenses": dict(census.licenses.most_common()),
+        "samples": census.samples,
+        "dropped_samples": {name: _dropped_samples(dataset, name, samples) for name in ([reason] if reason else sorted(reasons))},
+    }
+
+
+def take_census(dataset: Path, samples: int = 0) -> Census:
+    """Return what the rows of a dataset hold; `samples` of them are kept whole."""
+    census = Census()
+    total = _row_count(dataset)
+    wanted = {(2 * n + 1) * total // (2 * samples) for n in range(samples)} if total else set()
+    for number, row in enumerate(_rows(dataset)):
+        lengths = [(message["role"], len(message["content"])) for message in row["messages"] or ()]
+        for role, characters in lengths:
+            census.roles[role] += 1
+            census.role_characters[role] += characters
+        document = sum(len(part["text"]) for part in row["document"] or ())
+        census.kinds[row["kind"]] += 1
+        census.licenses[row["license"] or "not stated"] += 1
+        census.characters.append(sum(n for _, n in lengths) + document)
+        if row["kind"] == "dialogue":
+            census.turns.append(len(lengths))
+        if number in wanted:
+            census.samples.append(row)
+    return census
+
+
+def quantiles(values: Sequence[int]) -> dict[str, float]:
+    """Return the mean and the quantiles of some lengths, each a value that occurs; empty for none.
+
+    >>> quantiles([1, 2, 3, 4])["50%"]
+    2
+    """
+    if not values:
+        return {}
+    ordered = sorted(values)
+    names = {q: f"{q:.0%}" for q in QUANTILES}
+    return {"mean": sum(ordered) / len(ordered), **{name: ordered[int(q * (len(ordered) - 1))] for q, name in names.items()}}
+
+
+def render_text(report: Mapping[str, Any]) -> str:
+    """Return a report as text for a terminal."""
+    counts = report["counts"]
+    dropped = sum(counts["dropped"].values())
+    lines = [
+        f"{report['folder']}",
+        f"{counts['read']} read = {counts['kept']} kept + {dropped} dropped; {counts['written']} rows written ({counts['copies']} copies); "
+        + ", ".join(f"{split} {n}" for split, n in counts["splits"].items()),
+        "",
+    ]
+    for source in counts["sources"]:
+        lines.append(
+            f"  {source['place']} ({source['format']}, weight {source['weight']:g}): {source['read']} read = "
+            f"{source['kept']} kept + {sum(source['dropped'].values())} dropped"
+        )
+    lines += ["", *_lengths("characters", report["characters"]), *_lengths("turns", report["turns"])]
+    lines += [f"{role:<10} {n['turns']:>9} turns {n['characters']:>12} characters" for role, n in report["roles"].items()]
+    lines += _counts("licences", report["licenses"]) + _counts("dropped", counts["dropped"]) + _counts("repaired", counts["repaired"])
+    for row in report["samples"]:
+        lines += ["", f"--- {row['source']['place']} ({row['split']}, {row['license'] or 'licence not stated'}) {row['id'][:12]}"]
+        lines += _content(row)
+    for reason, rows in report["dropped_samples"].items():
+        for row in rows:
+            lines += ["", f"--- dropped: {reason}: {row['place']}: {row['detail']}", textwrap.indent(_shown(row["raw"]), "  ")]
+    return "\n".join(lines)
+
+
+def plot(dataset: Path, path_png: Path) -> None:
+    """Draw lengths, roles and drop reasons of a dataset into a PNG file."""
+    from matplotlib.figure import Figure
+
+    counts = _manifest(dataset)["counts"]
+    census = take_census(dataset)
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, 2)
+    _draw_lengths(axes[0][0], census.characters)
+    _draw_turns(axes[0][1], census.turns)
+    _draw_bars(axes[1][0], dict(census.role_characters.most_common()), "characters by role", ROLE_COLORS)
+    _draw_bars(axes[1][1], dict(sorted(counts["dropped"].items(), key=lambda pair: -pair[1])[:12]), "units dropped by reason", {})
+    dropped = sum(counts["dropped"].values())
+    figure.suptitle(f"{dataset}: {counts['read']} read = {counts['kept']} kept + {dropped} dropped; {counts['written']} rows written")
+    figure.savefig(path_png, format="png")
+
+
+def _manifest(dataset: Path) -> dict[str, Any]:
+    if not dataset.is_dir():
+        raise UserError(f"{dataset}: no such folder; give a folder that starchat prepare wrote")
+    manifest = read_manifest(dataset)
+    if manifest is None or manifest.get("stage") != "prepare":
+        raise UserError(f"{dataset}: not a finished dataset of starchat prepare; run it, or give another folder")
+    return manifest
+
+
+def _files(dataset: Path) -> list[Path]:
+    return [path for split in ("train", "test") for path in sorted(dataset.glob(f"{split}-*.parquet"))]
+
+
+def _row_count(dataset: Path) -> int:
+    import pyarrow.parquet
+
+    return sum(pyarrow.parquet.read_metadata(path).num_rows for path in _files(dataset))
+
+
+def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    for path in _files(dataset):
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=512):
+            yield from batch.to_pylist()
+
+
+def _dropped_samples(dataset: Path, reason: str, samples: int) -> list[dict[str, Any]]:
+    import pyarrow.parquet
+
+    if samples < 1:
+        return []
+    batches = pyarrow.parquet.ParquetFile(dataset / "dropped" / f"{reason}.parquet").iter_batches(batch_size=samples)
+    return list(next(iter(batches)).to_pylist())
+
+
+def _lengths(name: str, values: Mapping[str, float]) -> list[str]:
+    if not values:
+        return []
+    return [f"{name:<10} " + "  ".join(f"{key} {value:.0f}" for key, value in values.items())]
+
+
+def _counts(title: str, rows: Mapping[str, int]) -> list[str]:
+    return ["", f"{title}:", *(f"  {name:<28} {n:>9}" for name, n in sorted(rows.items(), key=lambda p: -p[1]))] if rows else []
+
+
+def _content(row: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for message in row["messages"] or ():
+        lines.append(f"[{message['role']}]")
+        if message["content"]:
+            lines.append(textwrap.indent(_shown(message["content"]), "  "))
+        lines += [f"  calls {call['function']['name']}({_shown(call['function']['arguments'])})" for call in message["tool_calls"] or ()]
+    text = "".join(part["marker"] + part["text"] for part in row["document"] or ())
+    return lines + ([textwrap.indent(_shown(text), "  ")] if text else [])
+
+
+def _shown(text: str) -> str:
+    """Return a text without the control characters that would drive a terminal, cut at a stated length."""
+    sound = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text[:MAX_SHOWN_CHARACTERS])
+    left = len(text) - MAX_SHOWN_CHARACTERS
+    return sound if left <= 0 else f"{sound} … ({left} more characters)"
+
+
+def _draw_lengths(axis: Any, characters: Sequence[int]) -> None:
+    shown = [max(1, n) for n in characters]
+    low, high = min(shown, default=1), max(shown, default=1)
+    if low < high:
+        axis.set_xscale("log")
+    axis.hist(shown, bins=[low * (high / low) ** (n / 40) for n in range(41)] if low < high else 1, color=BAR_COLOR)
+    axis.set(title="length of a row", xlabel="characters", ylabel="rows")
+
+
+def _draw_turns(axis: Any, turns: Sequence[int]) -> None:
+    counted = sorted(collections.Counter(min(n, 20) for n in turns).items())
+    axis.bar([n for n, _ in counted], [rows for _, rows in counted], color=BAR_COLOR)
+    axis.set(title="turns of a dialogue (20 and more together)", xlabel="turns", ylabel="rows")
+
+
+def _draw_bars(axis: Any, values: Mapping[str, int], title: str, colors: Mapping[str, str]) -> None:
+    names = list(values)
+    axis.barh(names, list(values.values()), color=[colors.get(name, "#c44e52") for name in names])
+    axis.invert_yaxis()
+    axis.set(title=title if names else f"{title}: none")
+    for name, value in values.items():
+        axis.annotate(f" {value:,}", (value, name), va="center", fontsize=8)
+    axis.margins(x=0.2)

@@ -1,0 +1,284 @@
+"""The prepare stage: sources to one dataset folder.
+
+In: a spec (YAML) that names sources. Out: a folder with ``train-*.parquet`` and ``test-*.parquet`` (rows of
+`starchat.dialogue.to_row`), ``dropped/<reason>.parquet``, ``README.md`` (the data card) and, last, ``manifest.json``.
+The builders read and clean; here their items are deduplicated, split, weighted, counted and written.
+
+The same input gives the same bytes. A source's units are the rows of its files, except for OASST (`data_prep.oasst`)
+and Python source (`data_prep.source_code`), which say what theirs are.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import importlib.metadata
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.card import render_card
+from data_prep.dialogues import DialoguesSpec, build_dialogues, find_dialogues
+from data_prep.records import Dropped, Item, Kept
+from data_prep.shards import DatasetWriter
+from data_prep.sources import as_text, table_files
+from starchat import __version__
+from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
+from starchat.dialogue import Record, first_user_text, to_row
+from starchat.errors import UserError
+from starchat.files import already_finished, building, describe_file, digest_bytes, digest_json, read_manifest, versions, write_manifest
+
+STAGE = "prepare"
+MAX_FAULTS_SHOWN = 20
+MAX_WEIGHT = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareSpec:
+    """What to prepare. A source has a `kind`, a mixture `weight` (1.0) and the keys of its kind.
+
+    `test_fraction` of the first user turns (of the ids, for documents) go to the test split, by hash. Up to
+    `max_bad_fraction` of all units may be malformed; above it nothing is written.
+    """
+
+    sources: tuple[dict[str, Any], ...]
+    output: str
+    seed: int = 0
+    test_fraction: float = 0.05
+    max_bad_fraction: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A source that is ready to be read: its resolved `spec` and what it depends on."""
+
+    place: str
+    format: str
+    weight: float
+    spec: Mapping[str, Any]
+    inputs: list[dict[str, Any]]
+    items: Callable[[], Iterator[Item]]
+
+
+@dataclasses.dataclass
+class Tally:
+    """The counts of one source while it is read."""
+
+    read: int = 0
+    kept: int = 0
+    written: int = 0
+    dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    repaired: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    splits: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    licenses: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    faults: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    first_faults: dict[str, Dropped] = dataclasses.field(default_factory=dict)
+
+
+def prepare(spec_path: Path, overrides: Sequence[str] = (), overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Return the manifest of the dataset that the spec describes, plus its ``folder``; ``skipped`` if it was there already.
+
+    Raises `UserError` for what the user must change; then the output folder is as it was.
+    """
+    spec = load_spec(spec_path, overrides)
+    sources = _open_all(spec, str(spec_path))
+    inputs = [entry for source in sources for entry in source.inputs]
+    resolved = {**to_mapping(spec), "sources": [dict(source.spec) for source in sources]}
+    found_versions = {"starchat": __version__, "python": sys.version.split()[0], **versions("pyarrow", "orjson", "datasets")}
+    depends_on = {k: v for k, v in resolved.items() if k != "output"}
+    digest = digest_json({"spec": depends_on, "inputs": inputs, "versions": found_versions})
+    if already_finished(spec.output, STAGE, digest, overwrite):
+        return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": True}
+    with building(spec.output) as folder:
+        with DatasetWriter(folder) as writer:
+            tallies = _write_all(spec, sources, writer, progress)
+        content = {
+            "spec": resolved,
+            "inputs": inputs,
+            "counts": _counts(sources, tallies),
+            "versions": found_versions,
+        }
+        licenses = sum((tally.licenses for tally in tallies), collections.Counter())
+        (folder / "README.md").write_text(render_card(content, licenses), encoding="utf-8")
+        write_manifest(folder, STAGE, digest, content)
+    return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": False}
+
+
+def load_spec(spec_path: Path, overrides: Sequence[str] = ()) -> PrepareSpec:
+    """Return the spec in a YAML file, its numbers checked."""
+    spec = from_mapping(PrepareSpec, apply_overrides(read_yaml(spec_path), overrides), str(spec_path))
+    if not spec.sources:
+        raise UserError(f"{spec_path}: sources is empty; name at least one, such as {{kind: dialogues, path: chats.jsonl}}")
+    for key, value in (("test_fraction", spec.test_fraction), ("max_bad_fraction", spec.max_bad_fraction)):
+        if not 0 <= value <= 1:
+            raise UserError(f"{spec_path}: {key}: {value}; expected a number from 0 to 1")
+    return spec
+
+
+def _open_all(spec: PrepareSpec, place: str) -> list[Opened]:
+    """Return every source, ready to be read; the faults of all of them are raised together."""
+    opened, faults = [], []
+    for number, mapping in enumerate(spec.sources):
+        try:
+            opened.append(_open(mapping, f"{place}: sources[{number}]"))
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
+    return opened
+
+
+def _open(mapping: Mapping[str, Any], place: str) -> Opened:
+    kind = mapping.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{place}: kind: {kind!r}; {closest(str(kind), KINDS)}")
+    weight = mapping.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
+        raise UserError(f"{place}: weight: {weight!r}; expected a number above 0, at most {MAX_WEIGHT}; 2 writes each record twice")
+    return KINDS[kind]({k: v for k, v in mapping.items() if k != "weight"}, float(weight), place)
+
+
+def _open_dialogues(mapping: Mapping[str, Any], weight: float, place: str) -> Opened:
+    spec = from_mapping(DialoguesSpec, mapping, place)
+    tables = find_dialogues(spec)
+    files = sorted({file for table in tables for file in table_files(table.table)})
+    formats = ", ".join(sorted({table.format for table in tables}))
+    inputs = [describe_file(file) for file in files]
+    return Opened(spec.path, formats, weight, {**to_mapping(spec), "weight": weight}, inputs, lambda: build_dialogues(spec, tables))
+
+
+def _open_source(mapping: Mapping[str, Any], weight: float, place: str) -> Opened:
+    from data_prep.source_code import INSTALLED, SourceSpec, build_source
+
+    spec = from_mapping(SourceSpec, mapping, place)
+    if spec.path == INSTALLED:
+        found = sorted((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
+        inputs: list[dict[str, Any]] = [{"distribution": name, "version": version} for name, version in found]
+    else:
+        inputs = [describe_file(file) for file in sorted(Path(spec.path).rglob("*.py")) if file.is_file()]
+    return Opened(spec.path, "python", weight, {**to_mapping(spec), "weight": weight}, inputs, lambda: build_source(spec))
+
+
+KINDS: Mapping[str, Callable[[Mapping[str, Any], float, str], Opened]] = {"dialogues": _open_dialogues, "source": _open_source}
+
+
+def _write_all(spec: PrepareSpec, sources: Sequence[Opened], writer: DatasetWriter, progress: bool) -> list[Tally]:
+    from tqdm import tqdm
+
+    seen: set[bytes] = set()
+    tallies = []
+    with tqdm(unit=" units", disable=not progress, file=sys.stderr) as bar:
+        for index, source in enumerate(sources):
+            bar.set_description_str(source.place)
+            tally = Tally()
+            tallies.append(tally)
+            for item in source.items():
+                _write_item(item, index, source, spec, seen, writer, tally)
+                bar.update()
+            assert tally.read == tally.kept + tally.dropped.total(), source.place
+    _refuse_faults(spec, tallies)
+    _refuse_nothing(tallies)
+    return tallies
+
+
+def _write_item(item: Item, index: int, source: Opened, spec: PrepareSpec, seen: set[bytes], writer: DatasetWriter, tally: Tally) -> None:
+    """Write one unit and count it. `seen` collects the ids of what was kept."""
+    tally.read += 1
+    placed = item if isinstance(item, Dropped) else _place(item.record, source.weight, spec, seen)
+    if isinstance(placed, Dropped):
+        tally.dropped[placed.reason] += 1
+        if placed.fault:
+            tally.faults[placed.reason] += 1
+            tally.first_faults.setdefault(placed.reason, placed)
+        writer.drop(placed, index)
+        return
+    assert isinstance(item, Kept)
+    record = item.record
+    size_bytes = sum(len(turn.content) for turn in record.turns) + sum(len(part.text) for part in record.parts)
+    for row in placed:
+        writer.keep(row, size_bytes)
+    tally.kept += 1
+    tally.written += len(placed)
+    tally.splits[placed[0]["split"]] += len(placed)
+    tally.repaired.update(item.repairs)
+    tally.licenses[record.license or "not stated"] += 1
+
+
+def _place(record: Record, weight: float, spec: PrepareSpec, seen: set[bytes]) -> list[dict[str, Any]] | Dropped:
+    """Return the rows to write for a record, one for each copy, or why it is dropped after all."""
+    row = to_row(record)
+    identity = row["id"]
+    key = bytes.fromhex(identity)
+    if key in seen:
+        return Dropped("duplicate", record.source.place, f"same content as the earlier record {identity}", as_text(row))
+    seen.add(key)
+    is_test = _fraction(f"split:{spec.seed}:{first_user_text(record.turns) or identity}") < spec.test_fraction
+    copies = 1 if is_test else _copies(identity, weight, spec.seed)
+    if copies == 0:
+        return Dropped("mixture_weight", record.source.place, f"not in the share that weight {weight:g} keeps", as_text(row))
+    return [{**row, "split": "test" if is_test else "train", "copy": copy} for copy in range(copies)]
+
+
+def _fraction(text: str) -> float:
+    """Return a number in [0, 1) that depends on the text alone."""
+    return int(digest_bytes(text.encode("utf-8", "surrogatepass"))[:13], 16) / 16**13
+
+
+def _copies(identity: str, weight: float, seed: int) -> int:
+    """Return how often a train record is written: on average `weight` times."""
+    whole = int(weight)
+    return whole + (_fraction(f"mixture:{seed}:{identity}") < weight - whole)
+
+
+def _refuse_faults(spec: PrepareSpec, tallies: Sequence[Tally]) -> None:
+    """Raise `UserError` if more units are malformed than the spec admits."""
+    read, bad = sum(t.read for t in tallies), sum(t.faults.total() for t in tallies)
+    if bad <= spec.max_bad_fraction * read:
+        return
+    faults = [(tally.first_faults[reason], count) for tally in tallies for reason, count in tally.faults.most_common()]
+    lines = [f"{first.place}: {first.detail} ({first.reason}: {count})" for first, count in faults[:MAX_FAULTS_SHOWN]]
+    share = math.ceil(bad / read * 1e4) / 1e4
+    lines.append(
+        f"{bad} of {read} units are malformed; max_bad_fraction admits {spec.max_bad_fraction:g}; nothing was written; "
+        f"correct them, or set them aside with max_bad_fraction={share:g}"
+    )
+    raise UserError("\n".join(lines))
+
+
+def _refuse_nothing(tallies: Sequence[Tally]) -> None:
+    if not any(tally.written for tally in tallies):
+        dropped = sum((tally.dropped for tally in tallies), collections.Counter())
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
+        raise UserError(f"no record is left; dropped: {reasons or 'nothing'}; look at the format and the sources")
+
+
+def _counts(sources: Sequence[Opened], tallies: Sequence[Tally]) -> dict[str, Any]:
+    """Return the counts of the manifest, in all and for each source."""
+    dropped = sum((tally.dropped for tally in tallies), collections.Counter())
+    repaired = sum((tally.repaired for tally in tallies), collections.Counter())
+    read, kept, written = (sum(getattr(tally, name) for tally in tallies) for name in ("read", "kept", "written"))
+    assert read == kept + dropped.total()
+    return {
+        "read": read,
+        "kept": kept,
+        "dropped": dict(sorted(dropped.items())),
+        "repaired": dict(sorted(repaired.items())),
+        "written": written,
+        "copies": written - kept,
+        "splits": {split: sum(tally.splits[split] for tally in tallies) for split in ("train", "test")},
+        "sources": [
+            {
+                "place": source.place,
+                "format": source.format,
+                "weight": source.weight,
+                "read": tally.read,
+                "kept": tally.kept,
+                "dropped": dict(sorted(tally.dropped.items())),
+                "repaired": dict(sorted(tally.repaired.items())),
+                "written": tally.written,
+            }
+            for source, tally in zip(sources, tallies, strict=True)
+        ],
+    }

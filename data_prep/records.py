@@ -1,0 +1,38 @@
+"""What a reader yields to the prepare stage: a `Record`, or a `Dropped` row with its reason.
+
+Every raw row that is read yields at least one item, so read = kept + dropped holds by counting. A reader that
+makes several records of one raw row (all paths of an OASST tree) counts the raw unit it names: see `Read`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from starchat.dialogue import Record
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dropped:
+    """A unit that did not become a record.
+
+    `fault` marks malformed input (not JSON, unknown role, forged control token): such rows stop the run
+    unless the spec's ``max_bad_fraction`` admits them. Otherwise it is known dirt, counted and set aside.
+    `raw` is the row as JSON text, or what could be read of it.
+    """
+
+    reason: str
+    place: str
+    detail: str
+    raw: str
+    fault: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kept:
+    """A record, and the repairs that were made on the way by name."""
+
+    record: Record
+    repairs: tuple[str, ...] = ()
+
+
+Item = Kept | Dropped

@@ -1,0 +1,37 @@
+"""starchat turns a base code model into a technical assistant, and proves that it did.
+
+Read the modules in the order in which data flows through them:
+
+======================  ==========================================================================
+``errors``              the one exception that a user sees
+``config``              YAML into dataclasses, strictly, all faults at once
+``files``               folders that are finished or absent: digests, atomic writes, manifests
+``dialogue``            the record that every builder makes
+``template``            a dialogue as segments with a trained flag; the same as a Jinja chat template
+``tokens``              a tokenizer whose control tokens no text can forge
+``encode``              records to rows of ids and labels; over-long dialogues split at turns
+``fim``                 fill-in-the-middle at the character level
+``pack``                rows to packed rows that do not see each other
+``recipe``              what a training run is
+``rows``                a recipe's dataset, encoded and packed
+``check``               the loss X-ray: laws proved on every row before training
+``model``               base model, new token rows, LoRA
+``train``               the training run, through TRL
+``export``              what a run leaves behind, with its golden cases
+``verify``              the reload gate
+``generate``            prompt to reply, streaming
+``score``               loss on answers and stop rate, with intervals
+``chat``                the terminal chat
+``quickstart``          the whole road on the embedded base model
+``cli``                 the command line; nothing imports it
+======================  ==========================================================================
+
+``data_prep`` reads and cleans sources; ``demo`` is the chat page. Importing ``starchat`` imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from starchat.errors import UserError
+
+__version__ = "0.1.0"
+__all__ = ["UserError", "__version__"]

@@ -1,0 +1,54 @@
+"""Packed groups to tensors.
+
+Positions start again at 0 with every row and there is no attention mask: from that, transformers builds the mask that
+keeps rows of one group from seeing each other (eager and SDPA; ``use_cache`` must be off). Padding is a row of its own
+at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from starchat.encode import IGNORED
+from starchat.rows import Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Collator:
+    """Makes a batch from group numbers. `length_tokens` fixes the padded length; None pads to the longest group."""
+
+    encoded: Encoded
+    pad_id: int
+    length_tokens: int | None = None
+
+    def __call__(self, examples: Sequence[dict[str, int]]) -> dict[str, torch.Tensor]:
+        """Return ``input_ids``, ``labels`` and ``position_ids``, each (batch, tokens) int64."""
+        groups = [self.encoded.groups[example["group"]] for example in examples]
+        rows = [[self.encoded.row(number) for number in group] for group in groups]
+        longest = max(sum(len(ids) for ids, _ in group) for group in rows)
+        return batch_tensors(rows, self.pad_id, self.length_tokens or longest)
+
+
+def batch_tensors(
+    groups: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], pad_id: int, length_tokens: int
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of groups of (ids, trained) rows, padded at the end to `length_tokens`."""
+    shape = (len(groups), length_tokens)
+    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    labels = np.full(shape, IGNORED, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    for number, group in enumerate(groups):
+        at = 0
+        for ids, trained in group:
+            stop = at + len(ids)
+            input_ids[number, at:stop] = ids
+            labels[number, at:stop] = np.where(trained, ids, IGNORED)
+            labels[number, at] = IGNORED  # the row before must not predict it
+            positions[number, at:stop] = np.arange(len(ids))
+            at = stop
+        positions[number, at:] = np.arange(length_tokens - at)
+    return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels), "position_ids": torch.from_numpy(positions)}

@@ -1,0 +1,168 @@
+"""The record that every builder makes: a dialogue or a document, with where it came from.
+
+Nothing here reads or writes files; ``messages`` in JSON and Parquet have the shape that OpenAI, TRL and
+``apply_chat_template`` use (``role``, ``content``, ``name``, ``tool_calls``, ``tool_call_id``, ``weight``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starchat.files import digest_json
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that an assistant turn makes; `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. `train` is false for an assistant turn that is context only (OpenAI's ``weight: 0``)."""
+
+    role: str
+    content: str
+    train: bool = True
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether the loss sees this turn's content and end token."""
+        return self.role == "assistant" and self.train
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a document: a control token by name (or ``""`` for none), and the text behind it."""
+
+    marker: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """Where a record came from. `place` is ``file:line`` or ``file:row``, counted from 1."""
+
+    place: str
+    repository: str | None = None
+    path: str | None = None
+    commit: str | None = None
+    url: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """One training example before encoding: `turns` of a dialogue, or `parts` of a document.
+
+    `tools` is JSON text, as in OpenAI's ``tools``. `copy` counts the copies that a mixture weight above 1 makes.
+    """
+
+    source: Source
+    turns: tuple[Turn, ...] = ()
+    parts: tuple[Part, ...] = ()
+    tools: str | None = None
+    license: str | None = None
+    split: str = "train"
+    copy: int = 0
+
+    @property
+    def kind(self) -> str:
+        """``dialogue`` or ``document``."""
+        return "dialogue" if self.turns else "document"
+
+    @property
+    def id(self) -> str:
+        """The digest of the content; the source, licence and split do not enter."""
+        return digest_json([[dataclasses.astuple(t) for t in self.turns], [dataclasses.astuple(p) for p in self.parts], self.tools])
+
+
+def to_message(turn: Turn) -> dict[str, Any]:
+    """Return a turn as a chat message; keys without a value are absent.
+
+    >>> to_message(Turn("user", "hi"))
+    {'role': 'user', 'content': 'hi'}
+    >>> to_message(Turn("assistant", "yes", train=False))
+    {'role': 'assistant', 'content': 'yes', 'weight': 0}
+    """
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.name is not None:
+        message["name"] = turn.name
+    if turn.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in turn.tool_calls
+        ]
+    if turn.tool_call_id is not None:
+        message["tool_call_id"] = turn.tool_call_id
+    if turn.role == "assistant" and not turn.train:
+        message["weight"] = 0
+    return message
+
+
+def from_message(message: Mapping[str, Any]) -> Turn:
+    """Return a message of our own dataset as a turn; absent and null keys mean the default.
+
+    >>> from_message({"role": "assistant", "content": "yes", "weight": 0}).trained
+    False
+    """
+    calls = tuple(
+        ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id")) for call in message.get("tool_calls") or ()
+    )
+    return Turn(
+        role=message["role"],
+        content=message.get("content") or "",
+        train=message.get("weight") is None or bool(message["weight"]),
+        name=message.get("name"),
+        tool_calls=calls,
+        tool_call_id=message.get("tool_call_id"),
+    )
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """Return a record as the row that ``dataset/*.parquet`` holds."""
+    keys = ("name", "tool_calls", "tool_call_id", "weight")
+    messages = [{**dict.fromkeys(keys), **to_message(turn)} for turn in record.turns]
+    return {
+        "id": record.id,
+        "kind": record.kind,
+        "messages": messages,
+        "document": [dataclasses.asdict(part) for part in record.parts],
+        "tools": record.tools,
+        "source": dataclasses.asdict(record.source),
+        "license": record.license,
+        "split": record.split,
+        "copy": record.copy,
+    }
+
+
+def from_row(row: Mapping[str, Any]) -> Record:
+    """Return the record of a row of ``dataset/*.parquet``: the inverse of `to_row`."""
+    return Record(
+        source=Source(**row["source"]),
+        turns=tuple(from_message(m) for m in row["messages"] or ()),
+        parts=tuple(Part(p["marker"], p["text"]) for p in row["document"] or ()),
+        tools=row["tools"],
+        license=row["license"],
+        split=row["split"],
+        copy=row["copy"],
+    )
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON as ``json.dumps(ensure_ascii=False)`` writes it, which is also what Jinja's ``tojson`` gives in chat templates."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def first_user_text(turns: Sequence[Turn]) -> str:
+    """Return the content of the first user turn: dialogues that begin with it stay on one side of a split."""
+    return next((turn.content for turn in turns if turn.role == "user"), "")

@@ -1,0 +1,212 @@
+"""Records to rows of token ids with a trained flag for each; over-long dialogues are split at turns.
+
+In: records and `Tokens`. Out: `Row`, or `SetAside` with a reason: nothing disappears. Imports no torch.
+
+A turn's ids do not depend on its neighbours, so a row is the concatenation of its turns. A dialogue over the
+maximum is split before user turns. Each piece starts with the system turn, repeats as much of the exchange before
+it as fits into half the maximum (not trained again), and trains turns that no other piece trains. One exchange
+that is too long by itself is set aside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from starchat.dialogue import Record, Turn
+from starchat.template import Segment, Template, prompt_segments, turn_segments, with_tools
+from starchat.tokens import Tokens
+
+IGNORED = -100
+"""The label that the loss skips (torch's default ``ignore_index``)."""
+
+CHUNK_RECORDS = 2000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """Where a turn lies in a row: header from `start`, content from `content`, end token before `stop`."""
+
+    role: str
+    start: int
+    content: int
+    stop: int
+    trained: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """An encoded example: `ids` (tokens,) int32 and `trained` (tokens,) bool.
+
+    `piece` counts the pieces of a split record. `first_turn` is the number of the turn that the row begins with, behind the
+    system turn; the turns follow each other without a gap.
+    """
+
+    id: str
+    ids: npt.NDArray[np.int32]
+    trained: npt.NDArray[np.bool_]
+    spans: tuple[Span, ...] = ()
+    piece: int = 0
+    first_turn: int = 0
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """Return `ids` where trained, `IGNORED` elsewhere, (tokens,)."""
+        return np.where(self.trained, self.ids, np.int32(IGNORED))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SetAside:
+    """What could not be encoded: ``over_long`` (an exchange above the maximum) or ``nothing_trained``."""
+
+    id: str
+    reason: str
+    place: str
+    tokens: int
+    trained_tokens: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _EncodedTurn:
+    role: str
+    ids: list[int]
+    content: int
+    trained_from: int  # the range of ids that is trained; empty if the turn is not
+    trained_to: int
+    tail: int  # ids behind the end token
+
+
+def encode_dialogues(records: Iterable[Record], tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:
+    """Yield the rows of dialogues, in order; at least one item for each record."""
+    template = tokens.template
+    assert template is not None, "dialogues need a template"
+    for chunk in batched(records, CHUNK_RECORDS):
+        dialogues = [with_tools(record.turns, record.tools) for record in chunk]
+        for record, turns in zip(chunk, _encode_turns(dialogues, tokens, template), strict=True):
+            yield from _assemble(record, turns, tokens, max_length_tokens)
+
+
+def encode_prompt(turns: Sequence[Turn], tokens: Tokens, tools: str | None = None) -> list[int]:
+    """Return the ids that ask for a reply to `turns`: a token prefix of the row that has the reply."""
+    return encode_prompts([with_tools(turns, tools)], tokens)[0]
+
+
+def encode_prompts(dialogues: Sequence[Sequence[Turn]], tokens: Tokens) -> list[list[int]]:
+    """Return `encode_prompt` of many dialogues, whose tools are in their system turns already; each text is encoded once."""
+    template = tokens.template
+    assert template is not None, "a prompt needs a template"
+    asked = [[*(s for turn in turns for s in turn_segments(template, turn)), *prompt_segments(template)] for turns in dialogues]
+    texts = list(dict.fromkeys(s.text for segments in asked for s in segments if not s.control))
+    ids = dict(zip(texts, tokens.encode_texts(texts), strict=True))
+    lead = [tokens.control[tokens.bos]] if tokens.bos else []
+    return [[*lead, *(i for s in segments for i in ([tokens.control[s.text]] if s.control else ids[s.text]))] for segments in asked]
+
+
+def batched(records: Iterable[Record], size: int) -> Iterator[tuple[Record, ...]]:
+    """Yield consecutive groups of `size` records, the last perhaps smaller."""
+    iterator = iter(records)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _encode_turns(dialogues: Sequence[Sequence[Turn]], tokens: Tokens, template: Template) -> Iterator[list[_EncodedTurn]]:
+    """Yield each dialogue's turns encoded; all texts of the chunk go through the tokenizer in one batch."""
+    rendered = [[turn_segments(template, turn, n) for n, turn in enumerate(turns)] for turns in dialogues]
+    texts = list(dict.fromkeys(s.text for turns in rendered for segments in turns for s in segments if not s.control))
+    ids = dict(zip(texts, tokens.encode_texts(texts), strict=True))
+    for turns, segments_of in zip(dialogues, rendered, strict=True):
+        yield [_encode_turn(turn, segments, template, tokens, ids) for turn, segments in zip(turns, segments_of, strict=True)]
+
+
+def _encode_turn(turn: Turn, segments: Sequence[Segment], template: Template, tokens: Tokens, ids: dict[str, list[int]]) -> _EncodedTurn:
+    out: list[int] = []
+    header = 2 if template.marker(turn.role)[1] else 1
+    content = trained_from = trained_to = end = 0
+    for number, segment in enumerate(segments):
+        if number == header:
+            content = len(out)
+        if segment.trained and not trained_to:
+            trained_from = len(out)
+        if segment.control:
+            out.append(tokens.control[segment.text])
+        else:
+            out.extend(ids[segment.text])
+        if segment.trained:
+            trained_to = len(out)
+        if segment.control and number >= header:
+            end = len(out)
+    return _EncodedTurn(turn.role, out, content, trained_from, trained_to, len(out) - end)
+
+
+def _assemble(record: Record, turns: Sequence[_EncodedTurn], tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:
+    lead = [tokens.control[tokens.bos]] if tokens.bos else []
+    total = len(lead) + sum(len(turn.ids) for turn in turns)
+    trained = sum(turn.trained_to - turn.trained_from for turn in turns)
+    if not trained:
+        yield SetAside(record.id, "nothing_trained", record.source.place, total, 0)
+    elif total <= max_length_tokens:
+        yield _row(record.id, lead, turns)
+    else:
+        yield from _split(record, lead, turns, max_length_tokens)
+
+
+def _row(
+    id: str, lead: Sequence[int], turns: Sequence[_EncodedTurn], context: int = 0, piece: int = 0, skipped: int = 0
+) -> Row:
+    """Return the row of `turns`, the first `context` of which are not trained; `skipped` turns lie before them, behind the system turn."""
+    ids, spans, ranges = list(lead), [], []
+    for number, turn in enumerate(turns):
+        start = len(ids)
+        trained = turn.trained_to > turn.trained_from and number >= context
+        if trained:
+            ranges.append((start + turn.trained_from, start + turn.trained_to))
+        ids.extend(turn.ids)
+        spans.append(Span(turn.role, start, start + turn.content, len(ids) - turn.tail, trained))
+    mask = np.zeros(len(ids), dtype=np.bool_)
+    for start, stop in ranges:
+        mask[start:stop] = True
+    first_turn = skipped + (turns[0].role == "system")
+    return Row(id, np.array(ids, dtype=np.int32), mask, tuple(spans), piece, first_turn)
+
+
+def _split(record: Record, lead: Sequence[int], turns: Sequence[_EncodedTurn], max_length_tokens: int) -> Iterator[Row | SetAside]:
+    system = list(turns[:1]) if turns[0].role == "system" else []
+    base = len(lead) + sum(len(t.ids) for t in system)
+    exchanges = _exchanges(turns[len(system) :])
+    sizes = [sum(len(t.ids) for t in exchange) for exchange in exchanges]
+    start = piece = 0
+    while start < len(exchanges):
+        if base + sizes[start] > max_length_tokens:
+            lost = sum(t.trained_to - t.trained_from for t in exchanges[start])
+            yield SetAside(record.id, "over_long", record.source.place, base + sizes[start], lost)
+            start += 1
+            continue
+        first, used = start, base + sizes[start]
+        while first > 0 and used + sizes[first - 1] <= max_length_tokens // 2:
+            first -= 1
+            used += sizes[first]
+        stop = start + 1
+        while stop < len(exchanges) and used + sizes[stop] <= max_length_tokens:
+            used += sizes[stop]
+            stop += 1
+        context = len(system) + sum(len(e) for e in exchanges[first:start])
+        skipped = sum(len(e) for e in exchanges[:first])
+        row = _row(record.id, lead, [*system, *(t for e in exchanges[first:stop] for t in e)], context, piece, skipped)
+        if row.trained.any():
+            yield row
+            piece += 1
+        start = stop
+
+
+def _exchanges(turns: Sequence[_EncodedTurn]) -> list[list[_EncodedTurn]]:
+    """Return turns grouped so that each group but perhaps the first begins with a user turn."""
+    groups: list[list[_EncodedTurn]] = []
+    for turn in turns:
+        if turn.role == "user" or not groups:
+            groups.append([])
+        groups[-1].append(turn)
+    return groups

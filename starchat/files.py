@@ -1,0 +1,134 @@
+"""Folders that are finished or absent.
+
+A stage writes its ``manifest.json`` last; a folder without one is not finished. What a stage builds is
+built in a sibling folder and renamed when it is whole, so a crash, a full disk or a fault leaves the
+target as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from starchat.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return the digest used for ids: 128 bits of BLAKE2b, in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Return the digest of a JSON value; the order of keys does not matter.
+
+    >>> digest_json({"a": 1, "b": 2}) == digest_json({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return digest_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_file(path: str | Path, name: str | None = None) -> dict[str, Any]:
+    """Return name, size in bytes and SHA-256 of a file, as manifests list them."""
+    return {"path": name or str(path), "bytes": os.path.getsize(path), "sha256": sha256_file(path)}
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any] | None:
+    """Return the manifest of a finished stage, or None if the folder is not finished."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); the folder was damaged: remove it and run the stage again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a manifest; the folder was damaged: remove it and run the stage again")
+    return value
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of the named packages; absent ones are left out."""
+    found: dict[str, str] = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def already_finished(folder: str | Path, stage: str, digest: str, overwrite: bool) -> bool:
+    """Return whether `folder` holds exactly this finished stage; raise `UserError` if it holds anything else.
+
+    `digest` is that of everything the result depends on. With `overwrite` a folder that some stage of
+    ours began or finished may be replaced; a folder of other files is never touched.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target}: is a file; choose another output")
+    if not target.exists() or not any(target.iterdir()):
+        return False
+    manifest = read_manifest(target)
+    if manifest is not None and manifest.get("stage") == stage and manifest.get("digest") == digest:
+        return True
+    ours = manifest is not None or (target / "recipe.yaml").is_file()
+    if overwrite and ours:
+        return False
+    what = f"another {manifest['stage']} result" if manifest and "stage" in manifest else "an unfinished run" if ours else "other files"
+    remedy = "choose another output or pass --overwrite" if ours else "choose another output"
+    raise UserError(f"{target}: holds {what}; {remedy}")
+
+
+@contextlib.contextmanager
+def building(folder: str | Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder` that takes its place when the block ends well, and vanishes otherwise."""
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.building-{os.getpid()}")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+        replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+        if target.exists():
+            os.replace(target, replaced)
+        os.replace(temporary, target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(folder: str | Path, stage: str, digest: str, content: Mapping[str, Any]) -> None:
+    """Write the manifest of a finished stage. Call it last."""
+    write_json(Path(folder) / MANIFEST, {"stage": stage, "digest": digest, **content})

@@ -1,0 +1,90 @@
+"""Fill-in-the-middle at the character level, as StarCoder was trained.
+
+In: the parts of a document. Out: the same parts with the content cut in three and moved, and back. Works on text before
+it is encoded: a cut between characters falls inside tokens as well, as a cursor does, and nothing has to be decoded.
+
+The transformation is that of Bavarian et al. 2022, "Efficient Training of Language Models to Fill in the Middle",
+section 3: PSM puts prefix, suffix, middle; SPM here is its variant 2, which puts the prefix behind ``<fim_middle>``, so
+that prefix and middle are one stretch of text.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Container
+
+from starchat.dialogue import Part
+from starchat.errors import UserError
+from starchat.files import digest_json
+
+Sentinels = tuple[str, str, str]
+"""Names of the tokens before prefix, suffix and middle: the order of PSM."""
+
+STARCODER: Sentinels = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
+SANTACODER: Sentinels = ("<fim-prefix>", "<fim-suffix>", "<fim-middle>")
+
+
+def rng_for(seed: int, record_id: str, epoch: int) -> random.Random:
+    """Return the random numbers of one record in one epoch: the same whichever process asks, and in whatever order.
+
+    >>> rng_for(0, "a", 0).random() == rng_for(0, "a", 0).random() != rng_for(0, "a", 1).random()
+    True
+    """
+    return random.Random(int(digest_json([seed, record_id, epoch]), 16))
+
+
+def permute(
+    parts: tuple[Part, ...], rng: random.Random, fim_rate: float, spm_rate: float, sentinels: Sentinels = STARCODER
+) -> tuple[Part, ...]:
+    """Return a document with its last part cut in three, with probability `fim_rate`; otherwise as it is.
+
+    The cuts are two uniform positions between code points, so a piece may be empty; a character and the accent that
+    combines with it may be parted, a code point never is. Of the permuted documents `spm_rate` are SPM, the rest PSM.
+
+    The parts in front (file and repository name) stay where they are, outside the sentinels: an editor knows the name of the
+    file before it asks, and a name must not be cut in two or become the text to fill in. A document whose last part has a
+    marker of its own, such as a notebook's output or one that is permuted already, is returned as it is.
+
+    >>> file = (Part("<filename>", "a.py"), Part("", "x = 1"))
+    >>> [part.marker for part in permute(file, rng_for(0, "a", 0), fim_rate=1.0, spm_rate=0.0)]
+    ['<filename>', '<fim_prefix>', '<fim_suffix>', '<fim_middle>']
+    """
+    for name, rate in (("fim_rate", fim_rate), ("spm_rate", spm_rate)):
+        if not 0 <= rate <= 1:
+            raise UserError(f"{name}: {rate}; expected a number from 0 to 1, the share of documents")
+    if not parts or parts[-1].marker or rng.random() >= fim_rate:
+        return parts
+    *lead, content = parts
+    start, end = sorted((rng.randint(0, len(content.text)), rng.randint(0, len(content.text))))
+    prefix, middle, suffix = content.text[:start], content.text[start:end], content.text[end:]
+    if rng.random() < spm_rate:
+        prefix, middle = "", prefix + middle
+    return (*lead, *(Part(marker, text) for marker, text in zip(sentinels, (prefix, suffix, middle), strict=True)))
+
+
+def join(parts: tuple[Part, ...], sentinels: Sentinels = STARCODER) -> tuple[Part, ...]:
+    """Return the document that was permuted, by either order; one that is not permuted is returned as it is.
+
+    >>> join((Part("<filename>", "a.py"), Part("<fim_prefix>", ""), Part("<fim_suffix>", " 1"), Part("<fim_middle>", "x =")))
+    (Part(marker='<filename>', text='a.py'), Part(marker='', text='x = 1'))
+    """
+    if tuple(part.marker for part in parts[-3:]) != sentinels:
+        return parts
+    prefix, suffix, middle = (part.text for part in parts[-3:])
+    return (*parts[:-3], Part("", prefix + middle + suffix))
+
+
+def fim_tokens(vocab: Container[str]) -> Sentinels:
+    """Return the names of a tokenizer's fill-in-the-middle tokens: StarCoder's spelling, or SantaCoder's.
+
+    >>> fim_tokens({"<fim-prefix>": 49153, "<fim-middle>": 49154, "<fim-suffix>": 49155})
+    ('<fim-prefix>', '<fim-suffix>', '<fim-middle>')
+    """
+    for names in (STARCODER, SANTACODER):
+        if all(name in vocab for name in names):
+            return names
+    absent = [name for name in STARCODER if name not in vocab]
+    raise UserError(
+        f"tokenizer: no token {', '.join(absent)}; fill-in-the-middle expects {', '.join(STARCODER)} or {', '.join(SANTACODER)}; "
+        "take a base model that was trained with them, or turn fill-in-the-middle off"
+    )

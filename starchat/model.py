@@ -1,0 +1,178 @@
+"""Base model, new token rows, LoRA.
+
+In: a recipe and its tokens. Out: a model ready to train, and in a fresh process the same model from what was saved.
+Never runs code that comes with a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from starchat.errors import UserError
+from starchat.hub import read_config, resolve_model
+from starchat.recipe import Lora, Recipe
+from starchat.tokens import Tokens
+
+
+def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None = None) -> PreTrainedModel:
+    """Return the base model with weights in `dtype`; every weight must be in the files."""
+    config = read_config(folder)
+    if "auto_map" in config and config.get("model_type") is None:
+        raise UserError(f"{folder}: the model needs its own code to run, which is never run here; use a model that transformers knows")
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no *.safetensors weights; fetch the model again, or convert its weights to safetensors")
+    kwargs: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, local_files_only=True, **kwargs)
+    missing = sorted(info["missing_keys"]) + sorted(info["mismatched_keys"])
+    if missing:
+        raise UserError(f"{folder}: weights missing for {', '.join(map(str, missing[:5]))}; the files do not fit config.json")
+    return model
+
+
+def new_model(recipe: Recipe, tokens: Tokens) -> PreTrainedModel:
+    """Return a randomly initialised model of the recipe's architecture, sized to the tokenizer."""
+    assert recipe.architecture is not None, "checked when the recipe was loaded"
+    keys = dict(recipe.architecture)
+    try:
+        config = AutoConfig.for_model(keys.pop("model_type"), **keys)
+    except ValueError as error:
+        raise UserError(f"architecture: {' '.join(str(error).split())[:200]}") from None
+    config.vocab_size = tokens.size
+    set_token_ids(config, tokens)
+    torch.manual_seed(int(recipe.trainer.get("seed", 42)))
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def set_token_ids(config: Any, tokens: Tokens) -> None:
+    """Make a model's configuration agree with its tokenizer on end, padding and beginning."""
+    config.eos_token_id = tokens.control[tokens.end]
+    config.pad_token_id = tokens.pad_id
+    config.bos_token_id = tokens.control[tokens.bos or tokens.end_of_text]
+
+
+def fit_vocabulary(model: PreTrainedModel, tokens: Tokens) -> None:
+    """Grow the model to the tokenizer, never shrink it; new rows start at the mean of the old ones (tied heads follow)."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokens.size > rows:
+        model.resize_token_embeddings(tokens.size, mean_resizing=False)
+        with torch.no_grad():
+            layers = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+            for weight in layers.values():
+                weight[rows:] = weight[:rows].float().mean(dim=0).to(weight.dtype)
+    elif tokens.new:
+        _reset_rows(model, tokens.new_ids)
+    set_token_ids(model.config, tokens)
+    model.generation_config = GenerationConfig(
+        eos_token_id=list(tokens.stop_ids), pad_token_id=tokens.pad_id, bos_token_id=model.config.bos_token_id
+    )
+
+
+def _reset_rows(model: PreTrainedModel, ids: Sequence[int]) -> None:
+    """Start new tokens that fall into rows which the base model has spare (never trained) at the mean of the rows below them."""
+    with torch.no_grad():
+        layers = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+        for weight in layers.values():
+            weight[list(ids)] = weight[: min(ids)].float().mean(dim=0).to(weight.dtype)
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether input and output embeddings are one matrix."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, tokens: Tokens) -> PeftModel:
+    """Return the model with LoRA on its linear layers and, for each new token, its own trained embedding row.
+
+    New rows are trained as rows (PEFT's ``trainable_token_indices``), in the input and in the output embedding, tied if
+    these are: the adapter holds its matrices and those rows, never a copy of an embedding.
+    """
+    names = lora.target_modules or tuple(linear_names(model))
+    matches = {name: sum(1 for full, _ in model.named_modules() if full.split(".")[-1] == name or full == name) for name in names}
+    if not all(matches.values()):
+        lost = ", ".join(name for name, count in matches.items() if not count)
+        raise UserError(f"lora.target_modules: {lost} matches no layer; the model's linear layers are {', '.join(linear_names(model))}")
+    rows = _embedding_names(model) if tokens.new else ()
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(names),
+        trainable_token_indices={name: list(tokens.new_ids) for name in rows} or None,
+        ensure_weight_tying=is_tied(model) and bool(rows),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        wrapped = get_peft_model(model, config)
+    mend_head(wrapped)
+    return wrapped
+
+
+def mend_head(model: PeftModel) -> None:
+    """Give a wrapped tied head the ``bias`` that TRL's fused loss reads; its ``weight`` already returns the trained rows."""
+    head = model.get_output_embeddings()
+    if type(head).__name__ == "TrainableTokensWrapper":
+        head.bias = None
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Return the last name parts of the linear layers, the head apart, in model order.
+
+    GPTBigCode: c_attn, c_proj, c_fc. StarCoder2: q_proj, k_proj, v_proj, o_proj, c_fc, c_proj.
+    """
+    head = model.get_output_embeddings()
+    names = [full.split(".")[-1] for full, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return list(dict.fromkeys(names))
+
+
+def _embedding_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the names of the layers that hold token rows: the input embedding, and the head unless it is tied."""
+    layers = [model.get_input_embeddings()] if is_tied(model) else [model.get_input_embeddings(), model.get_output_embeddings()]
+    return tuple(next(full.split(".")[-1] for full, m in model.named_modules() if m is layer) for layer in layers)
+
+
+def load_saved(run: Path, recipe: Recipe, tokens: Tokens, dtype: torch.dtype, attn_implementation: str | None = None) -> torch.nn.Module:
+    """Return the model of a finished run as a fresh process sees it: ``run/model``, or base and ``run/adapter``."""
+    if (run / "model").is_dir():
+        return load_base(run / "model", dtype, attn_implementation).eval()
+    base = load_base(resolve_model(recipe.model), dtype, attn_implementation)
+    fit_vocabulary(base, tokens)
+    return load_adapter(base, run / "adapter").eval()
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Return `base`, already grown to the tokenizer, with a saved adapter; every adapter weight must find its place."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(base, folder)
+    lost = [str(w.message) for w in caught if "missing adapter keys" in str(w.message) or "unexpected" in str(w.message).lower()]
+    if lost:
+        raise UserError(f"{folder}: the adapter does not fit its base {config.get('base_model_name_or_path')!r}: {lost[0][:300]}")
+    mend_head(model)
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Parameter counts."""
+
+    total: int
+    trained: int
+
+
+def count_parameters(model: torch.nn.Module) -> Size:
+    """Return how many parameters there are and how many are trained (under ZeRO-3: counted across all processes)."""
+    parameters = list(model.parameters())
+    sizes = [int(getattr(p, "ds_numel", p.numel())) for p in parameters]
+    return Size(sum(sizes), sum(n for n, p in zip(sizes, parameters, strict=True) if p.requires_grad))

@@ -1,0 +1,100 @@
+"""What a training run is: the keys of a recipe, their defaults and their meaning.
+
+In: a recipe YAML and overrides. Out: a `Recipe`, every fault of it reported at once. Imports neither torch nor TRL;
+the keys under ``trainer`` are checked against TRL's ``SFTConfig`` by `starchat.train`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from starchat.config import apply_overrides, from_mapping, read_yaml, to_mapping
+from starchat.errors import UserError
+from starchat.template import TEMPLATES, find_template
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """Low-rank adaptation, with PEFT's meaning of each key. `target_modules` None: every linear layer but the head."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fim:
+    """Fill-in-the-middle: the share of documents permuted, and of those the share in suffix-prefix-middle order."""
+
+    rate: float = 0.5
+    spm_rate: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training run. `trainer` holds keys of ``trl.SFTConfig``."""
+
+    model: str
+    """``nano`` (the embedded base), a folder, or a Hub id. With `kind` pretrain: a folder with the tokenizer."""
+    dataset: str
+    """What ``starchat prepare`` wrote, a ``datasets`` folder with a ``messages`` column, or a Hub id of one."""
+    output: str
+    max_length_tokens: int
+    """Rows never exceed this. Over-long dialogues are split at turns, see `starchat.encode`."""
+    kind: Literal["pretrain", "sft"] = "sft"
+    template: str = "starchat"
+    lora: Lora | None = None
+    """Absent: all weights are trained."""
+    fim: Fim | None = None
+    architecture: dict[str, Any] | None = None
+    """With `kind` pretrain: the keys of the model's configuration, ``model_type`` among them."""
+    packing: bool = True
+    max_set_aside_fraction: float = 0.01
+    """The share of trained tokens that may be lost to over-long exchanges before the run is refused."""
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe in a YAML file. An override without a dot that is no recipe key means a key of ``trainer``."""
+    mapping = read_yaml(path)
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    full = [o if o.partition("=")[0].split(".")[0] in known else f"trainer.{o}" for o in overrides]
+    recipe = from_mapping(Recipe, apply_overrides(mapping, full), str(path))
+    faults = list(_faults(recipe))
+    if faults:
+        raise UserError("\n".join(f"{path}: {fault}" for fault in faults))
+    return recipe
+
+
+def _faults(recipe: Recipe) -> list[str]:
+    faults = []
+    if recipe.max_length_tokens < 8:
+        faults.append(f"max_length_tokens: {recipe.max_length_tokens}; expected at least 8")
+    if not 0 <= recipe.max_set_aside_fraction <= 1:
+        faults.append(f"max_set_aside_fraction: {recipe.max_set_aside_fraction}; expected 0 to 1")
+    if recipe.lora is not None and (recipe.lora.r < 1 or recipe.lora.alpha < 1 or not 0 <= recipe.lora.dropout < 1):
+        faults.append("lora: r and alpha must be at least 1, dropout from 0 to below 1")
+    if recipe.fim is not None and not (0 <= recipe.fim.rate <= 1 and 0 <= recipe.fim.spm_rate <= 1):
+        faults.append("fim: rate and spm_rate must be from 0 to 1")
+    if recipe.kind == "sft":
+        if recipe.template not in TEMPLATES:
+            try:
+                find_template(recipe.template)
+            except UserError as error:
+                faults.append(str(error))
+        faults += [f"{key}: only for kind: pretrain" for key in ("architecture", "fim") if getattr(recipe, key) is not None]
+    else:
+        if recipe.architecture is None or "model_type" not in recipe.architecture:
+            faults.append("architecture: kind: pretrain needs the model's configuration with model_type, such as gpt_bigcode")
+        if recipe.lora is not None:
+            faults.append("lora: a model that is pretrained from nothing trains all its weights; remove lora")
+    return faults
+
+
+def resolved(recipe: Recipe) -> Mapping[str, Any]:
+    """Return the recipe as the mapping that is saved beside the result and can be run again."""
+    return {key: value for key, value in to_mapping(recipe).items() if value is not None}

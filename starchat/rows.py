@@ -1,0 +1,149 @@
+"""A recipe's dataset as encoded rows, and on disk for every process of a run to read.
+
+In: the dataset that a recipe names. Out: `Encoded`: flat arrays in ``<run>/encoded-<digest>/``, written whole by the first
+process, memory-mapped by all. Encoding happens before any process group exists, so no rank times out waiting for it.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from starchat.dialogue import ROLES, Record, Source, from_message, from_row
+from starchat.document import encode_documents
+from starchat.encode import Row, SetAside, encode_dialogues
+from starchat.errors import UserError
+from starchat.files import building, digest_json, read_manifest, sha256_file, write_json
+from starchat.pack import pack
+from starchat.recipe import Recipe
+from starchat.tokens import Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Rows of one split, flat. Row n is ``ids[offsets[n]:offsets[n + 1]]``; a group lists the rows of one packed example."""
+
+    ids: npt.NDArray[np.int32]
+    trained: npt.NDArray[np.bool_]
+    offsets: npt.NDArray[np.int64]
+    groups: tuple[tuple[int, ...], ...]
+    row_ids: tuple[str, ...]
+
+    def row(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return ids and trained flags of a row, (tokens,) each."""
+        start, stop = self.offsets[number], self.offsets[number + 1]
+        return self.ids[start:stop], self.trained[start:stop]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def read_records(dataset: str, split: str) -> Iterator[Record]:
+    """Yield the records of one split, in the order of the files."""
+    folder = Path(dataset)
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    if manifest is not None and manifest.get("stage") == "prepare":
+        yield from _read_prepared(folder, split)
+        return
+    if folder.is_dir() and not (folder / "dataset_info.json").is_file() and not (folder / "dataset_dict.json").is_file():
+        what = "an unfinished or foreign folder" if any(folder.iterdir()) else "an empty folder"
+        raise UserError(f"dataset: {dataset}: {what}; give a folder that starchat prepare wrote, or a datasets folder")
+    for number, row in enumerate(_load_hub(dataset, split), 1):
+        yield _record_of_messages(row, f"{dataset}:{number}", split)
+
+
+def dataset_digest(dataset: str) -> str:
+    """Return the digest of what a dataset holds; of a Hub id, its name."""
+    folder = Path(dataset)
+    if not folder.exists():
+        return digest_json(dataset)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".parquet", ".arrow"))
+    return digest_json([[str(p.relative_to(folder)), sha256_file(p)] for p in files])
+
+
+def encode_split(recipe: Recipe, tokens: Tokens, split: str) -> Iterator[Row | SetAside]:
+    """Yield the rows of one split of the recipe's dataset."""
+    records = read_records(recipe.dataset, split)
+    if recipe.kind == "sft":
+        dialogues = (r for r in records if r.turns)
+        return encode_dialogues(dialogues, tokens, recipe.max_length_tokens)
+    documents = (r for r in records if r.parts)
+    return encode_documents(documents, tokens, recipe.max_length_tokens, recipe.fim, int(recipe.trainer.get("seed", 42)))
+
+
+def encoded_digest(recipe: Recipe, tokens: Tokens) -> str:
+    """Return the digest of everything that encoded rows depend on."""
+    parts = [recipe.kind, recipe.template, recipe.max_length_tokens, recipe.packing, recipe.trainer.get("seed", 42)]
+    fim = dataclasses.asdict(recipe.fim) if recipe.fim else None
+    return digest_json([*parts, fim, dataset_digest(recipe.dataset), tokens.whole.to_str(), _code_digest()])
+
+
+def write_encoded(folder: Path, recipe: Recipe, splits: Mapping[str, Sequence[Row]]) -> None:
+    """Write the encoded rows of each split; the folder appears whole."""
+    with building(folder) as target:
+        for split, rows in splits.items():
+            lengths = [len(row.ids) for row in rows]
+            groups = pack(lengths, recipe.max_length_tokens) if recipe.packing else [[n] for n in range(len(rows))]
+            np.save(target / f"{split}-ids.npy", np.concatenate([r.ids for r in rows]) if rows else np.zeros(0, np.int32))
+            np.save(target / f"{split}-trained.npy", np.concatenate([r.trained for r in rows]) if rows else np.zeros(0, np.bool_))
+            np.save(target / f"{split}-offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
+            write_json(target / f"{split}.json", {"groups": groups, "row_ids": [r.id for r in rows]})
+
+
+def read_encoded(folder: Path, split: str) -> Encoded:
+    """Return the encoded rows of one split, memory-mapped."""
+    index = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
+    ids, trained, offsets = (np.load(folder / f"{split}-{name}.npy", mmap_mode="r") for name in ("ids", "trained", "offsets"))
+    return Encoded(ids, trained, np.asarray(offsets), tuple(tuple(g) for g in index["groups"]), tuple(index["row_ids"]))
+
+
+def wait_for(folder: Path, poll_s: float = 0.5) -> None:
+    """Return when another process has written the encoded rows. It writes them whole or ends, and the launcher then ends us."""
+    while not folder.is_dir():
+        time.sleep(poll_s)
+
+
+def _read_prepared(folder: Path, split: str) -> Iterator[Record]:
+    import pyarrow.parquet as pq
+
+    for path in sorted(folder.glob(f"{split}-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(1000):
+            yield from map(from_row, batch.to_pylist())
+
+
+def _load_hub(dataset: str, split: str) -> Any:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(dataset) if Path(dataset).is_dir() else datasets.load_dataset(dataset)
+    except (FileNotFoundError, ConnectionError, ValueError, OSError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise UserError(f"dataset: {dataset!r}: neither a folder nor a data set that can be loaded ({what}); check the name") from None
+    if isinstance(loaded, datasets.Dataset):
+        return loaded if split == "train" else ()
+    return loaded[split] if split in loaded else ()
+
+
+def _record_of_messages(row: Mapping[str, Any], place: str, split: str) -> Record:
+    if "messages" not in row:
+        raise UserError(f"{place}: columns {', '.join(row)}; expected 'messages'; run starchat prepare on it first")
+    for message in row["messages"]:
+        if message.get("role") not in ROLES or not isinstance(message.get("content") or "", str):
+            raise UserError(f"{place}: role {message.get('role')!r}; expected {', '.join(ROLES)}; run starchat prepare on it first")
+    tools = row.get("tools")
+    text = tools if isinstance(tools, str) or not tools else json.dumps(tools, ensure_ascii=False)
+    return Record(Source(place), turns=tuple(map(from_message, row["messages"])), tools=text or None, split=split)
+
+
+def _code_digest() -> str:
+    """Return the digest of the modules that decide what a row is, so that a change of them is never served stale rows."""
+    here = Path(__file__).parent
+    return digest_json([sha256_file(here / f"{m}.py") for m in ("dialogue", "template", "tokens", "encode", "document", "fim", "pack", "rows")])

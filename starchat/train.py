@@ -1,0 +1,211 @@
+"""The training run: a checked recipe to a verified model, through TRL's ``SFTTrainer``.
+
+In: a recipe. Out: the run folder (see `starchat.export`), its ``manifest.json`` last.
+
+    starchat train RECIPE.yaml [key=value ...]
+    accelerate launch --config_file recipes/accelerate/zero3.yaml -m starchat.train RECIPE.yaml [key=value ...]
+
+The first process checks and encodes before any process group exists; the others wait for its files. Every process then
+runs the same linear story: model, trainer, engine check, steps, golden logits, save. The first process ends with the
+reload gate in a fresh process: a run that fails it is not finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+from trl import SFTConfig, SFTTrainer
+
+from starchat import export
+from starchat.check import check_recipe
+from starchat.collate import Collator
+from starchat.config import closest
+from starchat.engine import assert_engine, trainable_tokens_on_cpu
+from starchat.errors import UserError
+from starchat.files import already_finished, digest_json, read_manifest, write_json, write_text
+from starchat.hub import resolve_model
+from starchat.metrics import MetricsLog
+from starchat.model import add_lora, fit_vocabulary, load_base, new_model
+from starchat.recipe import Recipe, load_recipe, resolved
+from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, wait_for, write_encoded
+from starchat.template import find_template
+from starchat.tokens import Tokens, load_tokens
+from starchat.xray import render_text, write_html
+
+STAGE = "train"
+
+# Keys of SFTConfig that the recipe decides elsewhere, with the place where.
+OWNED = {
+    "output_dir": "output",
+    "max_length": "max_length_tokens",
+    "packing": "packing",
+    "eval_packing": "packing",
+    **dict.fromkeys(("packing_strategy", "padding_free", "pad_to_multiple_of"), "packing"),
+    **dict.fromkeys(("assistant_only_loss", "completion_only_loss", "chat_template_path", "eos_token", "pad_token"), "template"),
+    **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "shuffle_dataset"), "dataset"),
+    **dict.fromkeys(("remove_unused_columns", "label_names", "train_sampling_strategy"), "dataset"),
+    "model_init_kwargs": "model",
+    "deepspeed": "the accelerate configuration",
+    "fsdp": "the accelerate configuration",
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), "starchat push, after the run"),
+}
+
+
+def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: bool = False) -> dict[str, Any]:
+    """Run a recipe; return ``{"folder", "ok", ...}``. In other processes than the first, ``{}``.
+
+    Raises `UserError` for what the user must change. ``ok`` is false if the checks before or the reload gate after found a fault.
+    """
+    recipe = load_recipe(recipe_path, overrides)
+    run = Path(recipe.output)
+    first = int(os.environ.get("RANK", "0")) == 0
+    arguments_faults(recipe)
+    folder = resolve_model(recipe.model)
+    tokens = load_tokens(folder, find_template(recipe.template) if recipe.kind == "sft" else None)
+    digest = run_digest(recipe, folder)
+    encoded_folder = run / f"encoded-{encoded_digest(recipe, tokens)}"
+    if first:
+        if already_finished(run, STAGE, digest, overwrite):
+            return {**(read_manifest(run) or {}), "folder": str(run), "ok": True, "skipped": True}
+        if not _begin(recipe, run, encoded_folder, tokens):
+            return {"folder": str(run), "ok": False}
+    wait_for(encoded_folder)
+    arguments = training_arguments(recipe)
+    encoded = read_encoded(encoded_folder, "train")
+    if recipe.kind == "pretrain":
+        model: PreTrainedModel = new_model(recipe, tokens)
+    else:
+        model = load_base(folder, torch.float32)
+        fit_vocabulary(model, tokens)
+    trainer = make_trainer(recipe, model, tokens, arguments, encoded, read_encoded(encoded_folder, "test"))
+    started = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - started
+    outcome = export.save_run(run, recipe, trainer, tokens, seconds)
+    if not first:
+        return {}
+    return export.finish_run(run, recipe, digest, outcome)
+
+
+def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens) -> bool:
+    """Check the recipe, and if it holds write recipe, check and encoded rows into a clean run folder; return whether it holds."""
+    report, rows = check_recipe(recipe)
+    print(render_text(report), file=sys.stderr)
+    if run.exists():
+        for entry in run.iterdir():
+            if entry != encoded_folder:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    run.mkdir(parents=True, exist_ok=True)
+    export.write_recipe(run, recipe)
+    write_json(run / "check.json", {"ok": report.ok, "findings": [dataclasses.asdict(f) for f in report.findings], "stats": report.stats})
+    write_html(run / "check.html", report, rows["train"], tokens)
+    if not report.ok:
+        write_text(run / "FAILED", "starchat check found a fault; nothing was trained. See check.json and check.html.\n")
+        return False
+    if not encoded_folder.is_dir():
+        write_encoded(encoded_folder, recipe, rows)
+    return True
+
+
+def run_digest(recipe: Recipe, folder: Path) -> str:
+    """Return the digest of everything that a run depends on: the resolved recipe, the dataset, the base model's files."""
+    base = [[p.name, p.stat().st_size] for p in sorted(folder.iterdir()) if p.is_file()]
+    return digest_json([resolved(recipe), dataset_digest(recipe.dataset), base])
+
+
+def arguments_faults(recipe: Recipe) -> None:
+    """Raise `UserError` for keys under ``trainer`` that TRL does not know or that the recipe decides elsewhere."""
+    known = {field.name for field in dataclasses.fields(SFTConfig)}
+    faults = []
+    for key in recipe.trainer:
+        if key in OWNED:
+            faults.append(f"trainer.{key}: set by {OWNED[key]}; remove it here")
+        elif key not in known:
+            recipe_keys = [field.name for field in dataclasses.fields(Recipe)]
+            where = recipe_keys if difflib.get_close_matches(key, recipe_keys, n=1, cutoff=0.8) else known - set(OWNED)
+            hint = closest(key, where)
+            faults.append(f"unknown key {'trainer.' + key!r}; {hint if hint.startswith('did') else 'see trl.SFTConfig for its keys'}")
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def training_arguments(recipe: Recipe) -> SFTConfig:
+    """Return TRL's arguments for a recipe: its ``trainer`` keys over the few defaults that differ from TRL's."""
+    cpu = not torch.cuda.is_available()
+    settings: dict[str, Any] = {
+        "use_cpu": cpu,
+        "bf16": not cpu,
+        "gradient_checkpointing": not cpu,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_total_limit": 2,
+        "per_device_train_batch_size": 1,
+        "dataloader_pin_memory": not cpu,
+        **recipe.trainer,
+    }
+    try:
+        return SFTConfig(
+            output_dir=recipe.output,
+            max_length=None,
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **settings,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())[:300]}") from None
+
+
+def make_trainer(
+    recipe: Recipe, model: PreTrainedModel, tokens: Tokens, arguments: SFTConfig, train_rows: Encoded, test_rows: Encoded
+) -> SFTTrainer:
+    """Return the trainer over encoded rows; under LoRA the model is wrapped first, so that no process sees it unwrapped."""
+    model.config.use_cache = False
+    wrapped: Any = add_lora(model, recipe.lora, tokens) if recipe.lora else model
+    length = recipe.max_length_tokens if arguments.torch_compile else None
+    collator = Collator(train_rows, tokens.pad_id, length)
+    with trainable_tokens_on_cpu():
+        trainer = SFTTrainer(
+            model=wrapped,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=Dataset.from_dict({"group": list(range(len(train_rows.groups)))}),
+            processing_class=export.transformers_tokenizer(tokens, recipe),
+            callbacks=[MetricsLog(Path(recipe.output))],
+        )
+    assert_engine(trainer)
+    return trainer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``python -m starchat.train``; the form that ``accelerate launch`` starts."""
+    from starchat.cli import guarded
+
+    parser = argparse.ArgumentParser(prog="starchat.train", description="Train a recipe in every process of a launch.")
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--overwrite", action="store_true")
+    options = parser.parse_args(argv)
+
+    def work() -> int:
+        result = train(options.recipe, options.overrides, options.overwrite)
+        if result.get("folder"):
+            print(result["folder"])
+        return 0 if result.get("ok", True) else 1
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
