@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from importlib.resources import files
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -60,7 +61,12 @@ def find_dialogues(spec: DialoguesSpec) -> tuple[DialogueTable, ...]:
     unknown = sorted(set(spec.roles.values()) - set(ROLES))
     if unknown:
         raise UserError(f"{spec.path}: roles: {unknown[0]!r} is no role of ours; {closest(unknown[0], ROLES)}")
-    return tuple(DialogueTable(table, _format(table, spec)) for table in find_tables(spec.path, spec.hub_split))
+    return tuple(DialogueTable(table, _format(table, spec)) for table in find_tables(embedded_path(spec.path), spec.hub_split))
+
+
+def embedded_path(path: str) -> str:
+    """Return `path`, or for ``nano`` the folder of dialogues that come with the package."""
+    return str(files("starchat") / "nano" / "dialogues" / "*.jsonl") if path == "nano" else path
 
 
 def build_dialogues(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Item]:

@@ -106,6 +106,23 @@ def prepare(spec_path: Path, overrides: Sequence[str] = (), overwrite: bool = Fa
     return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": False}
 
 
+def summary(manifest: Mapping[str, Any]) -> str:
+    """Return the counts of a prepared dataset as lines for a terminal."""
+    counts = manifest["counts"]
+    lines = [f"already prepared: {manifest['folder']}"] if manifest.get("skipped") else []
+    for source in counts["sources"]:
+        lines.append(f"{source['place']} ({source['format']}): read {source['read']:,} = kept {source['kept']:,} + dropped {_listed(source['dropped'])}")
+    splits = ", ".join(f"{name} {count:,}" for name, count in counts["splits"].items())
+    lines.append(f"read {counts['read']:,} = kept {counts['kept']:,} + dropped {_listed(counts['dropped'])}; repaired {_listed(counts['repaired'])}")
+    lines.append(f"written: {splits}" + (f", of which copies {counts['copies']:,}" if counts["copies"] else ""))
+    return "\n".join(lines)
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    total = sum(reasons.values())
+    return f"{total:,}" + (" (" + ", ".join(f"{name} {count:,}" for name, count in sorted(reasons.items())) + ")" if total else "")
+
+
 def load_spec(spec_path: Path, overrides: Sequence[str] = ()) -> PrepareSpec:
     """Return the spec in a YAML file, its numbers checked."""
     spec = from_mapping(PrepareSpec, apply_overrides(read_yaml(spec_path), overrides), str(spec_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import threading
 import webbrowser
@@ -31,7 +33,13 @@ def build_app(assistant: Assistant, hosts: tuple[str, ...] | None = LOOPBACK) ->
 
     app.add_middleware(CORSMiddleware, allow_origins=[])  # while the parent has one, Gradio adds no headers that admit other sites
     app.add_middleware(Guard, hosts=hosts)
-    return gr.mount_gradio_app(
+    asyncio.run(_mount(app, assistant))
+    return app
+
+
+async def _mount(app: FastAPI, assistant: Assistant) -> None:
+    """Mount the page. Within a running event loop, because Gradio otherwise opens four and closes none."""
+    gr.mount_gradio_app(
         app,
         build_page(assistant),
         path="/",
@@ -68,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
     except OSError as error:
-        raise UserError(f"{host}:{port}: {error.strerror}; choose another port with --port, or 0 for a free one") from None
+        raise UserError(f"{host}:{port}: {os.strerror(error.errno or 0)}; choose another port with --port, or 0 for a free one") from None
 
 
 def make_server(app: FastAPI) -> uvicorn.Server:

@@ -52,8 +52,12 @@ def read_shown(text: str) -> str:
 
 
 def show_line(text: str, kind: str) -> str:
-    """Return one line of ours as HTML; an empty text gives an empty line."""
-    return f'<div class="{kind}" role="{"alert" if kind == "notice" else "status"}">{html.escape(text)}</div>' if text else ""
+    """Return one line of ours, escaped, for a Markdown component; an empty text gives an empty line.
+
+    >>> show_line("a < b", "status")
+    '<p class="status" role="status">a &lt; b</p>'
+    """
+    return f'<p class="{kind}" role="{"alert" if kind == "notice" else "status"}">{html.escape(text)}</p>' if text else ""
 
 
 def _entity(match: re.Match[str]) -> str:

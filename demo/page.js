@@ -7,15 +7,22 @@
     navigator.clipboard.writeText = (text) => write(read(text));
   }
 
+  const mend = (node) => {
+    for (const area of node.querySelectorAll(".edit-textarea")) {
+      if (area.value === read(area.value)) continue;
+      area.value = read(area.value);
+      area.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+  };
+
   new MutationObserver((changes) => {
-    for (const change of changes) {
-      for (const node of change.addedNodes) {
-        if (!(node instanceof Element)) continue;
-        for (const area of node.matches(".edit-textarea") ? [node] : node.querySelectorAll(".edit-textarea")) {
-          area.value = read(area.value);
-          area.dispatchEvent(new Event("input", { bubbles: true }));
-        }
+    for (const { type, target, addedNodes } of changes) {
+      if (type === "attributes") {
+        const label = target.getAttribute("aria-label") ?? "";
+        if (label !== read(label)) target.setAttribute("aria-label", read(label));
+      } else if (addedNodes.length && target instanceof Element) {
+        mend(target);
       }
     }
-  }).observe(document.documentElement, { childList: true, subtree: true });
+  }).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-label"] });
 })();

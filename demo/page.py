@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.themes.utils import colors, fonts
 
+from demo.display import show_message
 from demo.replies import Replies
 from starchat.conversation import Conversation
 from starchat.generate import Assistant, Sampling
@@ -22,14 +23,18 @@ EXAMPLES = (
     "Explain what `yield` does, with a short example.",
 )
 
-NEUTRAL = colors.Color("#fafaf9", "#f4f4f2", "#e6e6e2", "#d5d5cf", "#a5a59d", "#76766f", "#57574f", "#3d3d37", "#272723", "#1b1b18", "#131311")
-ACCENT = colors.Color("#eef4ff", "#dde8fe", "#bfd3fd", "#93b3fa", "#6490f5", "#3f6fe8", "#2c56cc", "#2545a4", "#223c84", "#20356c", "#141f42")
+NEUTRAL = colors.Color(
+    "#fafaf9", "#f4f4f2", "#e6e6e2", "#d5d5cf", "#a5a59d", "#76766f", "#57574f", "#3d3d37", "#272723", "#1b1b18", "#131311"
+)
+ACCENT = colors.Color(
+    "#eef4ff", "#dde8fe", "#bfd3fd", "#93b3fa", "#6490f5", "#3f6fe8", "#2c56cc", "#2545a4", "#223c84", "#20356c", "#141f42"
+)
 
 
 def theme() -> gr.themes.Base:
     """Return the page's theme; its fonts are files of the gradio package, served from here."""
-    sans = (fonts.LocalFont("IBM Plex Sans", weights=(400, 600)), "system-ui", "sans-serif")
-    mono = (fonts.LocalFont("IBM Plex Mono", weights=(400, 600)), "ui-monospace", "monospace")
+    sans = (fonts.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif")
+    mono = (fonts.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace")
     base = gr.themes.Base(primary_hue=ACCENT, secondary_hue=ACCENT, neutral_hue=NEUTRAL, radius_size="md", font=sans, font_mono=mono)
     return base.set(
         body_background_fill="*neutral_50",
@@ -41,7 +46,7 @@ def theme() -> gr.themes.Base:
         block_label_text_weight="600",
         border_color_primary="*neutral_200",
         border_color_primary_dark="*neutral_800",
-        input_background_fill="white",
+        input_background_fill="*neutral_50",
         input_background_fill_dark="*neutral_800",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_dark="*primary_500",
@@ -55,23 +60,27 @@ def build_page(assistant: Assistant) -> gr.Blocks:
     """Return the page as blocks that are not mounted anywhere yet."""
     replies = Replies(assistant)
     with gr.Blocks(title=f"{assistant.name} · starchat", analytics_enabled=False, fill_height=True, fill_width=True) as page:
-        gr.HTML(_header(assistant), elem_id="header", padding=False)
+        _line(_header(assistant), "header")
         talk = gr.State(Conversation())
         with gr.Row(elem_id="main"):
             with gr.Column(scale=4, min_width=320, elem_id="talk"):
                 messages = _messages(assistant)
-                notice = gr.HTML("", elem_id="notice", padding=False)
+                notice = _line("", "notice")
                 box = gr.Textbox(
                     placeholder="Ask about code …", show_label=False, container=False, lines=1, max_lines=12, autofocus=True,
                     submit_btn=True, stop_btn=False, elem_id="box", label="Message",
                 )  # fmt: skip
-                status = gr.HTML("", elem_id="status", padding=False)
+                status = _line("", "status")
             with gr.Column(scale=1, min_width=300, elem_id="settings"):
+                new = gr.Button("New conversation", elem_id="new", size="md")
                 system = gr.Textbox(
-                    label="System prompt", placeholder="None", lines=3, max_lines=10, elem_id="system", info="Holds from the next message on."
+                    label="System prompt",
+                    placeholder="None. What you write here holds from the next message on.",
+                    lines=2,
+                    max_lines=8,
+                    elem_id="system",
                 )
                 controls = sampling_controls(assistant)
-                new = gr.Button("New conversation", elem_id="new", size="sm")
                 with gr.Accordion("Model card", open=False, elem_id="card"):
                     gr.Markdown(assistant.card or "This model has no card.", sanitize_html=True, latex_delimiters=[])
         shown = [messages, talk, box, notice, status]
@@ -88,13 +97,18 @@ def sampling_controls(assistant: Assistant) -> list[Any]:
     with gr.Group(elem_id="sampling"):
         most = min(2048, assistant.context_tokens - 1)
         return [
-            gr.Slider(0, 2, default.temperature, step=0.05, label="Temperature", info="0 always takes the likeliest token.", elem_id="temperature"),
-            gr.Slider(1, most, min(default.max_new_tokens, most), step=1, label="New tokens", info="At most, for each reply.", elem_id="max-new-tokens"),
+            gr.Slider(0, 2, default.temperature, step=0.05, label="Temperature", elem_id="temperature"),
+            gr.Slider(1, most, min(default.max_new_tokens, most), step=1, label="New tokens at most", elem_id="max-new-tokens"),
             gr.Slider(0.05, 1, default.top_p, step=0.05, label="Top-p", elem_id="top-p"),
             gr.Slider(1, 200, default.top_k, step=1, label="Top-k", elem_id="top-k"),
             gr.Slider(1, 2, default.repetition_penalty, step=0.05, label="Repetition penalty", elem_id="repetition-penalty"),
-            gr.Number(default.seed, precision=0, minimum=0, label="Seed", info="Empty: a new one for each reply.", elem_id="seed"),
+            gr.Textbox(label="Seed", placeholder="A new one for each reply", max_lines=1, elem_id="seed"),
         ]
+
+
+def _line(content: str, elem_id: str) -> gr.Markdown:
+    """Return a place for escaped HTML. Not ``gr.HTML``: its templates are evaluated as JavaScript, which the page's policy forbids."""
+    return gr.Markdown(content, elem_id=elem_id, sanitize_html=True, latex_delimiters=[])
 
 
 def _messages(assistant: Assistant) -> gr.Chatbot:
@@ -102,7 +116,7 @@ def _messages(assistant: Assistant) -> gr.Chatbot:
         show_label=False, label="Conversation", elem_id="messages", height="100%", min_height=240, scale=1, layout="bubble",
         editable="user", buttons=["copy"], sanitize_html=True, allow_tags=False, latex_delimiters=[], line_breaks=False,
         group_consecutive_messages=False, feedback_options=None, allow_file_downloads=False,
-        placeholder=f"### {html.escape(assistant.name)}\nruns on this machine. Nothing that you write leaves it.",
+        placeholder=f"## {show_message(assistant.name)}\n\nruns on the machine that serves this page; nothing is sent anywhere else.",
         examples=[{"text": text} for text in EXAMPLES],
     )  # fmt: skip
 
@@ -124,4 +138,4 @@ def _header(assistant: Assistant) -> str:
     size = f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters:,}"
     facts = (f"{size} parameters", f"context {assistant.context_tokens:,}", f"template {assistant.template.name}")
     chips = "".join(f"<span>{html.escape(fact)}</span>" for fact in facts)
-    return f'<header><b>starchat</b><strong id="model-name">{html.escape(assistant.name)}</strong>{chips}</header>'
+    return f'<p class="title"><b>starchat</b><strong id="model-name">{html.escape(assistant.name)}</strong>{chips}</p>'

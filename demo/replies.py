@@ -125,13 +125,17 @@ class Replies:
         return " · ".join([*parts, end] if end else parts)
 
 
-_ENDS = {"stop": "", "length": "cut at the limit: raise “New tokens” or ask to go on", "cancelled": "stopped"}
+_ENDS = {"stop": "", "length": "cut at the limit: raise “New tokens at most” or ask to go on", "cancelled": "stopped"}
 
 
 def read_controls(controls: tuple[object, ...]) -> Sampling:
     """Return the sampling controls, in the order of `demo.page.sampling_controls`, checked like a configuration."""
-    names = ("temperature", "max_new_tokens", "top_p", "top_k", "repetition_penalty", "seed")
-    return from_mapping(Sampling, dict(zip(names, controls, strict=True)), "sampling")
+    *numbers, seed = controls
+    text = str(seed or "").strip()
+    if text and not text.isdecimal():
+        raise UserError(f"seed: {text!r}; expected a whole number, or nothing for a new one each time")
+    names = ("temperature", "max_new_tokens", "top_p", "top_k", "repetition_penalty")
+    return from_mapping(Sampling, dict(zip(names, numbers, strict=True)) | {"seed": int(text) if text else None}, "sampling")
 
 
 def shown(talk: Conversation) -> list[dict[str, Any]]:

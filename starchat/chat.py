@@ -49,6 +49,10 @@ class _Session:
     sampling: Sampling
 
 
+class _CannotGoOn(UserError):
+    """An error after which there is nothing to read on."""
+
+
 def visible(text: str) -> str:
     """Return `text` with control characters, and those that turn the direction of text, made visible.
 
@@ -59,18 +63,23 @@ def visible(text: str) -> str:
 
 
 def run_chat(assistant: Assistant, sampling: Sampling, system: str = "") -> None:
-    """Chat until /quit or the end of input. Errors are shown in one line and the chat goes on."""
+    """Chat until /quit or the end of input. Errors are shown in one line and the chat goes on, but for input that is not UTF-8."""
     session = _Session(Conversation(system), sampling)
     _tell(f"{assistant.name} · context {assistant.context_tokens:,} tokens · /help for commands")
-    while (text := _read_message()) is not None:
-        if not text.strip():
-            continue
-        if text.strip() in ("/quit", "/exit"):
-            return
+    while True:
         try:
-            session = _respond(assistant, session, text)
+            text = _read_message()
+            if text is None or text.strip() in ("/quit", "/exit"):
+                return
+            if text.strip():
+                session = _respond(assistant, session, text)
+        except _CannotGoOn as error:
+            raise UserError(str(error)) from None
         except UserError as error:
             _tell(f"error: {error}")
+        except KeyboardInterrupt:
+            print()
+            _tell("/quit or Ctrl-D leaves")
 
 
 def _respond(assistant: Assistant, session: _Session, text: str) -> _Session:
@@ -163,13 +172,8 @@ def _read_message() -> str | None:
             line = input((". " if lines else "> ") if terminal else "")
         except EOFError:
             return "\n".join(lines) if lines else None
-        except KeyboardInterrupt:
-            print()
-            _tell("/quit or Ctrl-D leaves")
-            lines = []
-            continue
         except UnicodeDecodeError as error:
-            raise UserError(f"standard input: not UTF-8 at byte {error.start}; send UTF-8 text") from None
+            raise _CannotGoOn(f"standard input: not UTF-8 at byte {error.start}; send UTF-8 text") from None
         if not line.endswith("\\"):
             return "\n".join([*lines, line])
         lines.append(line[:-1])

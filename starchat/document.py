@@ -10,6 +10,7 @@ cut are not those that the whole document has there. No row is ever cut.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -30,50 +31,60 @@ MIN_WINDOW_TOKENS = 16
 CHUNK_RECORDS = 200
 
 
-def encode_documents(records: Iterable[Record], tokens: Tokens, max_length_tokens: int, fim: Fim | None, seed: int) -> Iterator[Row | SetAside]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Draft:
+    """A window before it is encoded: the parts of the document with the window's text as its content."""
+
+    id: str
+    piece: int
+    last: bool
+    parts: tuple[Part, ...]
+
+
+def encode_documents(
+    records: Iterable[Record], tokens: Tokens, max_length_tokens: int, fim: Fim | None, seed: int
+) -> Iterator[Row | SetAside]:
     """Yield the rows of documents, in order; at least one item for each record."""
-    reserve = FIM_RESERVE_TOKENS if fim else 0
     for chunk in batched(records, CHUNK_RECORDS):
-        leads = _encode([record.parts[:-1] for record in chunk], tokens)
-        rooms = [max_length_tokens - len(lead) - bool(r.parts[-1].marker) - 1 - reserve for r, lead in zip(chunk, leads, strict=True)]
-        texts = [record.parts[-1].text for record in chunk]
-        contents = tokens.encode_texts(texts)
-        windows = [
-            [text] if len(ids) <= room else _windows(text, tokens, room)
-            for text, ids, room in zip(texts, contents, rooms, strict=True)
-        ]
-        rows = _rows(chunk, windows, tokens, max_length_tokens, fim, seed)
-        for record, pieces, lead, content in zip(chunk, windows, leads, contents, strict=True):
-            total = len(lead) + bool(record.parts[-1].marker) + len(content) + 1
-            if not pieces or total == 1:
-                yield SetAside(record.id, "over_long" if not pieces else "nothing_trained", record.source.place, total, total - 1)
-                continue
-            for _ in pieces:
-                yield next(rows)
+        items = list(_drafts(chunk, tokens, max_length_tokens - (FIM_RESERVE_TOKENS if fim else 0)))
+        rows = _rows([item for item in items if isinstance(item, _Draft)], tokens, max_length_tokens, fim, seed)
+        for item in items:
+            yield next(rows) if isinstance(item, _Draft) else item
 
 
-def _rows(
-    chunk: Sequence[Record], windows: Sequence[Sequence[str]], tokens: Tokens, max_length_tokens: int, fim: Fim | None, seed: int
-) -> Iterator[Row]:
-    """Yield the rows of all windows of a chunk, permuted where the draw says so and the permuted window fits."""
-    drafts = [(r, piece, len(texts), (*r.parts[:-1], Part(r.parts[-1].marker, text))) for r, texts in zip(chunk, windows, strict=True) for piece, text in enumerate(texts)]
-    drafts = [d for d in drafts if any(part.marker or part.text for part in d[3])]
-    plain = [parts for *_, parts in drafts]
-    encoded = _encode(plain, tokens)
+def _drafts(chunk: Sequence[Record], tokens: Tokens, capacity: int) -> Iterator[_Draft | SetAside]:
+    """Yield the windows of documents, each at most `capacity` tokens with its leading parts and the end-of-text token."""
+    leads = _encode([record.parts[:-1] for record in chunk], tokens)
+    contents = tokens.encode_texts([record.parts[-1].text for record in chunk])
+    for record, lead, content in zip(chunk, leads, contents, strict=True):
+        *front, last = record.parts
+        around = len(lead) + bool(last.marker) + 1
+        total = around + len(content)
+        windows = [last.text] if total <= capacity else _windows(last.text, tokens, capacity - around)
+        if not windows or total == 1:
+            reason = "nothing_trained" if windows else "over_long"
+            yield SetAside(record.id, reason, record.source.place, total, total - 1)
+            continue
+        for piece, text in enumerate(windows):
+            yield _Draft(record.id, piece, piece == len(windows) - 1, (*front, Part(last.marker, text)))
+
+
+def _rows(drafts: Sequence[_Draft], tokens: Tokens, max_length_tokens: int, fim: Fim | None, seed: int) -> Iterator[Row]:
+    """Yield the rows of windows, permuted where the draw says so and the permuted window fits."""
+    encoded = _encode([draft.parts for draft in drafts], tokens)
     if fim is not None:
         sentinels = fim_tokens(tokens.control)
-        permuted = [permute(parts, rng_for(seed, f"{r.id}:{piece}", 0), fim.rate, fim.spm_rate, sentinels) for r, piece, _, parts in drafts]
-        changed = [n for n, parts in enumerate(permuted) if parts != plain[n]]
+        permuted = [permute(d.parts, rng_for(seed, f"{d.id}:{d.piece}", 0), fim.rate, fim.spm_rate, sentinels) for d in drafts]
+        changed = [n for n, parts in enumerate(permuted) if parts != drafts[n].parts]
         for n, ids in zip(changed, _encode([permuted[n] for n in changed], tokens), strict=True):
             if len(ids) + 1 <= max_length_tokens:
                 encoded[n] = ids
-    for (record, piece, pieces, _), ids in zip(drafts, encoded, strict=True):
-        if piece == pieces - 1:
-            ids = [*ids, tokens.control[tokens.end_of_text]]
-        assert len(ids) <= max_length_tokens, "windows are measured before they become rows"
-        trained = np.ones(len(ids), dtype=np.bool_)
+    for draft, ids in zip(drafts, encoded, strict=True):
+        whole = [*ids, tokens.control[tokens.end_of_text]] if draft.last else ids
+        assert 0 < len(whole) <= max_length_tokens, "windows are measured before they become rows"
+        trained = np.ones(len(whole), dtype=np.bool_)
         trained[0] = False  # nothing in the row predicts it
-        yield Row(record.id, np.array(ids, dtype=np.int32), trained, (), piece)
+        yield Row(draft.id, np.array(whole, dtype=np.int32), trained, (), draft.piece)
 
 
 def _encode(documents: Sequence[Sequence[Part]], tokens: Tokens) -> list[list[int]]:
@@ -97,16 +108,15 @@ def _windows(text: str, tokens: Tokens, room: int) -> list[str]:
     """Return consecutive pieces of `text`, each of at most `room` tokens when encoded by itself; none if that cannot be."""
     if room < MIN_WINDOW_TOKENS:
         return []
-    waiting, done = [text], []
-    while waiting:
-        cut = [piece for part in waiting for piece in _cut(part, tokens, room)]
-        sizes = [len(ids) for ids in tokens.encode_texts(cut)]
-        if len(cut) == len(waiting) and max(sizes) > room:
+    pieces = [text]
+    while True:
+        sizes = [len(ids) for ids in tokens.encode_texts(pieces)]
+        if max(sizes) <= room:
+            return pieces
+        finer = [p for piece, size in zip(pieces, sizes, strict=True) for p in (_cut(piece, tokens, room) if size > room else [piece])]
+        if len(finer) == len(pieces):
             return []
-        # A piece that is too long when encoded by itself goes round again. Order is kept: all pieces do.
-        waiting = cut if max(sizes) > room else []
-        done = cut
-    return done
+        pieces = finer
 
 
 def _cut(text: str, tokens: Tokens, room: int) -> Iterator[str]:
@@ -123,4 +133,5 @@ def _cut(text: str, tokens: Tokens, room: int) -> Iterator[str]:
         start = cut
         while first < len(offsets) and offsets[first][0] < start:
             first += 1
-    yield text[start:]
+    if start < len(text):
+        yield text[start:]

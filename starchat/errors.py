@@ -1,6 +1,19 @@
-"""The one exception that a user sees."""
+"""The one exception that a user sees, and how it is shown."""
 
 from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+NO_TELEMETRY = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "DO_NOT_TRACK": "1",
+}
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
@@ -9,3 +22,22 @@ class UserError(Exception):
     The message says what is wrong, with its value and place; what was expected; and what to do:
     ``chats.jsonl:412: role 'bot'; expected system, user, assistant or tool; map it with roles: {bot: assistant}``
     """
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Return the exit status of `work`; what the user must change is printed as one message, without a traceback."""
+    os.environ.update({key: value for key, value in NO_TELEMETRY.items() if key not in os.environ})
+    try:
+        return work()
+    except UserError as error:
+        print(f"starchat: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "free some space, or choose an output elsewhere" if error.errno in DISK_FULL else "check the path and its permissions"
+        print(f"starchat: {where}{os.strerror(error.errno)}; {remedy}; what was there before is untouched", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("starchat: interrupted", file=sys.stderr)
+        return 130
+    return 2

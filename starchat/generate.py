@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -244,7 +244,9 @@ def _context_tokens(model: PreTrainedModel) -> int:
     values = [getattr(model.config, key, None) for key in ("n_positions", "max_position_embeddings")]
     found = [value for value in values if isinstance(value, int)]
     if not found:
-        raise UserError(f"{model.config.model_type}: its configuration states no context length; set max_position_embeddings in config.json")
+        raise UserError(
+            f"{model.config.model_type}: its configuration states no context length; set max_position_embeddings in config.json"
+        )
     return min(found)
 
 
@@ -311,12 +313,12 @@ def _load_run(folder: Path, template: str | None) -> Assistant:
 
 
 def _load_model(folder: Path) -> PreTrainedModel:
-    """Return the model in its own precision where there is a GPU, and in float32 on a CPU, which is faster there and exact."""
+    """Return the model in bfloat16 where there is a GPU, and in float32 on a CPU, which is faster there and exact."""
     from starchat.model import load_base
 
-    if torch.cuda.is_available():
-        return load_base(folder, torch.bfloat16).to("cuda")
-    return load_base(folder, torch.float32)
+    gpu = torch.cuda.is_available()
+    model: Any = load_base(folder, torch.bfloat16 if gpu else torch.float32)
+    return cast("PreTrainedModel", model.to("cuda" if gpu else "cpu"))
 
 
 def _short_name(name: str) -> str:

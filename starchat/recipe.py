@@ -55,6 +55,8 @@ class Recipe:
     packing: bool = True
     max_set_aside_fraction: float = 0.01
     """The share of trained tokens that may be lost to over-long exchanges before the run is refused."""
+    min_stop_rate: float = 0.5
+    """The share of sample replies that must stop by themselves for the reload gate to hold."""
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -76,6 +78,8 @@ def _faults(recipe: Recipe) -> list[str]:
         faults.append(f"max_length_tokens: {recipe.max_length_tokens}; expected at least 8")
     if not 0 <= recipe.max_set_aside_fraction <= 1:
         faults.append(f"max_set_aside_fraction: {recipe.max_set_aside_fraction}; expected 0 to 1")
+    if not 0 <= recipe.min_stop_rate <= 1:
+        faults.append(f"min_stop_rate: {recipe.min_stop_rate}; expected 0 to 1")
     if recipe.lora is not None and (recipe.lora.r < 1 or recipe.lora.alpha < 1 or not 0 <= recipe.lora.dropout < 1):
         faults.append("lora: r and alpha must be at least 1, dropout from 0 to below 1")
     if recipe.fim is not None and not (0 <= recipe.fim.rate <= 1 and 0 <= recipe.fim.spm_rate <= 1):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from starchat.dialogue import ROLES, Record, Source, from_message, from_row
+from starchat.dialogue import ROLES, Record, Source, canonical_json, from_message, from_row
 from starchat.document import encode_documents
 from starchat.encode import Row, SetAside, encode_dialogues
 from starchat.errors import UserError
@@ -129,21 +129,45 @@ def _load_hub(dataset: str, split: str) -> Any:
         raise UserError(f"dataset: {dataset!r}: neither a folder nor a data set that can be loaded ({what}); check the name") from None
     if isinstance(loaded, datasets.Dataset):
         return loaded if split == "train" else ()
-    return loaded[split] if split in loaded else ()
+    return loaded.get(split, ())
 
 
 def _record_of_messages(row: Mapping[str, Any], place: str, split: str) -> Record:
+    remedy = "run starchat prepare on it first"
     if "messages" not in row:
-        raise UserError(f"{place}: columns {', '.join(row)}; expected 'messages'; run starchat prepare on it first")
-    for message in row["messages"]:
-        if message.get("role") not in ROLES or not isinstance(message.get("content") or "", str):
-            raise UserError(f"{place}: role {message.get('role')!r}; expected {', '.join(ROLES)}; run starchat prepare on it first")
+        raise UserError(f"{place}: columns {', '.join(row)}; expected 'messages'; {remedy}")
+    messages = row["messages"]
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise UserError(f"{place}: messages is {str(messages)[:80]!r}; expected a list of messages with role and content; {remedy}")
+    for message in messages:
+        if message.get("role") not in ROLES:
+            raise UserError(f"{place}: role {message.get('role')!r}; expected {', '.join(ROLES)}; {remedy}")
+        if not isinstance(message.get("content") or "", str):
+            raise UserError(f"{place}: content is of type {type(message['content']).__name__}; expected text; {remedy}")
+    try:
+        turns = tuple(map(from_message, messages))
+    except (KeyError, TypeError):
+        turns = ()
+    if not turns or not all(isinstance(text, str) for turn in turns for call in turn.tool_calls for text in (call.name, call.arguments)):
+        raise UserError(f"{place}: tool_calls are not in OpenAI's shape (function with name and arguments as JSON text); {remedy}")
+    return Record(Source(place), turns=turns, tools=_tools_of(row, place, remedy), split=split)
+
+
+def _tools_of(row: Mapping[str, Any], place: str, remedy: str) -> str | None:
     tools = row.get("tools")
-    text = tools if isinstance(tools, str) or not tools else json.dumps(tools, ensure_ascii=False)
-    return Record(Source(place), turns=tuple(map(from_message, row["messages"])), tools=text or None, split=split)
+    if not tools:
+        return None
+    try:
+        value = json.loads(tools) if isinstance(tools, str) else tools
+    except ValueError as error:
+        raise UserError(f"{place}: tools is not JSON ({error}); expected the JSON text of a list; {remedy}") from None
+    if not isinstance(value, list):
+        raise UserError(f"{place}: tools is of type {type(value).__name__}; expected a list; {remedy}")
+    return canonical_json(value)
 
 
 def _code_digest() -> str:
     """Return the digest of the modules that decide what a row is, so that a change of them is never served stale rows."""
     here = Path(__file__).parent
-    return digest_json([sha256_file(here / f"{m}.py") for m in ("dialogue", "template", "tokens", "encode", "document", "fim", "pack", "rows")])
+    modules = ("dialogue", "template", "tokens", "encode", "document", "fim", "pack", "rows")
+    return digest_json([sha256_file(here / f"{module}.py") for module in modules])

@@ -167,7 +167,8 @@ def jinja(template: Template, control_tokens: Sequence[str], bos: str | None = N
         "{%- set body = namespace(text=message.content or '') -%}",
         "{%- if message.role == 'tool' -%}"
         "{%- set body.text = '<tool_response>\\n' ~ body.text ~ '\\n</tool_response>' -%}{%- endif -%}",
-        "{%- if tools and loop.first and message.role == 'system' -%}{%- set body.text = body.text ~ '\\n\\n' ~ tool_lines() -%}{%- endif -%}",
+        "{%- if tools and loop.first and message.role == 'system' -%}"
+        "{%- set body.text = body.text ~ '\\n\\n' ~ tool_lines() -%}{%- endif -%}",
         "{%- for call in (message.tool_calls or []) if message.role != 'tool' -%}"
         "{%- set body.text = body.text ~ ('\\n' if body.text else '') ~ call_text(call) -%}{%- endfor -%}",
         "{{- markers[message.role] ~ plain(body.text) ~ " + end + " -}}",

@@ -31,6 +31,9 @@ SAVED_END_OF_TEXT = "base_end_of_text"
 HEADER_SPLIT = r"\A(?:"
 """How the pattern begins that splits behind header texts."""
 
+END_OF_TEXT_KEY = "end_of_text_token"
+"""Where tokenizer_config.json keeps the base model's end token, since ``eos_token`` becomes the template's."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
@@ -118,7 +121,7 @@ def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
         control=control,
         template=template,
         end_of_text=end_of_text,
-        pad=next(t for t in ("<fim_pad>", _token_name(config, "pad_token"), end_of_text) if t in control),
+        pad=next(t for t in ("<fim_pad>", _token_name(config, "pad_token") or "", end_of_text) if t in control),
         bos=_leading_token(whole),
         new=new,
         config=config,
@@ -136,6 +139,7 @@ def save_tokens(tokens: Tokens, folder: str | Path, max_length: int) -> None:
         SAVED_END_OF_TEXT: tokens.end_of_text,
         "tokenizer_class": "PreTrainedTokenizerFast",  # loads tokenizer.json verbatim; model-specific classes rebuild it
         "eos_token": tokens.end,
+        END_OF_TEXT_KEY: tokens.end_of_text,
         "pad_token": tokens.pad,
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
@@ -234,9 +238,21 @@ def _without_header_split(pre_tokenizer: dict[str, Any] | None) -> dict[str, Any
 
 
 def _plain(spec: Mapping[str, Any], pre_tokenizer: dict[str, Any] | None) -> Tokenizer:
-    """Return the tokenizer that knows no control token and no header."""
+    """Return the tokenizer that knows no control token and no header.
+
+    Without the control tokens the library would number the added words anew; as part of the vocabulary they keep their ids.
+    """
     words = [t for t in spec["added_tokens"] if not _is_control(t)]
-    return Tokenizer.from_str(json.dumps({**spec, "added_tokens": words, "post_processor": None, "pre_tokenizer": pre_tokenizer}))
+    model = dict(spec["model"])
+    if isinstance(model.get("vocab"), dict):
+        model["vocab"] = {**model["vocab"], **{t["content"]: t["id"] for t in words}}
+    kept = {"model": model, "added_tokens": words, "post_processor": None, "pre_tokenizer": pre_tokenizer}
+    plain = Tokenizer.from_str(json.dumps({**spec, **kept}))
+    moved = [t["content"] for t in words if plain.token_to_id(t["content"]) != t["id"]]
+    if moved:
+        names = ", ".join(map(repr, moved[:3]))
+        raise UserError(f"tokenizer: added words {names} do not keep their ids without the control tokens; take a model with a BPE tokenizer")
+    return plain
 
 
 def _leading_token(whole: Tokenizer) -> str | None:

@@ -25,16 +25,16 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from starchat import export
 from starchat.check import check_recipe
 from starchat.collate import Collator
 from starchat.config import closest
-from starchat.engine import assert_engine, trainable_tokens_on_cpu
-from starchat.errors import UserError
+from starchat.engine import assert_engine
+from starchat.errors import UserError, guarded
 from starchat.files import already_finished, digest_json, read_manifest, write_json, write_text
+from starchat.hub import resolve_model
 from starchat.hub import resolve_model
 from starchat.metrics import MetricsLog
 from starchat.model import add_lora, fit_vocabulary, load_base, new_model
@@ -82,14 +82,8 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
         if not _begin(recipe, run, encoded_folder, tokens):
             return {"folder": str(run), "ok": False}
     wait_for(encoded_folder)
-    arguments = training_arguments(recipe)
-    encoded = read_encoded(encoded_folder, "train")
-    if recipe.kind == "pretrain":
-        model: PreTrainedModel = new_model(recipe, tokens)
-    else:
-        model = load_base(folder, torch.float32)
-        fit_vocabulary(model, tokens)
-    trainer = make_trainer(recipe, model, tokens, arguments, encoded, read_encoded(encoded_folder, "test"))
+    model = make_model(recipe, folder, tokens)
+    trainer = make_trainer(recipe, model, tokens, read_encoded(encoded_folder, "train"))
     started = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - started
@@ -167,31 +161,35 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         raise UserError(f"trainer: {' '.join(str(error).split())[:300]}") from None
 
 
-def make_trainer(
-    recipe: Recipe, model: PreTrainedModel, tokens: Tokens, arguments: SFTConfig, train_rows: Encoded, test_rows: Encoded
-) -> SFTTrainer:
-    """Return the trainer over encoded rows; under LoRA the model is wrapped first, so that no process sees it unwrapped."""
+def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
+    """Return the model to train. Made before any DeepSpeed configuration exists, so no layer is met in pieces:
+    growing the vocabulary and PEFT's token rows both fail on weights that ZeRO-3 has already partitioned.
+    """
+    if recipe.kind == "pretrain":
+        return new_model(recipe, tokens)
+    model = load_base(folder, torch.float32)
+    fit_vocabulary(model, tokens)
+    return add_lora(model, recipe.lora, tokens) if recipe.lora else model
+
+
+def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> SFTTrainer:
+    """Return TRL's trainer over encoded rows, on the engine that the launch asked for."""
     model.config.use_cache = False
-    wrapped: Any = add_lora(model, recipe.lora, tokens) if recipe.lora else model
-    length = recipe.max_length_tokens if arguments.torch_compile else None
-    collator = Collator(train_rows, tokens.pad_id, length)
-    with trainable_tokens_on_cpu():
-        trainer = SFTTrainer(
-            model=wrapped,
-            args=arguments,
-            data_collator=collator,
-            train_dataset=Dataset.from_dict({"group": list(range(len(train_rows.groups)))}),
-            processing_class=export.transformers_tokenizer(tokens, recipe),
-            callbacks=[MetricsLog(Path(recipe.output))],
-        )
+    arguments = training_arguments(recipe)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
+        train_dataset=Dataset.from_dict({"group": list(range(len(rows.groups)))}),
+        processing_class=export.transformers_tokenizer(tokens, recipe),
+        callbacks=[MetricsLog(Path(recipe.output))],
+    )
     assert_engine(trainer)
     return trainer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``python -m starchat.train``; the form that ``accelerate launch`` starts."""
-    from starchat.cli import guarded
-
     parser = argparse.ArgumentParser(prog="starchat.train", description="Train a recipe in every process of a launch.")
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hostile import write_tokenizer
 
-from starchat.template import find_template
-from starchat.tokens import load_tokens, save_tokens
+from starchat.template import TEMPLATES, find_template
+from starchat.tokens import Tokens, load_tokens, save_tokens
+
+# Before torch is imported: on a busy two-core machine the tiny models ran up to twenty times slower with two threads than with one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 STARCODER_TOKENS = (
     "<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>",
@@ -70,3 +75,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Pat
     write_tiny_weights(folder, tokens.size)
     save_tokens(tokens, folder, max_length=1024)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of base models without weights, by family: what needs no torch is tested on these."""
+    root = tmp_path_factory.mktemp("bases")
+    for family in ("starcoder", "qwen"):
+        write_tokenizer(root / family, family)
+    return {family: root / family for family in ("starcoder", "qwen")}
+
+
+@pytest.fixture(scope="session")
+def all_tokens(bases: dict[str, Path]) -> dict[tuple[str, str], Tokens]:
+    """Tokens by (family, template), all combinations."""
+    return {(f, t): load_tokens(folder, template) for f, folder in bases.items() for t, template in TEMPLATES.items()}

@@ -1,0 +1,7 @@
+"""``python -m starchat``."""
+
+import sys
+
+from starchat.cli import main
+
+sys.exit(main())

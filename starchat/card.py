@@ -1,0 +1,54 @@
+"""The model card of a run, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from starchat.recipe import Recipe, resolved
+
+
+def render_card(
+    recipe: Recipe, training: Mapping[str, Any], data: Mapping[str, Any], verified: Mapping[str, Any], packages: Mapping[str, str]
+) -> str:
+    """Return the card as Markdown with the YAML head that model hubs read."""
+    head: dict[str, Any] = {"tags": ["code", "starchat", recipe.kind, *(["lora"] if recipe.lora else [])], "pipeline_tag": "text-generation"}
+    if "/" in recipe.model and not recipe.model.startswith((".", "/")):
+        head["base_model"] = recipe.model
+    method = f"LoRA, rank {recipe.lora.r}" if recipe.lora else "all weights"
+    engine = f"{training['processes']} process(es), " + (f"DeepSpeed ZeRO-{training['zero_stage']}" if training["zero_stage"] else "no DeepSpeed")
+    loss = "not logged" if training["final_loss"] is None else f"{training['final_loss']:.4f}"
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {recipe.output.rstrip('/').split('/')[-1]}",
+        "",
+        f"{'Pretraining' if recipe.kind == 'pretrain' else 'Fine-tune'} of `{recipe.model}` on `{recipe.dataset}` ({method}).",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| template | `{recipe.template}` |" if recipe.kind == "sft" else "| objective | next token, fill-in-the-middle |",
+        f"| parameters | {training['parameters']:,}, of which trained {training['trained_parameters']:,} |",
+        f"| steps, seconds | {training['steps']:,}, {training['seconds']:.0f} |",
+        f"| engine | {engine} |",
+        f"| last logged loss | {loss} nats per trained token |",
+        *(f"| {key.replace('_', ' ')} | {value:,} |" for key, value in data.items() if isinstance(value, int) and not isinstance(value, bool)),
+        "",
+        "## Reload gate",
+        "",
+        *(f"- {'ok' if f['ok'] else 'FAULT'}: {f['check']}: {f['detail']}" for f in verified.get("findings", ())),
+        "",
+        "## Recipe",
+        "",
+        "```yaml",
+        yaml.safe_dump(dict(resolved(recipe)), sort_keys=False, allow_unicode=True).strip(),
+        "```",
+        "",
+        "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + ".",
+        "",
+    ]
+    return "\n".join(lines)

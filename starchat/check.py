@@ -1,0 +1,167 @@
+"""The loss X-ray: the laws proved on every row of a recipe's dataset, before any training.
+
+In: a recipe. Out: a `Report`, and the encoded rows, so that training does not encode twice. The detectors are in
+`starchat.detect_dialogues`, `starchat.detect_documents` and `starchat.detect_rows`; how a report looks, in `starchat.xray`.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from starchat import detect_dialogues as dialogues
+from starchat import detect_documents as documents
+from starchat import detect_rows as every
+from starchat.dialogue import Record
+from starchat.encode import Row, SetAside
+from starchat.errors import UserError
+from starchat.evidence import Evidence, Turns, find_turns, gather
+from starchat.finding import Finding, Report
+from starchat.hub import context_length, read_config, resolve_model
+from starchat.measure import measure
+from starchat.pack import pack
+from starchat.recipe import Recipe
+from starchat.rows import encode_split, read_records
+from starchat.template import find_template
+from starchat.tokens import Tokens, load_tokens
+
+__all__ = ["Finding", "Report", "check_recipe", "examine"]
+
+SPLITS = ("train", "test")
+
+Step = Callable[[str], None]
+
+
+def check_recipe(recipe: Recipe, progress: bool = True) -> tuple[Report, dict[str, list[Row]]]:
+    """Return what the checks found in a recipe's dataset, and its rows by split.
+
+    Raises `UserError` where there is nothing to check: no dataset, no tokenizer, rows longer than the model's context.
+    """
+    folder = resolve_model(recipe.model)
+    config = read_config(folder) if recipe.kind == "sft" else dict(recipe.architecture or {})
+    tokens = load_tokens(folder, find_template(recipe.template) if recipe.kind == "sft" else None)
+    _refuse_long_rows(recipe, context_length(config))
+    with _progress(progress) as step:
+        step("reading records")
+        records, unused = _read(recipe)
+        rows: dict[str, list[Row]] = {}
+        set_aside: list[SetAside] = []
+        for split in SPLITS:
+            step(f"encoding the {split} split")
+            items = list(encode_split(recipe, tokens, split))
+            rows[split] = [item for item in items if isinstance(item, Row)]
+            set_aside += [item for item in items if isinstance(item, SetAside)]
+        if not rows["train"]:
+            raise UserError(_nothing_left(recipe, records, set_aside))
+        model_rows = int(config.get("vocab_size") or tokens.size) if recipe.kind == "sft" else tokens.size
+        report = examine(recipe, tokens, records, rows, set_aside, model_rows, step, unused)
+    return report, rows
+
+
+def examine(
+    recipe: Recipe,
+    tokens: Tokens,
+    records: Sequence[Record],
+    rows: dict[str, list[Row]],
+    set_aside: Sequence[SetAside],
+    model_rows: int,
+    step: Step = lambda name: None,
+    unused: int = 0,
+) -> Report:
+    """Return the report on rows that claim to be those of `records`; there must be a training row.
+
+    `model_rows` is the number of embedding rows of the base model, `unused` that of records of another kind in the dataset.
+    """
+    evidence = gather(tokens, records, rows["train"], rows["test"], set_aside)
+    step("matching rows with records")
+    turns = find_turns(evidence) if recipe.kind == "sft" else None
+    findings = _of_dialogues(evidence, turns, step) if turns is not None else _of_documents(evidence, recipe, step)
+    step("lengths, packing, duplicates")
+    sizes, capacity = evidence.lengths[: evidence.train_rows], recipe.max_length_tokens
+    fits = int(evidence.lengths.max()) <= capacity and int(evidence.lengths.min()) > 0
+    groups = pack(sizes.tolist(), capacity) if recipe.packing and fits else [[n] for n in range(len(sizes))]
+    keys = every.row_keys(evidence)
+    findings += [
+        every.dead_rows(evidence),
+        every.first_tokens_untrained(evidence),
+        every.lengths(evidence, capacity, recipe.max_set_aside_fraction),
+        every.packing(sizes, groups, capacity),
+        every.duplicate_rows(evidence, keys),
+        every.train_test_disjoint(evidence, keys),
+        every.end_token_stops(tokens.control[tokens.end], tokens.stop_ids, tokens.pad_id),
+        every.new_tokens_counted(tokens, model_rows),
+        every.ids_in_vocabulary(evidence, model_rows),
+        every.conservation(evidence, turns),
+    ]
+    return Report(tuple(findings), measure(recipe, evidence, turns, groups, unused))
+
+
+def _of_dialogues(evidence: Evidence, turns: Turns, step: Step) -> list[Finding]:
+    detectors = (
+        dialogues.trained_tokens_are_the_answers,
+        dialogues.every_end_token_is_trained,
+        dialogues.user_and_system_untrained,
+        dialogues.prompt_is_a_prefix,
+        dialogues.jinja_gives_the_same_ids,
+        dialogues.no_forged_control_tokens,
+        dialogues.one_beginning_token,
+        dialogues.no_empty_answers,
+    )
+    return [_run(detector.__name__, step, lambda d=detector: d(evidence, turns)) for detector in detectors]  # type: ignore[misc]
+
+
+def _of_documents(evidence: Evidence, recipe: Recipe, step: Step) -> list[Finding]:
+    step("reading windows back")
+    windows = documents.read_windows(evidence)
+    return [
+        documents.all_but_first_trained(evidence),
+        documents.documents_are_whole(evidence, windows),
+        documents.only_the_documents_own_control_tokens(evidence, windows),
+        documents.fim_share(evidence, windows, recipe.fim),
+    ]
+
+
+def _run(name: str, step: Step, detector: Callable[[], Finding]) -> Finding:
+    step(name.replace("_", " "))
+    return detector()
+
+
+def _read(recipe: Recipe) -> tuple[list[Record], int]:
+    """Return the records of both splits that this kind of training uses, and how many it does not use."""
+    found = [record for split in SPLITS for record in read_records(recipe.dataset, split)]
+    kind, other = ("dialogue", "document") if recipe.kind == "sft" else ("document", "dialogue")
+    records = [record for record in found if record.kind == kind]
+    if not any(record.split == "train" for record in records):
+        holds = f"{len(found):,} {other}s" if found else "no records"
+        raise UserError(f"dataset: {recipe.dataset}: no {kind} in its train split ({holds} in all); kind {recipe.kind} trains on {kind}s")
+    return records, len(found) - len(records)
+
+
+def _nothing_left(recipe: Recipe, records: Sequence[Record], set_aside: Sequence[SetAside]) -> str:
+    reasons = sorted({item.reason for item in set_aside})
+    first = set_aside[0]
+    return (
+        f"dataset: {recipe.dataset}: all {len(records):,} records were set aside ({', '.join(reasons)}; the first is {first.place} with "
+        f"{first.tokens:,} tokens, max_length_tokens is {recipe.max_length_tokens:,}); raise max_length_tokens, or give dialogues with "
+        "answers to train"
+    )
+
+
+def _refuse_long_rows(recipe: Recipe, context: int | None) -> None:
+    if context is not None and recipe.max_length_tokens > context:
+        asked = f"max_length_tokens: {recipe.max_length_tokens:,}"
+        raise UserError(f"{asked}; model {recipe.model} has a context of {context:,} tokens; lower it to at most that")
+
+
+@contextlib.contextmanager
+def _progress(shown: bool) -> Iterator[Step]:
+    """Give a function that names the step begun, on standard error if that is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal:
+        yield lambda name: None
+        return
+    with console.status("check") as status:
+        yield lambda name: status.update(f"check: {name}")

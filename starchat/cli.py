@@ -1,0 +1,207 @@
+"""The command line. Each command imports what it needs when it runs; ``--help`` imports nothing heavy.
+
+Exit status: 0 done and all checks hold; 1 checks found a fault; 2 the user must change something. With ``--json`` standard
+output holds one JSON object and everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from starchat import __version__
+from starchat.errors import guarded
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    options = parser().parse_args(argv)
+    return guarded(lambda: int(options.run(options)))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="starchat", description="Turn a base code model into a technical assistant, and prove that it was done right."
+    )
+    top.add_argument("--version", action="version", version=f"starchat {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    one = _command(commands, "prepare", _prepare, "build and clean a dataset", "starchat prepare recipes/nano/data.yaml")
+    one.add_argument("spec", help="a YAML file that names sources and output")
+    _overrides(one)
+
+    one = _command(commands, "inspect", _inspect, "look at a dataset: counts, lengths, drops, samples", "starchat inspect dataset/ --plot lengths.png")
+    one.add_argument("dataset", help="a folder that starchat prepare wrote")
+    one.add_argument("--samples", type=int, default=3, help="how many dialogues and dropped rows to show (default 3)")
+    one.add_argument("--reason", help="show rows that were dropped for this reason")
+    one.add_argument("--plot", metavar="FILE.png", help="also write the lengths, roles and drop reasons as a picture")
+
+    one = _command(commands, "check", _check, "prove the laws on every row before training", "starchat check recipes/nano/lora.yaml --html check.html")
+    one.add_argument("recipe", help="a recipe (YAML)")
+    _overrides(one, overwrite=False)
+    one.add_argument("--html", metavar="FILE", help="also write a page in which each token is coloured by whether it is trained")
+
+    one = _command(commands, "train", _train, "fine-tune in one process", "starchat train recipes/nano/lora.yaml num_train_epochs=5")
+    one.add_argument("recipe", help="a recipe (YAML)")
+    _overrides(one)
+
+    one = _command(commands, "verify", _verify, "reload a run and compare it with what was trained", "starchat verify runs/nano-lora")
+    one.add_argument("folder", metavar="RUN", help="a run folder")
+
+    one = _command(commands, "chat", _chat, "talk to a model in the terminal", "starchat chat runs/nano-lora")
+    _model(one)
+    _sampling(one)
+    one.add_argument("--system", help="a system prompt")
+
+    one = _command(commands, "demo", _demo, "talk to a model in the browser", "starchat demo runs/nano-lora --port 7860")
+    _model(one)
+    one.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    one.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
+    one.add_argument("--open", action="store_true", help="open the page in a browser")
+
+    one = _command(commands, "quickstart", _quickstart, "the whole road on the embedded base model", "starchat quickstart --demo")
+    one.add_argument("--output", default="quickstart", help="folder for dataset and run (default quickstart)")
+    one.add_argument("--demo", action="store_true", help="end with the chat page, open")
+    one.add_argument("--port", type=int, default=7860, help="the page's port (default 7860)")
+    one.add_argument("--overwrite", action="store_true", help="do it again if the folder holds an earlier one")
+    return top
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, example: str) -> argparse.ArgumentParser:
+    one: argparse.ArgumentParser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"example: {example}")
+    one.set_defaults(run=run)
+    one.add_argument("--json", action="store_true", help="print one JSON object")
+    return one
+
+
+def _overrides(one: argparse.ArgumentParser, overwrite: bool = True) -> None:
+    one.add_argument("overrides", nargs="*", metavar="key=value", help="keys to set instead of the file's")
+    if overwrite:
+        one.add_argument("--overwrite", action="store_true", help="replace what an earlier run of this program left in the output folder")
+
+
+def _model(one: argparse.ArgumentParser) -> None:
+    one.add_argument("model", help="nano, a run folder, a model folder, or a Hub id")
+    one.add_argument("--template", help="chat template of a model that does not tell its own: starchat, chatml or native")
+
+
+def _sampling(one: argparse.ArgumentParser) -> None:
+    from starchat.sampling import Sampling
+
+    default = Sampling()
+    one.add_argument("--temperature", type=float, default=default.temperature, help=f"0 is greedy (default {default.temperature})")
+    one.add_argument("--top-p", type=float, default=default.top_p, help=f"nucleus (default {default.top_p})")
+    one.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help=f"longest reply (default {default.max_new_tokens})")
+
+
+@contextlib.contextmanager
+def _quiet_output(json_wanted: bool) -> Iterator[Callable[[Any, str], None]]:
+    """Give a function that prints the result: JSON or text. With JSON all other printing goes to standard error."""
+    real = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr) if json_wanted else contextlib.nullcontext():
+        yield lambda value, text: print(json.dumps(value, ensure_ascii=False) if json_wanted else text, file=real)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from data_prep.prepare import prepare, summary
+
+    with _quiet_output(options.json) as show:
+        manifest = prepare(Path(options.spec), options.overrides, overwrite=options.overwrite)
+        show(manifest, f"{summary(manifest)}\n{manifest['folder']}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from data_prep.inspect import inspect, plot, render_text
+
+    with _quiet_output(options.json) as show:
+        report = inspect(Path(options.dataset), options.samples, options.reason)
+        if options.plot:
+            plot(Path(options.dataset), Path(options.plot))
+        show(report, render_text(report))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from starchat.check import check_recipe
+    from starchat.recipe import load_recipe
+    from starchat.xray import render_text, write_page
+
+    with _quiet_output(options.json) as show:
+        recipe = load_recipe(options.recipe, options.overrides)
+        report, rows = check_recipe(recipe)
+        if options.html:
+            write_page(Path(options.html), recipe, report, rows)
+        show(report.to_json(), render_text(report))
+    return 0 if report.ok else 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    _with_large_pages()
+    from starchat.train import train
+
+    with _quiet_output(options.json) as show:
+        result = train(options.recipe, options.overrides, options.overwrite)
+        show(result, result["folder"])
+    return 0 if result["ok"] else 1
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from starchat.verify import render, verify
+
+    with _quiet_output(options.json) as show:
+        result = verify(options.folder)
+        show(result, render(result))
+    return 0 if result["ok"] else 1
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from starchat.chat import run_chat
+    from starchat.generate import load_assistant
+    from starchat.sampling import Sampling
+
+    sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p)
+    run_chat(load_assistant(options.model, options.template), sampling, options.system)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from demo.app import serve
+    from starchat.generate import load_assistant
+
+    serve(load_assistant(options.model, options.template), host=options.host, port=options.port, open_browser=options.open)
+    return 0
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    from starchat.quickstart import quickstart
+
+    with _quiet_output(options.json) as show:
+        result = quickstart(Path(options.output), overwrite=options.overwrite)
+        show(result, result["table"])
+    if result["ok"] and options.demo:
+        from demo.app import serve
+        from starchat.generate import load_assistant
+
+        serve(load_assistant(result["run"]), port=options.port, open_browser=True)
+    return 0 if result["ok"] else 1
+
+
+def _with_large_pages() -> None:
+    """Start this process anew with glibc's allocator set for training on a CPU, unless it is or someone chose otherwise."""
+    from starchat.launch import allocator_environment
+
+    wanted = allocator_environment(os.environ)
+    if wanted:
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, "-m", "starchat", *sys.argv[1:]], {**os.environ, **wanted})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

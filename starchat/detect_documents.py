@@ -1,0 +1,152 @@
+"""What pretraining rows must be: every token but the first trained, and the documents whole when the rows are put together again.
+
+Each detector returns one `Finding`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from starchat.dialogue import Part
+from starchat.encode import Row
+from starchat.evidence import Evidence, control_ids, is_one_of
+from starchat.fim import SANTACODER, STARCODER, join
+from starchat.finding import OUR_FAULT, Finding, excerpt, verdict
+from starchat.recipe import Fim
+
+CHUNK_ROWS = 2000
+
+STANDARD_ERRORS = 5
+"""How far the share of permuted windows may lie from the one asked for: beyond that chance is ruled out for practical purposes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A row read back: its parts with fill-in-the-middle undone, whether it was permuted, and whether the document ends with it."""
+
+    row: int
+    parts: tuple[Part, ...]
+    permuted: bool
+    last: bool
+
+
+def read_windows(evidence: Evidence) -> list[Window]:
+    """Return every row as the parts that its ids decode to, cut at control tokens."""
+    tokens, windows = evidence.tokens, []
+    control, end = control_ids(tokens), tokens.control[tokens.end_of_text]
+    names = STARCODER if all(name in tokens.control for name in STARCODER) else SANTACODER
+    for begin in range(0, len(evidence.rows), CHUNK_ROWS):
+        rows = range(begin, min(begin + CHUNK_ROWS, len(evidence.rows)))
+        cut = [_cut(evidence.rows[row], control) for row in rows]
+        texts = iter(tokens.decode_texts([ids for pieces in cut for _, ids in pieces]))
+        for row, pieces in zip(rows, cut, strict=True):
+            parts = tuple(Part("" if id is None else str(tokens.whole.id_to_token(id)), next(texts)) for id, _ in pieces)
+            last = bool(pieces) and pieces[-1] == (end, [])
+            parts = parts[:-1] if last else parts
+            joined = join(parts, names)
+            windows.append(Window(row, joined, joined != parts, last))
+    return windows
+
+
+def _cut(row: Row, control: np.ndarray) -> list[tuple[int | None, list[int]]]:
+    """Return the control tokens of a row, each with the ids of the text behind it; None for text that none precedes."""
+    at = np.flatnonzero(is_one_of(row.ids, control)).tolist()
+    ids = row.ids.tolist()
+    front: list[tuple[int | None, list[int]]] = [(None, ids[: at[0] if at else len(ids)])] if not at or at[0] else []
+    return front + [(ids[a], ids[a + 1 : b]) for a, b in zip(at, [*at[1:], len(ids)], strict=True)]
+
+
+def all_but_first_trained(evidence: Evidence) -> Finding:
+    """Count the tokens that are not trained: the first of each row, and no other."""
+    wanted = np.ones(len(evidence.ids), dtype=np.bool_)
+    wanted[evidence.offsets[:-1]] = False
+    rows = np.unique(np.searchsorted(evidence.offsets, np.flatnonzero(wanted != evidence.trained), side="right") - 1)
+    faults = [f"{evidence.place(int(row))}: tokens other than the first are not trained, or the first is" for row in rows]
+    holds = f"{int(evidence.trained.sum()):,} of {len(evidence.ids):,} tokens trained: all but the first of each row"
+    return verdict("all_but_first_trained", faults, holds, OUR_FAULT)
+
+
+def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Finding:
+    """Put the windows of each document together and compare with its record: leading parts in each, the text whole, one end."""
+    faults, pieces = [], collections.defaultdict(list)
+    for window in windows:
+        pieces[evidence.rows[window.row].id].append(window)
+    copies = collections.Counter(record.id for record in evidence.records)
+    aside = {item.id for item in evidence.set_aside}
+    for id, count in copies.items():
+        record = evidence.by_id[id]
+        parts = [Part(part.marker, evidence.tokens.normalize(part.text)) for part in record.parts]
+        found = "".join(_content(window, parts) for window in pieces[id])
+        wanted = "" if id in aside else parts[-1].text * count
+        if found != wanted:
+            faults.append(f"{record.source.place}: the rows hold {excerpt(found)}, the record {excerpt(wanted)}")
+        elif id not in aside and sum(window.last for window in pieces[id]) != count:
+            faults.append(f"{record.source.place}: its last window does not end with {evidence.tokens.end_of_text}")
+    cut = sum(evidence.rows[window.row].piece == 1 for window in windows)
+    whole = len(evidence.records) - len(aside)
+    holds = f"{len(windows):,} windows, put together again, are {whole:,} documents; {cut:,} of them were cut in windows"
+    return verdict("documents_are_whole", faults, holds, OUR_FAULT)
+
+
+def _content(window: Window, parts: Sequence[Part]) -> str:
+    """Return the text of a window behind the document's leading parts, or a note of what stands in their place."""
+    *lead, content = parts
+    found, front = _merged(window.parts), _merged(lead)
+    if content.marker or not front:
+        rest = found[len(front) :]
+        fits = found[: len(front)] == front and [part.marker for part in rest] in ([content.marker], [])
+        text = rest[0].text if rest else ""
+    else:
+        last = front[-1]
+        fits = found[: len(front) - 1] == front[:-1] and len(found) == len(front)
+        fits = fits and found[-1].marker == last.marker and found[-1].text.startswith(last.text)
+        text = found[-1].text[len(last.text) :] if fits else ""
+    return text if fits else f"[other parts: {''.join(part.marker + part.text for part in found)[:60]}]"
+
+
+def _merged(parts: Sequence[Part]) -> list[Part]:
+    """Return parts as ids can tell them apart: text without a control token before it belongs to the part in front."""
+    merged: list[Part] = []
+    for part in parts:
+        if merged and not part.marker:
+            merged[-1] = Part(merged[-1].marker, merged[-1].text + part.text)
+        elif part.marker or part.text:
+            merged.append(part)
+    return merged
+
+
+def fim_share(evidence: Evidence, windows: Sequence[Window], fim: Fim | None) -> Finding:
+    """Hold the share of permuted windows against the rate asked for, within what chance allows."""
+    rate = fim.rate if fim else 0.0
+    able = [window for window in windows if _has_plain_content(evidence, window)]
+    permuted = sum(window.permuted for window in windows)
+    allowed = STANDARD_ERRORS * math.sqrt(len(able) * rate * (1 - rate))
+    faults = []
+    if abs(permuted - rate * len(able)) > allowed:
+        expected = f"{rate * len(able):,.0f}, give or take {allowed:,.0f}"
+        faults.append(f"{permuted:,} of {len(able):,} windows are permuted; rate {rate} expects {expected}")
+    holds = f"{permuted:,} of {len(able):,} windows permuted for fill-in-the-middle; the rate asked for is {rate}"
+    remedy = "raise max_length_tokens: a permuted window that does not fit stays as it was; or change fim.rate"
+    return verdict("fim_share", faults, holds, remedy)
+
+
+def _has_plain_content(evidence: Evidence, window: Window) -> bool:
+    record = evidence.by_id.get(evidence.rows[window.row].id)
+    return record is not None and not record.parts[-1].marker
+
+
+def only_the_documents_own_control_tokens(evidence: Evidence, windows: Sequence[Window]) -> Finding:
+    """Hold the markers of every window, fill-in-the-middle undone, against those of its record."""
+    faults = []
+    for window in windows:
+        record = evidence.by_id.get(evidence.rows[window.row].id)
+        allowed = {part.marker for part in record.parts} | {""} if record else {""}
+        foreign = [part.marker for part in window.parts if part.marker not in allowed]
+        if foreign:
+            faults.append(f"{evidence.place(window.row)}: control tokens {' '.join(foreign[:5])} that the record does not have")
+    return verdict("no_forged_control_tokens", faults, f"{len(windows):,} windows have their records' control tokens only", OUR_FAULT)

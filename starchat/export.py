@@ -1,0 +1,215 @@
+"""What a run leaves behind, and how it is loaded again.
+
+===================  =====================================================================================
+``recipe.yaml``      the resolved recipe; runs again as it is
+``check.json/html``  the loss X-ray of the data
+``encoded-*/``       the rows that were trained
+``metrics.jsonl``    one line for each logged step; ``loss.png`` its plot
+``adapter/``         after LoRA: the adapter with the tokenizer
+``model/``           otherwise: the whole model with the tokenizer, as transformers reads it
+``golden.*``         dialogues with the ids and logits that the live model gave them
+``verify.json``      what the reload gate found
+``README.md``        the model card
+``manifest.json``    written last, and only by a run that passed the gate
+===================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+
+from starchat import __version__
+from starchat.card import render_card
+from starchat.dialogue import Record, to_message
+from starchat.encode import Row, encode_dialogues, encode_prompt
+from starchat.engine import running_engine
+from starchat.files import describe_file, versions, write_json, write_manifest, write_text
+from starchat.hub import resolve_model
+from starchat.metrics import plot_loss, read_metrics
+from starchat.model import count_parameters, load_saved
+from starchat.recipe import Recipe, load_recipe, resolved
+from starchat.rows import read_records
+from starchat.template import find_template
+from starchat.tokens import Tokens, load_tokens, save_tokens
+
+GOLDEN_CASES = 8
+GOLDEN_POSITIONS = 8
+"""Logits are kept at the last positions of each case: 8 x 8 x 49,156 x 4 bytes = 13 MB for StarCoder."""
+
+LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What the training loop did, for the card and the manifest."""
+
+    steps: int
+    seconds: float
+    processes: int
+    zero_stage: int
+    parameters: int
+    trained_parameters: int
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe."""
+    text = yaml.safe_dump(dict(resolved(recipe)), sort_keys=False, allow_unicode=True)
+    write_text(run / "recipe.yaml", f"# Resolved by starchat {__version__}. Run again: starchat train {run}/recipe.yaml output=ANOTHER\n{text}")
+
+
+def transformers_tokenizer(tokens: Tokens, recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Return the tokenizer as transformers' own class, for the trainer."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokens.whole, eos_token=tokens.end, pad_token=tokens.pad, model_max_length=recipe.max_length_tokens
+    )
+
+
+def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: float) -> Outcome:
+    """Write golden cases and weights. Every process calls this; the first one writes."""
+    accelerator = trainer.accelerator
+    processes, stage = running_engine(trainer)
+    model = accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
+    size = count_parameters(model)
+    model.eval()
+    cases = golden_cases(recipe, tokens)
+    logits = _golden_logits(trainer.model_wrapped if stage == 3 else model, cases, accelerator.device, everywhere=stage == 3)
+    model.config.use_cache = True
+    target = run / ("adapter" if recipe.lora else "model")
+    with _whole_parameters(model, stage):
+        if accelerator.is_main_process:
+            if recipe.lora:
+                model.save_pretrained(target, save_embedding_layers=False)
+                _name_base(target, recipe.model)
+            else:
+                model.save_pretrained(target, state_dict={k: v for k, v in model.state_dict().items()})
+    if accelerator.is_main_process:
+        save_tokens(tokens, target, recipe.max_length_tokens)
+        save_file({f"logits_{n}": value for n, value in enumerate(logits)}, run / "golden.safetensors")
+        write_json(run / "golden.json", {"cases": cases})
+    accelerator.wait_for_everyone()
+    steps = int(trainer.state.global_step)
+    accelerator.end_training()
+    return Outcome(steps, seconds, processes, stage, size.total, size.trained)
+
+
+def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict[str, Any]:
+    """Verify in a fresh process; write plot, card and, if the gate holds, the manifest. First process only."""
+    plot_loss(run, f"{run.name}: {recipe.kind}{' LoRA' if recipe.lora else ''} of {recipe.model}")
+    verified = verify_in_fresh_process(run)
+    write_json(run / "verify.json", verified)
+    training = {**dataclasses.asdict(outcome), "final_loss": next((m["loss"] for m in reversed(read_metrics(run)) if "loss" in m), None)}
+    check = json.loads((run / "check.json").read_text(encoding="utf-8"))
+    write_text(run / "README.md", render_card(recipe, training, check["stats"], verified, versions(*PACKAGES)))
+    if not verified["ok"]:
+        faults = "; ".join(f["detail"] for f in verified["findings"] if not f["ok"])
+        write_text(run / "FAILED", f"The reload gate found a fault; this run is not finished. {faults}\n")
+        print(f"{run}: verify failed: {faults}", file=sys.stderr)
+        return {"folder": str(run), "ok": False, "verify": verified}
+    files = [describe_file(p, str(p.relative_to(run))) for p in sorted(run.rglob("*")) if p.is_file()]
+    content = {"recipe": dict(resolved(recipe)), "training": training, "verify": verified, "files": files}
+    write_manifest(run, "train", digest, {**content, "versions": {"starchat": __version__, **versions(*PACKAGES)}})
+    return {"folder": str(run), "ok": True, "training": training, "verify": verified}
+
+
+def verify_in_fresh_process(run: Path) -> dict[str, Any]:
+    """Return what ``python -m starchat.verify --json`` prints of a run, started without this launch's environment."""
+    keep = {k: v for k, v in os.environ.items() if k not in LAUNCH_VARIABLES and not k.startswith(("ACCELERATE_", "TORCHELASTIC_"))}
+    command = [sys.executable, "-m", "starchat.verify", str(run), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=keep, check=False)
+    try:
+        return dict(json.loads(done.stdout))
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        return {"ok": False, "findings": [{"check": "fresh_process", "ok": False, "detail": last[0], "remedy": "run starchat verify"}]}
+
+
+def golden_cases(recipe: Recipe, tokens: Tokens) -> list[dict[str, Any]]:
+    """Return a few examples of the dataset, test split first, with the ids that the encoder gives them."""
+    cases: list[dict[str, Any]] = []
+    for split in ("test", "train"):
+        for record in read_records(recipe.dataset, split):
+            if len(cases) == GOLDEN_CASES:
+                return cases
+            case = _golden_case(record, recipe, tokens)
+            if case is not None:
+                cases.append(case)
+    return cases
+
+
+def load_run(folder: Path) -> tuple[Any, Tokens]:
+    """Return model and tokens of a run folder, as a fresh process sees them."""
+    recipe = load_recipe(folder / "recipe.yaml")
+    tokens = saved_tokens(folder, recipe)
+    gpu = torch.cuda.is_available()
+    model = load_saved(folder, recipe, tokens, torch.bfloat16 if gpu else torch.float32)
+    return model.to("cuda") if gpu else model, tokens
+
+
+def saved_tokens(run: Path, recipe: Recipe) -> Tokens:
+    """Return the tokens of what a run saved, with `new` as the base model sees it."""
+    template = find_template(recipe.template) if recipe.kind == "sft" else None
+    saved = load_tokens(run / ("adapter" if recipe.lora else "model"), template)
+    if recipe.kind != "sft" or not recipe.lora:
+        return saved
+    return dataclasses.replace(saved, new=load_tokens(resolve_model(recipe.model), template).new)
+
+
+def _golden_case(record: Record, recipe: Recipe, tokens: Tokens) -> dict[str, Any] | None:
+    if recipe.kind == "pretrain":
+        text = "".join(p.text for p in record.parts)[:600]
+        return {"ids": tokens.encode_texts([text])[0], "messages": None, "tools": None, "prompt_ids": None} if text else None
+    rows = list(encode_dialogues([record], tokens, recipe.max_length_tokens))
+    if len(rows) != 1 or not isinstance(rows[0], Row) or record.turns[-1].role != "assistant":
+        return None
+    return {
+        "ids": rows[0].ids.tolist(),
+        "messages": [to_message(turn) for turn in record.turns],
+        "tools": record.tools,
+        "prompt_ids": encode_prompt(record.turns[:-1], tokens, record.tools),
+    }
+
+
+def _golden_logits(model: Any, cases: list[dict[str, Any]], device: Any, *, everywhere: bool) -> list[torch.Tensor]:
+    """Return for each case the float32 logits at its last positions, (positions, vocabulary). Under ZeRO-3 every process takes part."""
+    if not everywhere and int(os.environ.get("RANK", "0")) != 0:
+        return []
+    logits = []
+    with torch.no_grad():
+        for case in cases:
+            ids = torch.tensor([case["ids"]], device=device)
+            out = model(input_ids=ids, use_cache=False).logits[0, -GOLDEN_POSITIONS:]
+            logits.append(out.float().cpu().contiguous().clone())
+    return logits
+
+
+@contextlib.contextmanager
+def _whole_parameters(model: Any, stage: int) -> Iterator[None]:
+    """Under ZeRO-3, gather what is saved: of an adapter only its own weights. Every process must enter."""
+    if stage != 3:
+        yield
+        return
+    import deepspeed
+
+    adapter = any(not p.requires_grad for p in model.parameters())
+    with deepspeed.zero.GatheredParameters([p for p in model.parameters() if p.requires_grad or not adapter], modifier_rank=None):
+        yield
+
+
+def _name_base(adapter: Path, model: str) -> None:
+    """Name the base in the adapter's configuration as the recipe names it, not by this machine's path."""
+    path = adapter / "adapter_config.json"
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": model})

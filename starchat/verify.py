@@ -1,0 +1,215 @@
+"""The reload gate: a fresh process loads what a run saved and must find what the live model was.
+
+In: a run folder. Out: findings; exit status 1 if one does not hold. Nothing is written.
+
+Compared are every file's presence and size, the ids of golden dialogues through our encoder and through the exported Jinja
+template in transformers, the logits that the live model gave them, the adapter against its base, and whether replies stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from starchat.dialogue import from_message
+from starchat.encode import encode_prompt
+from starchat.errors import UserError, guarded
+from starchat.export import GOLDEN_POSITIONS, saved_tokens
+from starchat.generate import Assistant
+from starchat.model import is_tied, load_saved
+from starchat.recipe import Recipe, load_recipe
+from starchat.sampling import Sampling
+from starchat.tokens import Tokens
+
+MAX_LOGIT_DIFFERENCE = 1e-3
+"""In float32 a reload was seen to differ by 2e-5 at most (other thread counts); an unsaved token row by 0.7 and more."""
+
+STOP_PROMPT_TOKENS = 256
+WEIGHTS = {"adapter": "adapter_model.safetensors", "model": "*.safetensors"}
+NAMED_FILES = {
+    "adapter": ("adapter_config.json", "tokenizer.json", "tokenizer_config.json"),
+    "model": ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One check of the gate, as `starchat.check` reports its own."""
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str
+
+
+def verify(run: str | Path) -> dict[str, Any]:
+    """Return ``{ok, max_logit_difference, stop_rate, findings}`` of a run."""
+    folder = Path(run)
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder}: no recipe.yaml; give the folder that starchat train wrote")
+    recipe = load_recipe(folder / "recipe.yaml")
+    kind = "adapter" if recipe.lora else "model"
+    if not (folder / kind).is_dir() or not (folder / "golden.json").is_file():
+        raise UserError(f"{folder}: the run saved no {kind}; it ended before its last step: start it again")
+    findings = [_files_are_whole(folder / kind, kind)]
+    if not findings[0].ok:
+        return _result(findings)
+    cases = json.loads((folder / "golden.json").read_text(encoding="utf-8"))["cases"]
+    golden = load_file(folder / "golden.safetensors")
+    tokens = saved_tokens(folder, recipe)
+    if recipe.kind == "sft":
+        findings += [_ids_of_encoder(cases, tokens), _ids_of_jinja(cases, folder / kind)]
+    model = load_saved(folder, recipe, tokens, torch.float32)
+    difference, finding = _logits_match(model, cases, golden)
+    findings += [finding, _weights_are_finite(model), _stop_ids(model, tokens)]
+    if recipe.lora:
+        findings.append(_adapter_is_not_base(model, cases))
+    stop_rate = None
+    if recipe.kind == "sft":
+        findings.append(_tying_is_as_stated(model))
+        stop_rate, finding = _replies_stop(model, tokens, cases, recipe)
+        findings.append(finding)
+    return _result(findings, max_logit_difference=difference, stop_rate=stop_rate)
+
+
+def _result(findings: Sequence[Finding], **numbers: float | None) -> dict[str, Any]:
+    return {"ok": all(f.ok for f in findings), **numbers, "findings": [dataclasses.asdict(f) for f in findings]}
+
+
+def _files_are_whole(folder: Path, kind: str) -> Finding:
+    """Every file that a loader needs is there, and every tensor has elements (ZeRO-3 can save shards of none)."""
+    remedy = "the save was incomplete (a full disk, a kill, ungathered ZeRO-3 shards): train again"
+    missing = [name for name in NAMED_FILES[kind] if not (folder / name).is_file()]
+    weights = sorted(folder.glob(WEIGHTS[kind]))
+    if missing or not weights:
+        return Finding("files_are_whole", False, f"{folder} lacks {', '.join(missing) or WEIGHTS[kind]}", remedy)
+    empty, count = [], 0
+    for path in weights:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                count += 1
+                if 0 in file.get_slice(name).get_shape():
+                    empty.append(name)
+    names = ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in sorted(folder.iterdir()))
+    detail = f"{count} tensors in {names}" if not empty else f"tensors without elements: {', '.join(empty[:5])}"
+    return Finding("files_are_whole", not empty and count > 0, detail, remedy)
+
+
+def _ids_of_encoder(cases: Sequence[dict[str, Any]], tokens: Tokens) -> Finding:
+    wrong = 0
+    for case in cases:
+        turns = [from_message(m) for m in case["messages"]]
+        prompt = encode_prompt(turns[:-1], tokens, case["tools"])
+        wrong += prompt != case["prompt_ids"] or case["ids"][: len(prompt)] != prompt
+    detail = f"{len(cases) - wrong} of {len(cases)} golden prompts have the ids that were trained, and are a prefix of the training row"
+    return Finding("same_ids", not wrong, detail, "the saved tokenizer is not the one that trained: restore it or train again")
+
+
+def _ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    wrong = 0
+    for case in cases:
+        tools = json.loads(case["tools"]) if case["tools"] else None
+        whole = tokenizer.apply_chat_template(case["messages"], tools=tools, tokenize=True, return_dict=False)
+        prompt = tokenizer.apply_chat_template(
+            case["messages"][:-1], tools=tools, tokenize=True, return_dict=False, add_generation_prompt=True
+        )
+        wrong += list(whole) != case["ids"] or list(prompt) != case["prompt_ids"]
+    detail = f"{len(cases) - wrong} of {len(cases)} golden dialogues have the same ids through the exported chat template in transformers"
+    return Finding("same_ids_through_jinja", not wrong, detail, "chat_template.jinja or tokenizer.json was changed: restore them or train again")
+
+
+def _last_logits(model: Any, case: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.as_tensor(model(input_ids=torch.tensor([case["ids"]]), use_cache=False).logits[0, -GOLDEN_POSITIONS:].float())
+
+
+def _logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, torch.Tensor]) -> tuple[float, Finding]:
+    differences = [0.0]
+    for number, case in enumerate(cases):
+        live, loaded = golden[f"logits_{number}"], _last_logits(model, case)
+        differences.append(float((live - loaded).abs().max()) if live.shape == loaded.shape else float("inf"))
+    worst = max(differences)
+    detail = f"largest logit difference {worst:.2g} over {len(cases)} cases (at most {MAX_LOGIT_DIFFERENCE:g})"
+    ok = worst <= MAX_LOGIT_DIFFERENCE and bool(cases)
+    return worst, Finding("same_logits", ok, detail, "what was saved is not what was trained: do not use it; train again")
+
+
+def _weights_are_finite(model: torch.nn.Module) -> Finding:
+    bad = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    detail = f"not finite: {', '.join(bad[:5])}" if bad else "every weight is finite"
+    return Finding("weights_are_finite", not bad, detail, "lower the learning rate, or clip gradients (max_grad_norm)")
+
+
+def _stop_ids(model: Any, tokens: Tokens) -> Finding:
+    eos = model.generation_config.eos_token_id
+    stated = set(eos if isinstance(eos, list) else [eos])
+    wanted = {tokens.control[tokens.end]}
+    detail = f"generation_config stops at {sorted(i for i in stated if i is not None)}, the trained end token is {sorted(wanted)}"
+    return Finding("end_token_in_generation_config", wanted <= stated, detail, "add the end token's id to eos_token_id")
+
+
+def _adapter_is_not_base(model: Any, cases: Sequence[dict[str, Any]]) -> Finding:
+    with model.disable_adapter():
+        base = [_last_logits(model, case) for case in cases]
+    change = max([0.0] + [float((b - _last_logits(model, c)).abs().max()) for b, c in zip(base, cases, strict=True)])
+    detail = f"the adapter moves logits by up to {change:.3g}"
+    return Finding("adapter_is_not_base", change > 1e-4, detail, "the adapter changes nothing: its weights did not train, save or load")
+
+
+def _tying_is_as_stated(model: Any) -> Finding:
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    stated = bool(getattr(plain.config, "tie_word_embeddings", False))
+    same = is_tied(plain) if plain is model else stated
+    return Finding("tied_as_stated", same == stated, f"tie_word_embeddings is {stated}", "save the model with its true tie_word_embeddings")
+
+
+def _replies_stop(model: Any, tokens: Tokens, cases: Sequence[dict[str, Any]], recipe: Recipe) -> tuple[float, Finding]:
+    assistant = Assistant(model, tokens, "run")
+    room = assistant.context_tokens - STOP_PROMPT_TOKENS
+    prompts = [[from_message(m) for m in c["messages"][:-1]] for c in cases if len(c["prompt_ids"]) <= room]
+    if not prompts:
+        return 0.0, Finding("replies_stop", True, "no golden prompt leaves room for a reply; not measured", "")
+    replies = assistant.reply_batch(prompts, Sampling(max_new_tokens=STOP_PROMPT_TOKENS, temperature=0.0))
+    rate = sum(r.finish_reason == "stop" for r in replies) / len(replies)
+    detail = f"{rate:.0%} of {len(replies)} greedy replies stop within {STOP_PROMPT_TOKENS} tokens (at least {recipe.min_stop_rate:.0%})"
+    return rate, Finding("replies_stop", rate >= recipe.min_stop_rate, detail, "train longer, or lower min_stop_rate for replies that are long by nature")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``python -m starchat.verify RUN [--json]``."""
+    parser = argparse.ArgumentParser(prog="starchat.verify")
+    parser.add_argument("run")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+
+    def work() -> int:
+        result = verify(options.run)
+        print(json.dumps(result) if options.json else render(result))
+        return 0 if result["ok"] else 1
+
+    return guarded(work)
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return the findings as lines for a terminal."""
+    lines = []
+    for finding in result["findings"]:
+        lines.append(f"{'✓' if finding['ok'] else '✗'} {finding['check']:32} {finding['detail']}")
+        if not finding["ok"]:
+            lines.append(f"  {'':32} → {finding['remedy']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
