@@ -92,6 +92,9 @@ class _PageSender:
         if message["type"] == "http.response.start":
             self._start = message
             return
+        if message["type"] != "http.response.body":
+            await self._send(message)
+            return
         self._body += message.get("body", b"")
         if not message.get("more_body", False):
             assert self._start is not None, "a response starts before its body"

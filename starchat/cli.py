@@ -131,13 +131,17 @@ def _inspect(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from starchat.check import check_recipe
     from starchat.recipe import load_recipe
-    from starchat.xray import render_text, write_page
+    from starchat.hub import resolve_model
+    from starchat.template import find_template
+    from starchat.tokens import load_tokens
+    from starchat.xray import render_text, write_html
 
     with _quiet_output(options.json) as show:
         recipe = load_recipe(options.recipe, options.overrides)
         report, rows = check_recipe(recipe)
         if options.html:
-            write_page(Path(options.html), recipe, report, rows)
+            tokens = load_tokens(resolve_model(recipe.model), find_template(recipe.template) if recipe.kind == "sft" else None)
+            write_html(options.html, report, rows["train"], tokens)
         show(report.to_json(), render_text(report))
     return 0 if report.ok else 1
 

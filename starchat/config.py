@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,19 +29,15 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a list or a mapping; expected a name", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _number_pattern() -> Any:
-    import re
-
-    return re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _number_pattern(), list("-+0123456789."))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -64,8 +61,10 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
     """
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise UserError(f"{place}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date or a number and is none, such as 2026-13-45
+        raise UserError(f"{place}: not valid YAML: {' '.join(str(error).split())}; correct it, or put texts in quotes") from None
+    except RecursionError:
+        raise UserError(f"{place}: nested too deeply; expected 'key: value' lines; see the recipes folder") from None
     if not isinstance(value, dict):
         raise UserError(f"{place}: expected 'key: value' lines, found {type(value).__name__}; see the recipes folder")
     return value
@@ -142,6 +141,7 @@ def _build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_build(args[0], v, f"{key}[{n}]", faults) for n, v in enumerate(value))
     if origin is dict and isinstance(value, dict):
+        faults += [f"{key}: key {k!r} is of type {type(k).__name__}; expected a text; put it in quotes" for k in value if not isinstance(k, str)]
         return {k: _build(args[1], v, f"{key}.{k}", faults) for k, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

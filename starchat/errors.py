@@ -31,6 +31,9 @@ def guarded(work: Callable[[], int]) -> int:
         return work()
     except UserError as error:
         print(f"starchat: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read standard output, such as head, has left; Python would fail again when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
             raise

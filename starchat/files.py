@@ -53,8 +53,9 @@ def write_text(path: str | Path, text: str) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
+        with _placed(target):
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -94,6 +95,8 @@ def already_finished(folder: str | Path, stage: str, digest: str, overwrite: boo
     ours began or finished may be replaced; a folder of other files is never touched.
     """
     target = Path(folder)
+    if target.name in ("", ".."):
+        raise UserError(f"output {str(folder)!r}: names no folder of its own; choose another output, such as {target / 'result'}")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; choose another output")
     if not target.exists() or not any(target.iterdir()):
@@ -119,12 +122,9 @@ def building(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary)
     temporary.mkdir()
     try:
-        yield temporary
-        replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-        if target.exists():
-            os.replace(target, replaced)
-        os.replace(temporary, target)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with _placed(target):
+            yield temporary
+            _take_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -132,3 +132,29 @@ def building(folder: str | Path) -> Iterator[Path]:
 def write_manifest(folder: str | Path, stage: str, digest: str, content: Mapping[str, Any]) -> None:
     """Write the manifest of a finished stage. Call it last."""
     write_json(Path(folder) / MANIFEST, {"stage": stage, "digest": digest, **content})
+
+
+def _take_place(new: Path, target: Path) -> None:
+    """Put the folder `new` where `target` is; if that fails, `target` is what it was."""
+    replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+    old = target.exists()
+    if old:
+        os.replace(target, replaced)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if old:
+            os.replace(replaced, target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _placed(target: Path) -> Iterator[None]:
+    """Name `target` in an error of the system that names no file: a full disk says so only when a file is flushed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(target)
+        raise

@@ -33,6 +33,10 @@ class Report:
         """Whether every check holds."""
         return all(finding.ok for finding in self.findings)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{ok, findings, stats}``: what ``starchat check --json`` prints."""
+        return {"ok": self.ok, "findings": [dataclasses.asdict(finding) for finding in self.findings], "stats": self.stats}
+
 
 def verdict(check: str, faults: Sequence[str], holds: str, remedy: str) -> Finding:
     """Return the finding of a check: `holds` if there are no faults, else their number and the first of them.

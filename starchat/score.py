@@ -1,4 +1,4 @@
-"""Loss on answers and stop rate on held-out dialogues, with intervals.
+"""Loss on answers, stop rate and bits per byte on held-out records, with intervals.
 
 In: a model, its tokens and records of the test split. Out: numbers. The loss covers the content of trained turns and not
 their end tokens, so that a base model which has never seen the end token is not charged for it; whether replies end is
@@ -8,6 +8,7 @@ the stop rate's part.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from starchat.collate import batch_tensors
 from starchat.dialogue import Record
-from starchat.encode import Row, encode_dialogues
+from starchat.document import encode_documents
+from starchat.encode import IGNORED, Row, encode_dialogues
 from starchat.generate import Assistant
 from starchat.sampling import Sampling
 from starchat.tokens import Tokens
@@ -61,11 +64,11 @@ def answer_loss(model: Any, tokens: Tokens, records: Sequence[Record], max_lengt
             labels = torch.from_numpy(row.labels.astype("int64"))
             for span in row.spans:
                 if span.trained:
-                    labels[span.stop - 1] = -100
+                    labels[span.stop - 1] = IGNORED
             ids = torch.from_numpy(row.ids.astype("int64"))[None].to(device)
             logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-            sums[row.id] = sums.get(row.id, 0.0) + float(cross_entropy(logits, labels[1:].to(device), reduction="sum", ignore_index=-100))
-            counts[row.id] = counts.get(row.id, 0) + int((labels[1:] != -100).sum())
+            sums[row.id] = sums.get(row.id, 0.0) + float(cross_entropy(logits, labels[1:].to(device), reduction="sum", ignore_index=IGNORED))
+            counts[row.id] = counts.get(row.id, 0) + int((labels[1:] != IGNORED).sum())
     kept = [record.id for record in records if counts.get(record.id)]
     return AnswerLoss(tuple(sums[i] for i in kept), tuple(counts[i] for i in kept))
 
@@ -107,3 +110,26 @@ def wilson(successes: int, trials: int) -> Interval:
     p, n = successes / trials, trials
     centre, half = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
     return Interval(p, (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n))
+
+
+def bits_per_byte(model: Any, tokens: Tokens, records: Sequence[Record], max_length_tokens: int, batch_rows: int = 8) -> Interval:
+    """Return the bits that a model spends on a byte of documents, end-of-text tokens included; interval by bootstrap over documents.
+
+    Windows as in pretraining, without fill-in-the-middle; only a window's first control token is not predicted.
+    """
+    size = {r.id: len("".join(p.text for p in r.parts).encode("utf-8")) for r in records}
+    rows = [r for r in encode_documents(records, tokens, max_length_tokens, None, 0) if isinstance(r, Row)]
+    rows.sort(key=lambda r: len(r.ids))
+    nats = dict.fromkeys(size, 0.0)
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_rows):
+            batch = rows[start : start + batch_rows]
+            tensors = batch_tensors([[(r.ids, r.trained)] for r in batch], tokens.pad_id, max(len(r.ids) for r in batch))
+            labels = tensors.pop("labels")[:, 1:].to(device)
+            logits = model(**{k: v.to(device) for k, v in tensors.items()}, use_cache=False).logits[:, :-1].float()
+            losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED).sum(dim=1)
+            for row, loss in zip(batch, losses.tolist(), strict=True):
+                nats[row.id] += loss
+    ids = [r.id for r in records]
+    return bootstrap_ratio([nats[i] / math.log(2) for i in ids], [size[i] for i in ids])

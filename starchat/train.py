@@ -31,11 +31,12 @@ from starchat import export
 from starchat.check import check_recipe
 from starchat.collate import Collator
 from starchat.config import closest
-from starchat.engine import assert_engine
+from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError, guarded
 from starchat.files import already_finished, digest_json, read_manifest, write_json, write_text
 from starchat.hub import resolve_model
 from starchat.hub import resolve_model
+from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog
 from starchat.model import add_lora, fit_vocabulary, load_base, new_model
 from starchat.recipe import Recipe, load_recipe, resolved
@@ -103,7 +104,7 @@ def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens) -> b
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     run.mkdir(parents=True, exist_ok=True)
     export.write_recipe(run, recipe)
-    write_json(run / "check.json", {"ok": report.ok, "findings": [dataclasses.asdict(f) for f in report.findings], "stats": report.stats})
+    write_json(run / "check.json", report.to_json())
     write_html(run / "check.html", report, rows["train"], tokens)
     if not report.ok:
         write_text(run / "FAILED", "starchat check found a fault; nothing was trained. See check.json and check.html.\n")
@@ -176,7 +177,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
     """Return TRL's trainer over encoded rows, on the engine that the launch asked for."""
     model.config.use_cache = False
     arguments = training_arguments(recipe)
-    trainer = SFTTrainer(
+    trainer = trainer_class(asked_engine()[1], recipe.lora is not None and bool(tokens.new))(
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),

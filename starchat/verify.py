@@ -25,6 +25,7 @@ from starchat.dialogue import from_message
 from starchat.encode import encode_prompt
 from starchat.errors import UserError, guarded
 from starchat.export import GOLDEN_POSITIONS, saved_tokens
+from starchat.finding import Finding
 from starchat.generate import Assistant
 from starchat.model import is_tied, load_saved
 from starchat.recipe import Recipe, load_recipe
@@ -40,16 +41,6 @@ NAMED_FILES = {
     "adapter": ("adapter_config.json", "tokenizer.json", "tokenizer_config.json"),
     "model": ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One check of the gate, as `starchat.check` reports its own."""
-
-    check: str
-    ok: bool
-    detail: str
-    remedy: str
 
 
 def verify(run: str | Path) -> dict[str, Any]:
@@ -179,7 +170,7 @@ def _replies_stop(model: Any, tokens: Tokens, cases: Sequence[dict[str, Any]], r
     room = assistant.context_tokens - STOP_PROMPT_TOKENS
     prompts = [[from_message(m) for m in c["messages"][:-1]] for c in cases if len(c["prompt_ids"]) <= room]
     if not prompts:
-        return 0.0, Finding("replies_stop", True, "no golden prompt leaves room for a reply; not measured", "")
+        return 0.0, Finding("replies_stop", True, "no golden prompt leaves room for a reply; not measured")
     replies = assistant.reply_batch(prompts, Sampling(max_new_tokens=STOP_PROMPT_TOKENS, temperature=0.0))
     rate = sum(r.finish_reason == "stop" for r in replies) / len(replies)
     detail = f"{rate:.0%} of {len(replies)} greedy replies stop within {STOP_PROMPT_TOKENS} tokens (at least {recipe.min_stop_rate:.0%})"

@@ -1,0 +1,39 @@
+"""The loss where TRL's fused one cannot go: a tied head with trained token rows under ZeRO-3.
+
+There TRL 1.16 asks the head's merged weight, which is no parameter, for its DeepSpeed state and fails. The model's own
+forward gathers what it needs, so the loss is taken from its logits: the same sum over trained tokens, divided by the same
+count over all processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from trl import SFTTrainer
+
+from starchat.encode import IGNORED
+
+
+class LogitsTrainer(SFTTrainer):
+    """`SFTTrainer` with the loss from whole logits, (batch, tokens, vocabulary) in float32."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the summed loss over trained tokens, divided by their number in the whole update."""
+        labels = inputs["labels"][:, 1:].reshape(-1)
+        outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
+        logits = outputs.logits[:, :-1]
+        total = cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), labels, reduction="sum", ignore_index=IGNORED)
+        if num_items_in_batch is None:
+            loss = total / (labels != IGNORED).sum().clamp(min=1)
+        else:
+            loss = total / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+
+def trainer_class(zero_stage: int, lora_rows: bool) -> type[SFTTrainer]:
+    """Return the trainer whose loss works on this engine."""
+    return LogitsTrainer if zero_stage == 3 and lora_rows else SFTTrainer
