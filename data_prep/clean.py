@@ -96,13 +96,10 @@ def _syntax_fault(program: str) -> str | None:
 
 
 def _sound_turn(turn: Turn, repairs: list[str]) -> Turn:
-    texts = (
-        turn.content,
-        turn.name or "",
-        turn.tool_call_id or "",
-        *(t for c in turn.tool_calls for t in (c.name, c.arguments, c.id or "")),
-    )
-    if not any(_UNSOUND.search(text) for text in texts):
+    texts = [turn.content, turn.name, turn.tool_call_id]
+    for call in turn.tool_calls:
+        texts += (call.name, call.arguments, call.id)
+    if not any(_is_unsound(text) for text in texts if text):
         return turn
     calls = tuple(
         dataclasses.replace(
@@ -120,6 +117,10 @@ def _sound_turn(turn: Turn, repairs: list[str]) -> Turn:
         tool_call_id=None if turn.tool_call_id is None else _sound_text(turn.tool_call_id, repairs),
         tool_calls=calls,
     )
+
+
+def _is_unsound(text: str) -> bool:
+    return "\0" in text if text.isascii() else _UNSOUND.search(text) is not None
 
 
 def _sound_text(text: str, repairs: list[str]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from importlib.resources import files
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from typing import Literal
 
 from data_prep.clean import clean

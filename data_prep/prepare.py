@@ -110,12 +110,14 @@ def summary(manifest: Mapping[str, Any]) -> str:
     """Return the counts of a prepared dataset as lines for a terminal."""
     counts = manifest["counts"]
     lines = [f"already prepared: {manifest['folder']}"] if manifest.get("skipped") else []
-    for source in counts["sources"]:
-        lines.append(f"{source['place']} ({source['format']}): read {source['read']:,} = kept {source['kept']:,} + dropped {_listed(source['dropped'])}")
+    lines += [f"{source['place']} ({source['format']}): {_balance(source)}" for source in counts["sources"]]
     splits = ", ".join(f"{name} {count:,}" for name, count in counts["splits"].items())
-    lines.append(f"read {counts['read']:,} = kept {counts['kept']:,} + dropped {_listed(counts['dropped'])}; repaired {_listed(counts['repaired'])}")
-    lines.append(f"written: {splits}" + (f", of which copies {counts['copies']:,}" if counts["copies"] else ""))
-    return "\n".join(lines)
+    copies = f", of which copies {counts['copies']:,}" if counts["copies"] else ""
+    return "\n".join([*lines, f"{_balance(counts)}; repaired {_listed(counts['repaired'])}", f"written: {splits}{copies}"])
+
+
+def _balance(counts: Mapping[str, Any]) -> str:
+    return f"read {counts['read']:,} = kept {counts['kept']:,} + dropped {_listed(counts['dropped'])}"
 
 
 def _listed(reasons: Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -68,7 +69,9 @@ def serve(assistant: Assistant, host: str = "127.0.0.1", port: int = 7860, open_
         print("Everyone who can reach this address can use the page: it asks for no password.", flush=True)
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    make_server(build_app(assistant, LOOPBACK if local else None)).run(sockets=[listening])
+    server = make_server(build_app(assistant, LOOPBACK if local else None))
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after it has ended in order
+        server.run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -80,5 +83,5 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def make_server(app: FastAPI) -> uvicorn.Server:
-    """Return a server that logs warnings only and does not wait for open pages when it ends."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
+    """Return a server that does not wait for open pages when it ends, nor complains of them (Gradio reports its own errors)."""
+    return uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1))

@@ -130,7 +130,7 @@ def _connect(replies: Replies, shown: list[Any], inputs: list[Any]) -> None:
     messages.retry(replies.retry, inputs, **answering)
     messages.edit(replies.edit, inputs, **answering)
     messages.undo(replies.undo, [talk], shown, show_progress="hidden", api_visibility="private")
-    box.stop(replies.stop, None, None, queue=False, api_visibility="private")
+    box.stop(replies.stop, None, None, concurrency_limit=None, show_progress="hidden", api_visibility="private")
 
 
 def _header(assistant: Assistant) -> str:

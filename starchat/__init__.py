@@ -13,12 +13,22 @@ Read the modules in the order in which data flows through them:
 ``fim``                 fill-in-the-middle at the character level
 ``pack``                rows to packed rows that do not see each other
 ``recipe``              what a training run is
+``document``            documents to rows, for pretraining
 ``rows``                a recipe's dataset, encoded and packed
+``hub``                 where a model lies and what its configuration says
+``finding``             a check's verdict, and all of them together
+``evidence``            rows laid end to end, beside the records that they claim to be
+``detect_*``            the checks: of dialogues, of documents, of rows of any kind
+``measure``             the numbers of an encoded dataset
 ``check``               the loss X-ray: laws proved on every row before training
+``xray``                how a report looks as text, and the one call that writes its page
+``xray_page``           the page: every token coloured by whether it is trained
 ``model``               base model, new token rows, LoRA
 ``train``               the training run, through TRL
 ``export``              what a run leaves behind, with its golden cases
 ``verify``              the reload gate
+``sampling``            how the next token is chosen
+``conversation``        a conversation that grows, is retried, undone, edited and fitted to a context
 ``generate``            prompt to reply, streaming
 ``score``               loss on answers and stop rate, with intervals
 ``chat``                the terminal chat

@@ -14,11 +14,14 @@ def render_card(
     recipe: Recipe, training: Mapping[str, Any], data: Mapping[str, Any], verified: Mapping[str, Any], packages: Mapping[str, str]
 ) -> str:
     """Return the card as Markdown with the YAML head that model hubs read."""
-    head: dict[str, Any] = {"tags": ["code", "starchat", recipe.kind, *(["lora"] if recipe.lora else [])], "pipeline_tag": "text-generation"}
+    tags = ["code", "starchat", recipe.kind, *(["lora"] if recipe.lora else [])]
+    head: dict[str, Any] = {"tags": tags, "pipeline_tag": "text-generation"}
     if "/" in recipe.model and not recipe.model.startswith((".", "/")):
         head["base_model"] = recipe.model
     method = f"LoRA, rank {recipe.lora.r}" if recipe.lora else "all weights"
-    engine = f"{training['processes']} process(es), " + (f"DeepSpeed ZeRO-{training['zero_stage']}" if training["zero_stage"] else "no DeepSpeed")
+    stage = training["zero_stage"]
+    engine = f"{training['processes']} process(es), {f'DeepSpeed ZeRO-{stage}' if stage else 'no DeepSpeed'}"
+    numbers = {k.replace("_", " "): v for k, v in data.items() if isinstance(v, int) and not isinstance(v, bool)}
     loss = "not logged" if training["final_loss"] is None else f"{training['final_loss']:.4f}"
     lines = [
         "---",
@@ -36,7 +39,7 @@ def render_card(
         f"| steps, seconds | {training['steps']:,}, {training['seconds']:.0f} |",
         f"| engine | {engine} |",
         f"| last logged loss | {loss} nats per trained token |",
-        *(f"| {key.replace('_', ' ')} | {value:,} |" for key, value in data.items() if isinstance(value, int) and not isinstance(value, bool)),
+        *(f"| {name} | {value:,} |" for name, value in numbers.items()),
         "",
         "## Reload gate",
         "",

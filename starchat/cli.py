@@ -18,10 +18,23 @@ from typing import Any
 from starchat import __version__
 from starchat.errors import guarded
 
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command."""
-    options = parser().parse_args(argv)
+    options = _parse(argv)
     return guarded(lambda: int(options.run(options)))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options. A ``key=value`` may also stand behind a flag, where argparse by itself refuses it."""
+    top = parser()
+    options, rest = top.parse_known_args(argv)
+    overrides = [text for text in rest if "=" in text and not text.startswith("-")]
+    if len(overrides) < len(rest) or (rest and "overrides" not in options):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *overrides]
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,13 +49,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("spec", help="a YAML file that names sources and output")
     _overrides(one)
 
-    one = _command(commands, "inspect", _inspect, "look at a dataset: counts, lengths, drops, samples", "starchat inspect dataset/ --plot lengths.png")
+    what, example = "look at a dataset: counts, lengths, drops, samples", "starchat inspect dataset/ --plot lengths.png"
+    one = _command(commands, "inspect", _inspect, what, example)
     one.add_argument("dataset", help="a folder that starchat prepare wrote")
     one.add_argument("--samples", type=int, default=3, help="how many dialogues and dropped rows to show (default 3)")
     one.add_argument("--reason", help="show rows that were dropped for this reason")
     one.add_argument("--plot", metavar="FILE.png", help="also write the lengths, roles and drop reasons as a picture")
 
-    one = _command(commands, "check", _check, "prove the laws on every row before training", "starchat check recipes/nano/lora.yaml --html check.html")
+    what, example = "prove the laws on every row before training", "starchat check recipes/nano/lora.yaml --html check.html"
+    one = _command(commands, "check", _check, what, example)
     one.add_argument("recipe", help="a recipe (YAML)")
     _overrides(one, overwrite=False)
     one.add_argument("--html", metavar="FILE", help="also write a page in which each token is coloured by whether it is trained")
@@ -62,19 +77,20 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, "demo", _demo, "talk to a model in the browser", "starchat demo runs/nano-lora --port 7860")
     _model(one)
     one.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
-    one.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
+    one.add_argument("--port", type=_port, default=7860, help="port to listen on; 0 takes a free one (default 7860)")
     one.add_argument("--open", action="store_true", help="open the page in a browser")
 
     one = _command(commands, "quickstart", _quickstart, "the whole road on the embedded base model", "starchat quickstart --demo")
     one.add_argument("--output", default="quickstart", help="folder for dataset and run (default quickstart)")
     one.add_argument("--demo", action="store_true", help="end with the chat page, open")
-    one.add_argument("--port", type=int, default=7860, help="the page's port (default 7860)")
+    one.add_argument("--port", type=_port, default=7860, help="the page's port; 0 takes a free one (default 7860)")
     one.add_argument("--overwrite", action="store_true", help="do it again if the folder holds an earlier one")
     return top
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, example: str) -> argparse.ArgumentParser:
-    one: argparse.ArgumentParser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"example: {example}")
+    description = f"{help[0].upper()}{help[1:]}."
+    one: argparse.ArgumentParser = commands.add_parser(name, help=help, description=description, epilog=f"example: {example}")
     one.set_defaults(run=run)
     one.add_argument("--json", action="store_true", help="print one JSON object")
     return one
@@ -89,6 +105,12 @@ def _overrides(one: argparse.ArgumentParser, overwrite: bool = True) -> None:
 def _model(one: argparse.ArgumentParser) -> None:
     one.add_argument("model", help="nano, a run folder, a model folder, or a Hub id")
     one.add_argument("--template", help="chat template of a model that does not tell its own: starchat, chatml or native")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number from 0 to 65535")
+    return int(text)
 
 
 def _sampling(one: argparse.ArgumentParser) -> None:
@@ -130,8 +152,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from starchat.check import check_recipe
-    from starchat.recipe import load_recipe
     from starchat.hub import resolve_model
+    from starchat.recipe import load_recipe
     from starchat.template import find_template
     from starchat.tokens import load_tokens
     from starchat.xray import render_text, write_html
@@ -142,7 +164,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.html:
             tokens = load_tokens(resolve_model(recipe.model), find_template(recipe.template) if recipe.kind == "sft" else None)
             write_html(options.html, report, rows["train"], tokens)
-        show(report.to_json(), render_text(report))
+        show(report.to_json(), render_text(report, sys.stdout))
     return 0 if report.ok else 1
 
 

@@ -60,7 +60,7 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
     {'learning_rate': 0.0002}
     """
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date or a number and is none, such as 2026-13-45
         raise UserError(f"{place}: not valid YAML: {' '.join(str(error).split())}; correct it, or put texts in quotes") from None
     except RecursionError:
@@ -141,7 +141,8 @@ def _build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_build(args[0], v, f"{key}[{n}]", faults) for n, v in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        faults += [f"{key}: key {k!r} is of type {type(k).__name__}; expected a text; put it in quotes" for k in value if not isinstance(k, str)]
+        wrong = [k for k in value if not isinstance(k, str)]
+        faults += [f"{key}: key {k!r} is of type {type(k).__name__}; expected a text; put it in quotes" for k in wrong]
         return {k: _build(args[1], v, f"{key}.{k}", faults) for k, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -57,7 +57,9 @@ def _cut(row: Row, control: np.ndarray) -> list[tuple[int | None, list[int]]]:
     """Return the control tokens of a row, each with the ids of the text behind it; None for text that none precedes."""
     at = np.flatnonzero(is_one_of(row.ids, control)).tolist()
     ids = row.ids.tolist()
-    front: list[tuple[int | None, list[int]]] = [(None, ids[: at[0] if at else len(ids)])] if not at or at[0] else []
+    if not at:
+        return [(None, ids)]
+    front: list[tuple[int | None, list[int]]] = [(None, ids[: at[0]])] if at[0] else []
     return front + [(ids[a], ids[a + 1 : b]) for a, b in zip(at, [*at[1:], len(ids)], strict=True)]
 
 
@@ -76,7 +78,7 @@ def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Findin
     faults, pieces = [], collections.defaultdict(list)
     for window in windows:
         pieces[evidence.rows[window.row].id].append(window)
-    copies = collections.Counter(record.id for record in evidence.records)
+    copies = collections.Counter(evidence.record_ids)
     aside = {item.id for item in evidence.set_aside}
     for id, count in copies.items():
         record = evidence.by_id[id]

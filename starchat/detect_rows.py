@@ -51,7 +51,8 @@ def lengths(evidence: Evidence, max_length_tokens: int, max_set_aside_fraction: 
 def packing(sizes: npt.NDArray[np.int64], groups: Sequence[Sequence[int]], capacity: int) -> Finding:
     """Hold the groups against the rows: each row in exactly one, none above the capacity."""
     counts = np.bincount(np.array([row for group in groups for row in group], dtype=np.int64), minlength=len(sizes))
-    faults = [f"row {row} is in {counts[row]} groups" for row in np.flatnonzero(counts != 1)]
+    wrong = np.flatnonzero(counts != (np.arange(len(counts)) < len(sizes)))
+    faults = [f"row {row} is in {counts[row]} groups" + ("" if row < len(sizes) else ", and there is no such row") for row in wrong]
     known = [[row for row in group if row < len(sizes)] for group in groups]
     totals = [int(sizes[group].sum()) for group in known]
     faults += [f"group {n} has {total:,} tokens; the maximum is {capacity:,}" for n, total in enumerate(totals) if total > capacity]
@@ -77,7 +78,8 @@ def first_tokens_untrained(evidence: Evidence) -> Finding:
 def duplicate_rows(evidence: Evidence, keys: Sequence[bytes]) -> Finding:
     """Count training rows with the same ids. Copies that a mixture weight above 1 made are meant, and are not counted."""
     train = keys[: evidence.train_rows]
-    originals = collections.Counter(record.id for record in evidence.records if record.copy == 0 and record.split == "train")
+    records = zip(evidence.record_ids, evidence.records, strict=True)
+    originals = collections.Counter(id for id, record in records if record.copy == 0 and record.split == "train")
     ids_of: dict[bytes, dict[str, int]] = collections.defaultdict(dict)
     for row, key in enumerate(train):
         ids_of[key].setdefault(evidence.rows[row].id, row)
@@ -141,7 +143,7 @@ def conservation(evidence: Evidence, turns: Turns | None) -> Finding:
     aside: dict[str, list[SetAside]] = {}
     for item in evidence.set_aside:
         aside.setdefault(item.id, []).append(item)
-    copies = collections.Counter(record.id for record in evidence.records)
+    copies = collections.Counter(evidence.record_ids)
     faults = [f"{evidence.by_id[id].source.place}: neither a row nor set aside" for id in copies if id not in rows and id not in aside]
     if turns is not None:
         faults += _unaccounted_answers(evidence, turns, copies, aside)

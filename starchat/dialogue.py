@@ -84,7 +84,11 @@ class Record:
     @property
     def id(self) -> str:
         """The digest of the content; the source, licence and split do not enter."""
-        return digest_json([[dataclasses.astuple(t) for t in self.turns], [dataclasses.astuple(p) for p in self.parts], self.tools])
+        # What dataclasses.astuple gives, written out: that function copies deeply and takes 2.5 times as long.
+        turns = [
+            (t.role, t.content, t.train, t.name, [(c.name, c.arguments, c.id) for c in t.tool_calls], t.tool_call_id) for t in self.turns
+        ]
+        return digest_json([turns, [(p.marker, p.text) for p in self.parts], self.tools])
 
 
 def to_message(turn: Turn) -> dict[str, Any]:

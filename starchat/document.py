@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from starchat.dialogue import Part, Record
-from starchat.encode import Row, SetAside, batched
+from starchat.encode import Row, SetAside
 from starchat.errors import UserError
 from starchat.fim import fim_tokens, permute, rng_for
 from starchat.recipe import Fim
@@ -28,50 +28,67 @@ FIM_RESERVE_TOKENS = 16
 MIN_WINDOW_TOKENS = 16
 """A character can be twelve tokens: three code points after NFC, four bytes each."""
 
-CHUNK_RECORDS = 200
+CHUNK_CHARACTERS = 2_000_000
+"""An encoding with offsets takes some hundred bytes a token; a longer document is a chunk of its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Draft:
-    """A window before it is encoded: the parts of the document with the window's text as its content."""
+    """A window before permutation: the parts of the document with the window's text as its content, and their ids."""
 
     id: str
     piece: int
     last: bool
     parts: tuple[Part, ...]
+    ids: list[int]
 
 
 def encode_documents(
     records: Iterable[Record], tokens: Tokens, max_length_tokens: int, fim: Fim | None, seed: int
 ) -> Iterator[Row | SetAside]:
     """Yield the rows of documents, in order; at least one item for each record."""
-    for chunk in batched(records, CHUNK_RECORDS):
+    for chunk in _chunks(records):
         items = list(_drafts(chunk, tokens, max_length_tokens - (FIM_RESERVE_TOKENS if fim else 0)))
         rows = _rows([item for item in items if isinstance(item, _Draft)], tokens, max_length_tokens, fim, seed)
         for item in items:
             yield next(rows) if isinstance(item, _Draft) else item
 
 
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield consecutive records in groups of some `CHUNK_CHARACTERS`."""
+    chunk: list[Record] = []
+    characters = 0
+    for record in records:
+        chunk.append(record)
+        characters += len(record.parts[-1].text)
+        if characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
 def _drafts(chunk: Sequence[Record], tokens: Tokens, capacity: int) -> Iterator[_Draft | SetAside]:
     """Yield the windows of documents, each at most `capacity` tokens with its leading parts and the end-of-text token."""
-    leads = _encode([record.parts[:-1] for record in chunk], tokens)
-    contents = tokens.encode_texts([record.parts[-1].text for record in chunk])
-    for record, lead, content in zip(chunk, leads, contents, strict=True):
-        *front, last = record.parts
-        around = len(lead) + bool(last.marker) + 1
-        total = around + len(content)
-        windows = [last.text] if total <= capacity else _windows(last.text, tokens, capacity - around)
+    fronts = _encode([(*record.parts[:-1], Part(record.parts[-1].marker, "")) for record in chunk], tokens)
+    contents = tokens.encode_with_offsets([record.parts[-1].text for record in chunk])
+    for record, front, content in zip(chunk, fronts, contents, strict=True):
+        id, last = record.id, record.parts[-1]
+        total = len(front) + len(content) + 1
+        room = capacity - len(front) - 1
+        windows = [(last.text, content.ids)] if len(content) <= room else _windows(last.text, content.offsets, tokens, room)
         if not windows or total == 1:
             reason = "nothing_trained" if windows else "over_long"
-            yield SetAside(record.id, reason, record.source.place, total, total - 1)
+            yield SetAside(id, reason, record.source.place, total, total - 1)
             continue
-        for piece, text in enumerate(windows):
-            yield _Draft(record.id, piece, piece == len(windows) - 1, (*front, Part(last.marker, text)))
+        for piece, (text, ids) in enumerate(windows):
+            parts = (*record.parts[:-1], Part(last.marker, text))
+            yield _Draft(id, piece, piece == len(windows) - 1, parts, [*front, *ids])
 
 
 def _rows(drafts: Sequence[_Draft], tokens: Tokens, max_length_tokens: int, fim: Fim | None, seed: int) -> Iterator[Row]:
     """Yield the rows of windows, permuted where the draw says so and the permuted window fits."""
-    encoded = _encode([draft.parts for draft in drafts], tokens)
+    encoded = [draft.ids for draft in drafts]
     if fim is not None:
         sentinels = fim_tokens(tokens.control)
         permuted = [permute(d.parts, rng_for(seed, f"{d.id}:{d.piece}", 0), fim.rate, fim.spm_rate, sentinels) for d in drafts]
@@ -104,24 +121,27 @@ def _encode(documents: Sequence[Sequence[Part]], tokens: Tokens) -> list[list[in
     return encoded
 
 
-def _windows(text: str, tokens: Tokens, room: int) -> list[str]:
-    """Return consecutive pieces of `text`, each of at most `room` tokens when encoded by itself; none if that cannot be."""
+def _windows(text: str, offsets: Sequence[tuple[int, int]], tokens: Tokens, room: int) -> list[tuple[str, list[int]]]:
+    """Return consecutive pieces of `text` with their ids, each of at most `room` tokens; none if that cannot be."""
     if room < MIN_WINDOW_TOKENS:
         return []
-    pieces = [text]
+    pieces = list(_cut(text, offsets, room))
     while True:
-        sizes = [len(ids) for ids in tokens.encode_texts(pieces)]
-        if max(sizes) <= room:
-            return pieces
-        finer = [p for piece, size in zip(pieces, sizes, strict=True) for p in (_cut(piece, tokens, room) if size > room else [piece])]
+        encoded = tokens.encode_with_offsets(pieces)
+        if all(len(encoding) <= room for encoding in encoded):
+            return [(piece, encoding.ids) for piece, encoding in zip(pieces, encoded, strict=True)]
+        finer = [
+            part
+            for piece, encoding in zip(pieces, encoded, strict=True)
+            for part in (_cut(piece, encoding.offsets, room) if len(encoding) > room else [piece])
+        ]
         if len(finer) == len(pieces):
             return []
         pieces = finer
 
 
-def _cut(text: str, tokens: Tokens, room: int) -> Iterator[str]:
+def _cut(text: str, offsets: Sequence[tuple[int, int]], room: int) -> Iterator[str]:
     """Yield consecutive pieces of `text` with about `room` of its tokens each, cut behind line ends."""
-    offsets = tokens.plain.encode(text, add_special_tokens=False).offsets
     start = first = 0
     while len(offsets) - first > room:
         limit = offsets[first + room][0]

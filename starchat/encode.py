@@ -10,25 +10,30 @@ that is too long by itself is set aside.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from starchat.dialogue import Record, Turn
-from starchat.template import Segment, Template, prompt_segments, turn_segments, with_tools
+from starchat.template import Segment, prompt_segments, turn_segments, with_tools
 from starchat.tokens import Tokens
 
 IGNORED = -100
 """The label that the loss skips (torch's default ``ignore_index``)."""
 
-CHUNK_RECORDS = 2000
+CHUNK_RECORDS = 500
+
+CHUNKS_AHEAD = 2
+"""Chunks that wait for the tokenizer or for their assembly; with one, the tokenizer would wait while a chunk is assembled."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Where a turn lies in a row: header from `start`, content from `content`, end token before `stop`."""
 
     role: str
@@ -71,7 +76,16 @@ class SetAside:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _EncodedTurn:
+class _Begun:
+    """Records whose texts are being tokenized."""
+
+    records: Sequence[Record]
+    rendered: list[list[tuple[str, list[Segment]]]]  # for each record, role and segments of its turns
+    texts: list[str]
+    ids: Future[list[list[int]]]
+
+
+class _EncodedTurn(NamedTuple):
     role: str
     ids: list[int]
     content: int
@@ -82,12 +96,14 @@ class _EncodedTurn:
 
 def encode_dialogues(records: Iterable[Record], tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:
     """Yield the rows of dialogues, in order; at least one item for each record."""
-    template = tokens.template
-    assert template is not None, "dialogues need a template"
-    for chunk in batched(records, CHUNK_RECORDS):
-        dialogues = [with_tools(record.turns, record.tools) for record in chunk]
-        for record, turns in zip(chunk, _encode_turns(dialogues, tokens, template), strict=True):
-            yield from _assemble(record, turns, tokens, max_length_tokens)
+    with ThreadPoolExecutor(1) as tokenizer:  # tokenizes while this thread reads the next records and assembles the last ones
+        begun: collections.deque[_Begun] = collections.deque()
+        for chunk in batched(records, CHUNK_RECORDS):
+            begun.append(_begin(chunk, tokens, tokenizer))
+            if len(begun) > CHUNKS_AHEAD:
+                yield from _finish(begun.popleft(), tokens, max_length_tokens)
+        while begun:
+            yield from _finish(begun.popleft(), tokens, max_length_tokens)
 
 
 def encode_prompt(turns: Sequence[Turn], tokens: Tokens, tools: str | None = None) -> list[int]:
@@ -113,33 +129,43 @@ def batched(records: Iterable[Record], size: int) -> Iterator[tuple[Record, ...]
         yield chunk
 
 
-def _encode_turns(dialogues: Sequence[Sequence[Turn]], tokens: Tokens, template: Template) -> Iterator[list[_EncodedTurn]]:
-    """Yield each dialogue's turns encoded; all texts of the chunk go through the tokenizer in one batch."""
-    rendered = [[turn_segments(template, turn, n) for n, turn in enumerate(turns)] for turns in dialogues]
-    texts = list(dict.fromkeys(s.text for turns in rendered for segments in turns for s in segments if not s.control))
-    ids = dict(zip(texts, tokens.encode_texts(texts), strict=True))
-    for turns, segments_of in zip(dialogues, rendered, strict=True):
-        yield [_encode_turn(turn, segments, template, tokens, ids) for turn, segments in zip(turns, segments_of, strict=True)]
+def _begin(chunk: Sequence[Record], tokens: Tokens, tokenizer: Executor) -> _Begun:
+    """Render a chunk's dialogues and hand all their texts, each once, to the tokenizer in one batch."""
+    template = tokens.template
+    assert template is not None, "dialogues need a template"
+    rendered = [
+        [(turn.role, turn_segments(template, turn, n)) for n, turn in enumerate(with_tools(record.turns, record.tools))] for record in chunk
+    ]
+    texts = list(dict.fromkeys([s.text for turns in rendered for _, segments in turns for s in segments if not s.control]))
+    return _Begun(chunk, rendered, texts, tokenizer.submit(tokens.encode_texts, texts))
 
 
-def _encode_turn(turn: Turn, segments: Sequence[Segment], template: Template, tokens: Tokens, ids: dict[str, list[int]]) -> _EncodedTurn:
+def _finish(begun: _Begun, tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:
+    ids = dict(zip(begun.texts, begun.ids.result(), strict=True))
+    for record, turns in zip(begun.records, begun.rendered, strict=True):
+        encoded = [_encode_turn(role, segments, tokens, ids) for role, segments in turns]
+        yield from _assemble(record, encoded, tokens, max_length_tokens)
+
+
+def _encode_turn(role: str, segments: Sequence[Segment], tokens: Tokens, ids: dict[str, list[int]]) -> _EncodedTurn:
+    assert tokens.template is not None
     out: list[int] = []
-    header = 2 if template.marker(turn.role)[1] else 1
+    header = 2 if tokens.template.marker(role)[1] else 1
     content = trained_from = trained_to = end = 0
-    for number, segment in enumerate(segments):
+    for number, (text, control, trained, _) in enumerate(segments):
         if number == header:
             content = len(out)
-        if segment.trained and not trained_to:
+        if trained and not trained_to:
             trained_from = len(out)
-        if segment.control:
-            out.append(tokens.control[segment.text])
+        if control:
+            out.append(tokens.control[text])
         else:
-            out.extend(ids[segment.text])
-        if segment.trained:
+            out.extend(ids[text])
+        if trained:
             trained_to = len(out)
-        if segment.control and number >= header:
+        if control and number >= header:
             end = len(out)
-    return _EncodedTurn(turn.role, out, content, trained_from, trained_to, len(out) - end)
+    return _EncodedTurn(role, out, content, trained_from, trained_to, len(out) - end)
 
 
 def _assemble(record: Record, turns: Sequence[_EncodedTurn], tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:

@@ -35,6 +35,7 @@ class Evidence:
     ids: npt.NDArray[np.int32]
     trained: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int64]
+    record_ids: tuple[str, ...]
     by_id: dict[str, Record]
 
     @property
@@ -83,8 +84,9 @@ def gather(tokens: Tokens, records: Sequence[Record], train: Sequence[Row], test
     ids = np.concatenate([row.ids for row in rows])
     trained = np.concatenate([row.trained for row in rows])
     offsets = np.cumsum([0, *(len(row.ids) for row in rows)], dtype=np.int64)
-    by_id = {record.id: record for record in records}
-    return Evidence(tokens, tuple(records), rows, len(train), tuple(set_aside), ids, trained, offsets, by_id)
+    record_ids = tuple(record.id for record in records)
+    by_id = dict(zip(record_ids, records, strict=True))
+    return Evidence(tokens, tuple(records), rows, len(train), tuple(set_aside), ids, trained, offsets, record_ids, by_id)
 
 
 def control_ids(tokens: Tokens) -> npt.NDArray[np.int64]:

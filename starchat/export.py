@@ -68,7 +68,9 @@ class Outcome:
 def write_recipe(run: Path, recipe: Recipe) -> None:
     """Write the resolved recipe."""
     text = yaml.safe_dump(dict(resolved(recipe)), sort_keys=False, allow_unicode=True)
-    write_text(run / "recipe.yaml", f"# Resolved by starchat {__version__}. Run again: starchat train {run}/recipe.yaml output=ANOTHER\n{text}")
+    write_text(
+        run / "recipe.yaml", f"# Resolved by starchat {__version__}. Run again: starchat train {run}/recipe.yaml output=ANOTHER\n{text}"
+    )
 
 
 def transformers_tokenizer(tokens: Tokens, recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -95,7 +97,7 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
                 model.save_pretrained(target, save_embedding_layers=False)
                 _name_base(target, recipe.model)
             else:
-                model.save_pretrained(target, state_dict={k: v for k, v in model.state_dict().items()})
+                model.save_pretrained(target, state_dict=dict(model.state_dict()))
     if accelerator.is_main_process:
         save_tokens(tokens, target, recipe.max_length_tokens)
         save_file({f"logits_{n}": value for n, value in enumerate(logits)}, run / "golden.safetensors")
@@ -184,7 +186,10 @@ def _golden_case(record: Record, recipe: Recipe, tokens: Tokens) -> dict[str, An
 
 
 def _golden_logits(model: Any, cases: list[dict[str, Any]], device: Any, *, everywhere: bool) -> list[torch.Tensor]:
-    """Return for each case the float32 logits at its last positions, (positions, vocabulary). Under ZeRO-3 every process takes part."""
+    """Return for each case the logits at its last positions, (positions, vocabulary), in the type that the live model computes in.
+
+    That is bfloat16 under DeepSpeed with ``bf16``, float32 otherwise. Under ZeRO-3 every process takes part.
+    """
     if not everywhere and int(os.environ.get("RANK", "0")) != 0:
         return []
     logits = []
@@ -192,7 +197,7 @@ def _golden_logits(model: Any, cases: list[dict[str, Any]], device: Any, *, ever
         for case in cases:
             ids = torch.tensor([case["ids"]], device=device)
             out = model(input_ids=ids, use_cache=False).logits[0, -GOLDEN_POSITIONS:]
-            logits.append(out.float().cpu().contiguous().clone())
+            logits.append(out.cpu().contiguous().clone())
     return logits
 
 

@@ -21,6 +21,8 @@ from starchat.errors import UserError
 
 MANIFEST = "manifest.json"
 
+_DIGESTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
 
 def digest_bytes(data: bytes) -> str:
     """Return the digest used for ids: 128 bits of BLAKE2b, in hexadecimal."""
@@ -33,8 +35,7 @@ def digest_json(value: Any) -> str:
     >>> digest_json({"a": 1, "b": 2}) == digest_json({"b": 2, "a": 1})
     True
     """
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return digest_bytes(text.encode("utf-8", "surrogatepass"))
+    return digest_bytes(_DIGESTED.encode(value).encode("utf-8", "surrogatepass"))
 
 
 def sha256_file(path: str | Path) -> str:

@@ -21,6 +21,7 @@ from starchat import conversation
 from starchat.dialogue import Turn, to_message
 from starchat.encode import encode_prompt
 from starchat.errors import UserError
+from starchat.files import MANIFEST, read_manifest
 from starchat.sampling import Sampling as Sampling
 from starchat.sampling import choose
 from starchat.template import TEMPLATES, Template, find_template, prompt_segments, render_text
@@ -306,9 +307,13 @@ def _spells(jinja: str, template: Template, tokens: Tokens) -> bool:
 def _load_run(folder: Path, template: str | None) -> Assistant:
     from starchat.export import load_run
 
-    if template is not None:
-        raise UserError(f"{folder}: a run knows its template; leave --template out")
+    if read_manifest(folder) is None:
+        raise UserError(f"{folder}: a run that did not finish (it has no {MANIFEST}); finish it with starchat train")
     model, tokens = load_run(folder)
+    if tokens.template is None:  # pretrained, not tuned on dialogues
+        return load_assistant(str(folder / "model"), template)
+    if template not in (None, tokens.template.name):
+        raise UserError(f"{folder}: was trained with template {tokens.template.name}, not {template}; leave --template out")
     return Assistant(model, tokens, _short_name(str(folder)), _card(folder))
 
 

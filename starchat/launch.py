@@ -39,5 +39,6 @@ def recipes_folder() -> Path:
 def launch_training(config: Path, recipe: Path, overrides: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run ``accelerate launch ... -m starchat.train`` and return its exit status; its output goes to standard error."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", "starchat.train"]
-    variables = {**environment, **allocator_environment(environment)}
+    quiet = {} if "PYTHONWARNINGS" in environment else {"PYTHONWARNINGS": "ignore::FutureWarning"}  # TRL's own, of transformers
+    variables = {**environment, **allocator_environment(environment), **quiet}
     return subprocess.run([*command, str(recipe), *overrides], env=variables, stdout=sys.stderr, check=False).returncode

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from starchat.errors import UserError
 from starchat.hub import read_config, resolve_model
@@ -25,17 +27,32 @@ from starchat.tokens import Tokens
 
 def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None = None) -> PreTrainedModel:
     """Return the base model with weights in `dtype`; every weight must be in the files."""
-    config = read_config(folder)
-    if "auto_map" in config and config.get("model_type") is None:
-        raise UserError(f"{folder}: the model needs its own code to run, which is never run here; use a model that transformers knows")
-    if not list(folder.glob("*.safetensors")):
-        raise UserError(f"{folder}: no *.safetensors weights; fetch the model again, or convert its weights to safetensors")
+    require_loadable(folder)
     kwargs: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, local_files_only=True, **kwargs)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False, **kwargs
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: cannot be loaded ({what}); fetch the model again") from None
+    model, info = loaded
     missing = sorted(info["missing_keys"]) + sorted(info["mismatched_keys"])
     if missing:
         raise UserError(f"{folder}: weights missing for {', '.join(map(str, missing[:5]))}; the files do not fit config.json")
     return model
+
+
+def require_loadable(folder: Path) -> None:
+    """Raise `UserError` unless a folder has weights of an architecture that transformers itself knows."""
+    config = read_config(folder)
+    kind = config.get("model_type")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "auto_map" in config:
+        raise UserError(f"{folder}: the model needs its own code to run, which is never run here; use a model that transformers knows")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(f"{folder}/config.json: model_type {kind!r}; expected a causal language model of transformers, such as gpt_bigcode")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no *.safetensors weights; fetch the model again, or convert its weights to safetensors")
 
 
 def new_model(recipe: Recipe, tokens: Tokens) -> PreTrainedModel:
@@ -59,28 +76,26 @@ def set_token_ids(config: Any, tokens: Tokens) -> None:
     config.bos_token_id = tokens.control[tokens.bos or tokens.end_of_text]
 
 
-def fit_vocabulary(model: PreTrainedModel, tokens: Tokens) -> None:
+def fit_vocabulary(model: Any, tokens: Tokens) -> None:
     """Grow the model to the tokenizer, never shrink it; new rows start at the mean of the old ones (tied heads follow)."""
     rows = model.get_input_embeddings().weight.shape[0]
     if tokens.size > rows:
         model.resize_token_embeddings(tokens.size, mean_resizing=False)
-        with torch.no_grad():
-            layers = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
-            for weight in layers.values():
-                weight[rows:] = weight[:rows].float().mean(dim=0).to(weight.dtype)
-    elif tokens.new:
-        _reset_rows(model, tokens.new_ids)
+    fresh = sorted({*tokens.new_ids, *range(rows, tokens.size)})
+    if fresh:
+        _start_at_mean(model, fresh)
     set_token_ids(model.config, tokens)
     model.generation_config = GenerationConfig(
         eos_token_id=list(tokens.stop_ids), pad_token_id=tokens.pad_id, bos_token_id=model.config.bos_token_id
     )
 
 
-def _reset_rows(model: PreTrainedModel, ids: Sequence[int]) -> None:
-    """Start new tokens that fall into rows which the base model has spare (never trained) at the mean of the rows below them."""
+def _start_at_mean(model: Any, ids: Sequence[int]) -> None:
+    """Set embedding rows to the mean of the rows below the first of them. Rows that a base model has spare were never trained."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = {id(layer.weight): layer.weight for layer in layers if layer is not None}
     with torch.no_grad():
-        layers = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
-        for weight in layers.values():
+        for weight in weights.values():
             weight[list(ids)] = weight[: min(ids)].float().mean(dim=0).to(weight.dtype)
 
 
@@ -153,12 +168,21 @@ def load_saved(run: Path, recipe: Recipe, tokens: Tokens, dtype: torch.dtype, at
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """Return `base`, already grown to the tokenizer, with a saved adapter; every adapter weight must find its place."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    misfit = f"{folder}: the adapter does not fit its base {config.get('base_model_name_or_path')!r}"
+    remedy = "restore the adapter's files, or train again"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = PeftModel.from_pretrained(base, folder)
+        try:
+            model = PeftModel.from_pretrained(base, folder)
+        except KeyError as error:
+            raise UserError(f"{misfit}: it lacks {error.args[0]}; {remedy}") from None
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            raise UserError(f"{misfit}: {' '.join(str(error).split())[:300]}; {remedy}") from None
     lost = [str(w.message) for w in caught if "missing adapter keys" in str(w.message) or "unexpected" in str(w.message).lower()]
     if lost:
-        raise UserError(f"{folder}: the adapter does not fit its base {config.get('base_model_name_or_path')!r}: {lost[0][:300]}")
+        raise UserError(f"{misfit}: {lost[0][:300]}; {remedy}")
     mend_head(model)
     return model
 

@@ -18,8 +18,7 @@ import torch
 
 from data_prep.prepare import prepare, summary
 from starchat.dialogue import Record
-from starchat.errors import UserError
-from starchat.files import read_manifest, write_json
+from starchat.files import already_finished, read_manifest, write_json
 from starchat.generate import Assistant
 from starchat.hub import resolve_model
 from starchat.launch import launch_training, recipes_folder
@@ -35,10 +34,10 @@ def quickstart(folder: Path, overwrite: bool = False) -> dict[str, Any]:
     """Prepare, train through ``accelerate launch``, verify, and score base against fine-tuned; return the numbers."""
     started = time.monotonic()
     dataset, run, recipes = folder / "dataset", folder / "run", recipes_folder()
-    if overwrite and folder.exists():
-        if read_manifest(dataset) is None:
-            raise UserError(f"{folder}: holds no earlier quickstart; choose another --output")
-        shutil.rmtree(folder)
+    if overwrite:
+        for part, stage in ((dataset, "prepare"), (run, "train")):
+            already_finished(part, stage, "", overwrite)  # raises if it holds anything but an earlier result
+            shutil.rmtree(part, ignore_errors=True)
     _say(f"1. prepare: dialogues into {dataset}")
     _say(summary(prepare(recipes / "nano" / "data.yaml", [f"output={dataset}"], progress=False)))
     _say("2. check, 3. train, 4. verify: LoRA on the embedded base, through accelerate launch")
@@ -82,7 +81,8 @@ def _table(before: AnswerLoss, after: AnswerLoss, stops: list[Interval], dialogu
         ("replies that stop", str(stops[0]), str(stops[1])),
     ]
     lines = [f"{name:34} {base:26} {tuned:26}".rstrip() for name, base, tuned in rows]
-    return "\n".join([f"{dialogues} held-out dialogues, 95 % intervals", *lines, f"paired change of the loss: {paired_difference(before, after)}"])
+    change = f"paired change of the loss: {paired_difference(before, after)}"
+    return "\n".join([f"{dialogues} held-out dialogues, 95 % intervals", *lines, change])
 
 
 def _plain(interval: Interval) -> dict[str, float]:

@@ -7,13 +7,17 @@ the keys under ``trainer`` are checked against TRL's ``SFTConfig`` by `starchat.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from starchat.config import apply_overrides, from_mapping, read_yaml, to_mapping
+from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.errors import UserError
 from starchat.template import TEMPLATES, find_template
+
+NEARLY = 0.85
+"""How alike two keys are that differ by a typing error. No key of SFTConfig is that much like one of ours; a test compares."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Recipe:
     fim: Fim | None = None
     architecture: dict[str, Any] | None = None
     """With `kind` pretrain: the keys of the model's configuration, ``model_type`` among them."""
+    optimizer: Literal["trainer", "muon"] = "trainer"
+    """``trainer``: what ``trainer.optim`` names. ``muon``: see `starchat.muon`; one process or data parallel."""
     packing: bool = True
     max_set_aside_fraction: float = 0.01
     """The share of trained tokens that may be lost to over-long exchanges before the run is refused."""
@@ -61,15 +67,24 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the recipe in a YAML file. An override without a dot that is no recipe key means a key of ``trainer``."""
+    """Return the recipe in a YAML file. An override that begins with no recipe key means a key of ``trainer``."""
     mapping = read_yaml(path)
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    full = [o if o.partition("=")[0].split(".")[0] in known else f"trainer.{o}" for o in overrides]
-    recipe = from_mapping(Recipe, apply_overrides(mapping, full), str(path))
+    recipe = from_mapping(Recipe, apply_overrides(mapping, [_full_key(o) for o in overrides]), str(path))
     faults = list(_faults(recipe))
     if faults:
         raise UserError("\n".join(f"{path}: {fault}" for fault in faults))
     return recipe
+
+
+def _full_key(override: str) -> str:
+    """Return an override with the key's place in a recipe; what is nearly a recipe key is a typing error and no trainer key."""
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    first = override.partition("=")[0].split(".")[0]
+    if first in known or not first:
+        return override
+    if difflib.get_close_matches(first, known, n=1, cutoff=NEARLY):
+        raise UserError(f"override {override!r}: unknown key {first!r}; {closest(first, known)}")
+    return f"trainer.{override}"
 
 
 def _faults(recipe: Recipe) -> list[str]:
@@ -84,6 +99,8 @@ def _faults(recipe: Recipe) -> list[str]:
         faults.append("lora: r and alpha must be at least 1, dropout from 0 to below 1")
     if recipe.fim is not None and not (0 <= recipe.fim.rate <= 1 and 0 <= recipe.fim.spm_rate <= 1):
         faults.append("fim: rate and spm_rate must be from 0 to 1")
+    if recipe.optimizer == "muon" and (recipe.lora is not None or "optim" in recipe.trainer):
+        faults.append("optimizer: muon needs whole matrices and replaces trainer.optim; remove lora and trainer.optim, or optimizer")
     if recipe.kind == "sft":
         if recipe.template not in TEMPLATES:
             try:

@@ -8,7 +8,9 @@ Imports no torch.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -92,10 +94,19 @@ def write_encoded(folder: Path, recipe: Recipe, splits: Mapping[str, Sequence[Ro
         for split, rows in splits.items():
             lengths = [len(row.ids) for row in rows]
             groups = pack(lengths, recipe.max_length_tokens) if recipe.packing else [[n] for n in range(len(rows))]
-            np.save(target / f"{split}-ids.npy", np.concatenate([r.ids for r in rows]) if rows else np.zeros(0, np.int32))
-            np.save(target / f"{split}-trained.npy", np.concatenate([r.trained for r in rows]) if rows else np.zeros(0, np.bool_))
-            np.save(target / f"{split}-offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
+            _save(target / f"{split}-ids.npy", np.concatenate([r.ids for r in rows]) if rows else np.zeros(0, np.int32))
+            _save(target / f"{split}-trained.npy", np.concatenate([r.trained for r in rows]) if rows else np.zeros(0, np.bool_))
+            _save(target / f"{split}-offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
             write_json(target / f"{split}.json", {"groups": groups, "row_ids": [r.id for r in rows]})
+
+
+def _save(path: Path, values: npt.NDArray[Any]) -> None:
+    try:
+        np.save(path, values)
+    except OSError as error:
+        if error.errno is None:  # numpy says of a full disk how many values it wrote, and not why it stopped
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
 
 
 def read_encoded(folder: Path, split: str) -> Encoded:

@@ -21,6 +21,7 @@ from starchat.collate import batch_tensors
 from starchat.dialogue import Record
 from starchat.document import encode_documents
 from starchat.encode import IGNORED, Row, encode_dialogues
+from starchat.errors import UserError
 from starchat.generate import Assistant
 from starchat.sampling import Sampling
 from starchat.tokens import Tokens
@@ -67,9 +68,10 @@ def answer_loss(model: Any, tokens: Tokens, records: Sequence[Record], max_lengt
                     labels[span.stop - 1] = IGNORED
             ids = torch.from_numpy(row.ids.astype("int64"))[None].to(device)
             logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-            sums[row.id] = sums.get(row.id, 0.0) + float(cross_entropy(logits, labels[1:].to(device), reduction="sum", ignore_index=IGNORED))
+            loss = cross_entropy(logits, labels[1:].to(device), reduction="sum", ignore_index=IGNORED)
+            sums[row.id] = sums.get(row.id, 0.0) + float(loss)
             counts[row.id] = counts.get(row.id, 0) + int((labels[1:] != IGNORED).sum())
-    kept = [record.id for record in records if counts.get(record.id)]
+    kept = [i for i in dict.fromkeys(record.id for record in records) if counts.get(i)]
     return AnswerLoss(tuple(sums[i] for i in kept), tuple(counts[i] for i in kept))
 
 
@@ -83,6 +85,8 @@ def stop_rate(assistant: Assistant, records: Sequence[Record], max_new_tokens: i
 
 def bootstrap_ratio(sums: Sequence[float], counts: Sequence[int], seed: int = 0) -> Interval:
     """Return sum(sums) / sum(counts) with a percentile bootstrap interval over the items."""
+    if not sums:
+        raise UserError("score: no answer is left to measure; give records of a test split that fit into max_length_tokens")
     rng, n = random.Random(seed), len(sums)
     ratios = []
     for _ in range(BOOTSTRAP_SAMPLES):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from starchat.config import closest
 from starchat.dialogue import ToolCall, Turn, canonical_json
@@ -25,9 +26,8 @@ ESCAPE = "\ufdd0"
 the tokenizer's normalizer removes it after control tokens were looked for. See `starchat.tokens`."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Segment:
-    """A control token by name, or plain text; `turn` counts from 0."""
+class Segment(NamedTuple):
+    """A control token by name, or plain text; `turn` counts from 0. A tuple: three for each turn, and a dataclass is slow to make."""
 
     text: str
     control: bool
@@ -115,14 +115,15 @@ def turn_segments(template: Template, turn: Turn, number: int = 0) -> list[Segme
     ['<|user|>', 'hi', '<|end|>']
     """
     token, header = template.marker(turn.role)
-    parts = [
-        Segment(token, True, False, number),
-        Segment(header, False, False, number),
-        Segment(turn_text(turn), False, turn.trained, number),
-        Segment(template.end, True, turn.trained, number),
-        Segment(template.after_end, False, False, number),
-    ]
-    return [part for part in parts if part.text]
+    text, trained = turn_text(turn), turn.trained
+    parts = (
+        (token, True, False),
+        (header, False, False),
+        (text, False, trained),
+        (template.end, True, trained),
+        (template.after_end, False, False),
+    )
+    return [Segment(*part, number) for part in parts if part[0]]
 
 
 def prompt_segments(template: Template, number: int = 0) -> list[Segment]:
@@ -151,7 +152,7 @@ def jinja(template: Template, control_tokens: Sequence[str], bos: str | None = N
     lines = [
         "{%- set control = [" + ", ".join(quote(t) for t in control_tokens) + "] -%}",
         "{%- set markers = {" + ", ".join(f"{quote(r)}: {quote(m)}" for r, m in markers.items()) + "} -%}",
-        "{%- macro plain(text) -%}{%- set ns = namespace(text=text) -%}{%- for token in control -%}"
+        "{%- macro plain(text) -%}{%- set ns = namespace(text=text) -%}{%- for token in control if token in text -%}"
         "{%- set ns.text = ns.text.replace(token, token[0] ~ " + quote(ESCAPE) + " ~ token[1:]) -%}"
         "{%- endfor -%}{{- ns.text -}}{%- endmacro -%}",
         "{%- macro call_text(call) -%}"

@@ -12,14 +12,15 @@ header. Together they make the Jinja path give the same ids for every dialogue, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
 
 from starchat.errors import UserError
 from starchat.files import write_json, write_text
@@ -76,12 +77,13 @@ class Tokens:
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts as plain text: no control token can come out."""
-        try:
+        with _refusing_surrogates(texts):
             return [encoding.ids for encoding in self.plain.encode_batch_fast(texts, add_special_tokens=False)]
-        except TypeError:  # what the tokenizers library says to a text that is not Unicode
-            for text in texts:
-                _refuse_surrogates(text)
-            raise
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
+        """Return `encode_texts` with where in its text each token begins and ends, in characters."""
+        with _refusing_surrogates(texts):
+            return list(self.plain.encode_batch(texts, add_special_tokens=False))
 
     def decode_texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return the texts of many lists of ids, control tokens spelled out."""
@@ -121,7 +123,7 @@ def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
         control=control,
         template=template,
         end_of_text=end_of_text,
-        pad=next(t for t in ("<fim_pad>", _token_name(config, "pad_token") or "", end_of_text) if t in control),
+        pad=_padding_token(control, _token_name(config, "pad_token"), template.end if template else end_of_text, end_of_text),
         bos=_leading_token(whole),
         new=new,
         config=config,
@@ -155,15 +157,22 @@ def _is_control(token: Mapping[str, Any]) -> bool:
     return bool(token["special"]) or not (content.isspace() or content.isalnum() or len(content) == 1)
 
 
-def _refuse_surrogates(text: str) -> None:
+@contextlib.contextmanager
+def _refusing_surrogates(texts: Sequence[str]) -> Iterator[None]:
+    """Say which text is not Unicode where the tokenizers library has only a TypeError for it."""
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        context = text[max(0, error.start - 20) : error.start]
-        raise UserError(
-            f"text: {text[error.start]!a} at character {error.start}, after {context!r}, is half of a surrogate pair; "
-            "expected Unicode text; decode it with errors='replace'"
-        ) from None
+        yield
+    except TypeError:
+        for text in texts:
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                context = text[max(0, error.start - 20) : error.start]
+                raise UserError(
+                    f"text: {text[error.start]!a} at character {error.start}, after {context!r}, is half of a surrogate pair; "
+                    "expected Unicode text; decode it with errors='replace'"
+                ) from None
+        raise
 
 
 def _read_spec(folder: Path) -> dict[str, Any]:
@@ -196,6 +205,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _token_name(config: Mapping[str, Any], key: str) -> str | None:
     value = config.get(key)
     return value["content"] if isinstance(value, dict) else value
+
+
+def _padding_token(control: Mapping[str, int], named: str | None, end: str, end_of_text: str) -> str:
+    """Return the token to pad with: of code models their own, else the one that is named; not the end token if there is another."""
+    wanted = ("<fim_pad>", "<fim-pad>", named or "", "<|fim_pad|>")
+    return next((token for token in wanted if token in control and token != end), end_of_text)
 
 
 def _with_template(spec: dict[str, Any], template: Template, new: Sequence[str]) -> dict[str, Any]:
@@ -251,7 +266,7 @@ def _plain(spec: Mapping[str, Any], pre_tokenizer: dict[str, Any] | None) -> Tok
     moved = [t["content"] for t in words if plain.token_to_id(t["content"]) != t["id"]]
     if moved:
         names = ", ".join(map(repr, moved[:3]))
-        raise UserError(f"tokenizer: added words {names} do not keep their ids without the control tokens; take a model with a BPE tokenizer")
+        raise UserError(f"tokenizer: added words {names} do not keep their ids without the control tokens; take a BPE tokenizer")
     return plain
 
 

@@ -19,12 +19,14 @@ import os
 import shutil
 import sys
 import time
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from trl import SFTConfig, SFTTrainer
 
 from starchat import export
@@ -35,10 +37,10 @@ from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError, guarded
 from starchat.files import already_finished, digest_json, read_manifest, write_json, write_text
 from starchat.hub import resolve_model
-from starchat.hub import resolve_model
 from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog
-from starchat.model import add_lora, fit_vocabulary, load_base, new_model
+from starchat.model import add_lora, fit_vocabulary, load_base, new_model, require_loadable
+from starchat.muon import muon
 from starchat.recipe import Recipe, load_recipe, resolved
 from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, wait_for, write_encoded
 from starchat.template import find_template
@@ -63,6 +65,9 @@ OWNED = {
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), "starchat push, after the run"),
 }
 
+# Keys of SFTConfig whose least value is checked nowhere before the first step.
+LEAST = {"learning_rate": 0, "weight_decay": 0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: bool = False) -> dict[str, Any]:
     """Run a recipe; return ``{"folder", "ok", ...}``. In other processes than the first, ``{}``.
@@ -73,6 +78,7 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     run = Path(recipe.output)
     first = int(os.environ.get("RANK", "0")) == 0
     arguments_faults(recipe)
+    training_arguments(recipe)
     folder = resolve_model(recipe.model)
     tokens = load_tokens(folder, find_template(recipe.template) if recipe.kind == "sft" else None)
     digest = run_digest(recipe, folder)
@@ -80,15 +86,22 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     if first:
         if already_finished(run, STAGE, digest, overwrite):
             return {**(read_manifest(run) or {}), "folder": str(run), "ok": True, "skipped": True}
+        if recipe.kind == "sft":
+            require_loadable(folder)
         if not _begin(recipe, run, encoded_folder, tokens):
             return {"folder": str(run), "ok": False}
+    elif (read_manifest(run) or {}).get("digest") == digest:
+        return {}
     wait_for(encoded_folder)
     model = make_model(recipe, folder, tokens)
     trainer = make_trainer(recipe, model, tokens, read_encoded(encoded_folder, "train"))
     started = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - started
-    outcome = export.save_run(run, recipe, trainer, tokens, seconds)
+    try:
+        trainer.train()
+        seconds = time.monotonic() - started
+        outcome = export.save_run(run, recipe, trainer, tokens, seconds)
+    except SafetensorError as error:  # how safetensors says that a disk is full; no OSError
+        raise UserError(f"{run}: weights could not be written ({error}); free some space, or choose an output elsewhere") from None
     if not first:
         return {}
     return export.finish_run(run, recipe, digest, outcome)
@@ -132,8 +145,25 @@ def arguments_faults(recipe: Recipe) -> None:
             where = recipe_keys if difflib.get_close_matches(key, recipe_keys, n=1, cutoff=0.8) else known - set(OWNED)
             hint = closest(key, where)
             faults.append(f"unknown key {'trainer.' + key!r}; {hint if hint.startswith('did') else 'see trl.SFTConfig for its keys'}")
+    faults += _value_faults({key: value for key, value in recipe.trainer.items() if key in known})
     if faults:
         raise UserError("\n".join(faults))
+
+
+def _value_faults(trainer: dict[str, Any]) -> list[str]:
+    """Return what is wrong with values where TRL expects a number or a flag: it stores them unchecked, and fails at its first step."""
+    names = {float: "a number", int: "a whole number", bool: "true or false"}
+    hints = typing.get_type_hints(SFTConfig)
+    faults = []
+    for key, value in trainer.items():
+        kinds = list(typing.get_args(hints[key]) or (hints[key],))
+        allowed = (*kinds, int) if float in kinds else tuple(kinds)
+        if {*kinds} <= {*names, type(None)} and type(value) not in allowed:
+            expected = next(names[kind] for kind in kinds if kind in names)
+            faults.append(f"trainer.{key}: {value!r} is of type {type(value).__name__}; expected {expected}")
+        elif key in LEAST and value is not None and value < LEAST[key]:
+            faults.append(f"trainer.{key}: {value!r}; expected {f'at least {LEAST[key]}' if LEAST[key] else '0 or more'}")
+    return faults
 
 
 def training_arguments(recipe: Recipe) -> SFTConfig:
@@ -142,7 +172,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
     settings: dict[str, Any] = {
         "use_cpu": cpu,
         "bf16": not cpu,
-        "gradient_checkpointing": not cpu,
+        "activation_checkpointing": recipe.trainer.get("gradient_checkpointing", not cpu),
         "logging_steps": 1,
         "report_to": "none",
         "save_total_limit": 2,
@@ -170,6 +200,7 @@ def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
         return new_model(recipe, tokens)
     model = load_base(folder, torch.float32)
     fit_vocabulary(model, tokens)
+    torch.manual_seed(int(recipe.trainer.get("seed", 42)))  # half of LoRA's matrices begin at random, before the trainer sets its seed
     return add_lora(model, recipe.lora, tokens) if recipe.lora else model
 
 
@@ -177,6 +208,8 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
     """Return TRL's trainer over encoded rows, on the engine that the launch asked for."""
     model.config.use_cache = False
     arguments = training_arguments(recipe)
+    if recipe.optimizer == "muon" and asked_engine()[1]:
+        raise UserError("optimizer: muon needs whole matrices, and ZeRO partitions them; launch with ddp.yaml, or remove optimizer")
     trainer = trainer_class(asked_engine()[1], recipe.lora is not None and bool(tokens.new))(
         model=model,
         args=arguments,
@@ -184,6 +217,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
         train_dataset=Dataset.from_dict({"group": list(range(len(rows.groups)))}),
         processing_class=export.transformers_tokenizer(tokens, recipe),
         callbacks=[MetricsLog(Path(recipe.output))],
+        optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
     )
     assert_engine(trainer)
     return trainer
@@ -195,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--overwrite", action="store_true")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
 
     def work() -> int:
         result = train(options.recipe, options.overrides, options.overwrite)

@@ -95,7 +95,7 @@ def _findings(report: Report) -> str:
         remedy = f'<p class="remedy">{_escape(finding.remedy)}</p>' if finding.remedy else ""
         name = _escape(finding.check.replace("_", " "))
         mark = "✓" if finding.ok else "✗"
-        text = f"<div><h2>{name}</h2><p>{_escape(finding.detail)}</p>{remedy}</div>"
+        text = f"<h2>{name}</h2><div><p>{_escape(finding.detail)}</p>{remedy}</div>"
         lines.append(f'<li class="{"good" if finding.ok else "bad"}"><span>{mark}</span>{text}</li>')
     return f'<ul class="findings">{"".join(lines)}</ul>'
 
@@ -170,6 +170,7 @@ def _visible(text: str) -> str:
 
 
 SCRIPT = """
+document.body.classList.add('ready');
 const find = document.getElementById('find'), only = document.getElementById('only');
 const rows = [...document.querySelectorAll('article')].map(row => [row, row.textContent.toLowerCase()]);
 find.addEventListener('input', () => {
@@ -187,6 +188,7 @@ STYLE = """
   --line: #2d343d; --good: #54c98a; --bad: #ff7382; --warn: #e5b65a; --trained: #164a2e; --trained2: #1d5a39;
   --trainedink: #c8f5da; --even: #232a32; --badge: #2e3640; --badgeink: #aab6c3; --bar: #5b8def; } }
 * { box-sizing: border-box }
+body:not(.ready) nav label { display: none }
 [hidden] { display: none !important }
 body { margin: 0 auto; max-width: 1240px; padding: 24px 20px 80px; background: var(--page); color: var(--ink); font:
   15px/1.5 system-ui, sans-serif }
@@ -200,9 +202,10 @@ p { margin: 0 }
 .top > div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 8px 16px }
 @media (max-width: 860px) { .top { grid-template-columns: minmax(0, 1fr) } }
 .findings { list-style: none; margin: 0; padding: 0 }
-.findings li { display: flex; gap: 10px; padding: 6px 0; border-top: 1px solid var(--line) }
+.findings li { display: grid; grid-template-columns: 16px 190px minmax(0, 1fr); gap: 8px; padding: 5px 0;
+  border-top: 1px solid var(--line) }
 .findings li:first-child { border: 0 }
-.findings h2 { font-size: 14px; margin: 0 }
+.findings h2 { font-size: 13.5px; margin: 0; line-height: 1.5 }
 .findings p { font-size: 13px; color: var(--soft); overflow-wrap: anywhere }
 .findings .remedy { color: var(--warn) }
 .findings .remedy::before { content: '→ ' }
@@ -219,13 +222,13 @@ nav { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap:
 input[type=search] { font: inherit; color: inherit; width: 240px; padding: 4px 8px; background: var(--card); border:
   1px solid var(--line); border-radius: 6px }
 .count { color: var(--soft); margin-left: auto }
-.legend { display: inline-flex; gap: 8px }
+.legend { display: inline-flex; gap: 8px; align-items: center }
 article { margin: 16px 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; overflow:
   hidden; scroll-margin-top: 60px; content-visibility: auto; contain-intrinsic-size: auto 400px }
 h3 { font-size: 13px; font-weight: 500; margin: 0; padding: 8px 14px; border-bottom: 1px solid var(--line); color:
   var(--soft); overflow-wrap: anywhere }
 h3 a { color: var(--ink); font-weight: 700; text-decoration: none; margin-right: 6px }
-h3 code { font-size: 12px }
+h3 code { font-size: 12px; margin-right: 8px }
 .turn { display: grid; grid-template-columns: 88px minmax(0, 1fr); border-top: 1px solid var(--line) }
 h3 + .turn { border: 0 }
 h4 { margin: 0; padding: 10px 0 8px 14px; font-size: 12px; font-weight: 600; color: var(--soft) }
@@ -240,7 +243,7 @@ i:nth-of-type(even) { background: var(--even) }
 b { background: var(--trained); color: var(--trainedink) }
 b:nth-of-type(even) { background: var(--trained2) }
 i:hover, b:hover, kbd:hover { outline: 1px solid var(--bar) }
-s { text-decoration: none; opacity: .45; font-size: 11px }
+s { text-decoration: none; opacity: .6; font-size: 12px }
 kbd { font: 11px/1 ui-monospace, Menlo, Consolas, monospace; padding: 2px 5px; margin: 0 2px; border-radius: 5px;
   background: var(--badge); color: var(--badgeink); border: 1px solid var(--line); white-space: nowrap }
 kbd.t { background: var(--good); border-color: var(--good); color: var(--card) }

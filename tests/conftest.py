@@ -28,20 +28,20 @@ TRAINING_TEXT = (
 )
 
 
-def write_base_tokenizer(folder: Path) -> None:
-    """Write a byte-level BPE tokenizer with StarCoder's control tokens at StarCoder's ids, as a base model has it."""
+def write_base_tokenizer(folder: Path, control: tuple[str, ...] = STARCODER_TOKENS) -> None:
+    """Write a byte-level BPE tokenizer with `control` tokens from id 0 on, the first of them the end of text, as a base model has it."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(token, special=True, normalized=False) for token in STARCODER_TOKENS]
+    special = [AddedToken(token, special=True, normalized=False) for token in control]
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(TRAINING_TEXT, trainer)
-    end = STARCODER_TOKENS[0]
+    end = control[0]
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end).save_pretrained(folder)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from data_prep.prepare import prepare
-from starchat.export import load_run
 from starchat.verify import verify
 
 THINGS = ("list", "dict", "set", "tuple", "string", "file", "class", "loop")
 QUESTIONS = ("How do I copy a {}?", "Why is my {} empty?", "Print each item of a {}.", "Is a {} ordered?")
-ANSWERS = ("for item in {0}:\n    print(item)\n", "The {0} is made once, and every call shares it.", "Use `{0}.copy()`.", "\n    return {0}")
+ANSWERS = (
+    "for item in {0}:\n    print(item)\n",
+    "The {0} is made once, and every call shares it.",
+    "Use `{0}.copy()`.",
+    "\n    return {0}",
+)
 
 
 def write_dialogues(path: Path) -> Path:
@@ -40,7 +43,9 @@ def prepare_dialogues(folder: Path) -> Path:
     """Return a prepared dataset of `write_dialogues`."""
     source = write_dialogues(folder / "chats.jsonl")
     spec = folder / "data.yaml"
-    spec.write_text(yaml.safe_dump({"sources": [{"kind": "dialogues", "path": str(source)}], "output": str(folder / "dataset"), "test_fraction": 0.2}))
+    spec.write_text(
+        yaml.safe_dump({"sources": [{"kind": "dialogues", "path": str(source)}], "output": str(folder / "dataset"), "test_fraction": 0.2})
+    )
     prepare(spec, progress=False)
     return folder / "dataset"
 
@@ -48,7 +53,14 @@ def prepare_dialogues(folder: Path) -> Path:
 def write_recipe(path: Path, model: Path, dataset: Path, output: Path, **keys: Any) -> Path:
     """Write a recipe of two quick steps; `keys` replace its own, those under ``trainer`` one by one."""
     trainer = {"learning_rate": 1e-2, "max_steps": 2, "save_strategy": "no", "disable_tqdm": True, **keys.pop("trainer", {})}
-    base = {"kind": "sft", "model": str(model), "dataset": str(dataset), "output": str(output), "max_length_tokens": 160, "min_stop_rate": 0.0}
+    base = {
+        "kind": "sft",
+        "model": str(model),
+        "dataset": str(dataset),
+        "output": str(output),
+        "max_length_tokens": 160,
+        "min_stop_rate": 0.0,
+    }
     path.write_text(yaml.safe_dump({**base, **keys, "trainer": trainer}), encoding="utf-8")
     return path
 

@@ -113,6 +113,7 @@ class Page:
     def __init__(self, browser: webdriver.Chrome, assistant: Scripted, address: str) -> None:
         self.browser, self.assistant = browser, assistant
         assistant.reply_text, assistant.prompts = None, []
+        browser.get("about:blank")  # what the page before says when it is left in the middle of things is not this page's
         browser.get_log("performance")
         browser.get_log("browser")
         browser.get(address)
@@ -125,7 +126,7 @@ class Page:
     def text(self, selector: str) -> str:
         return "\n".join(element.text for element in self.all(selector))
 
-    def until(self, condition: Callable[[], object], seconds: float = 20) -> Any:
+    def until(self, condition: Callable[[], object], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             try:

@@ -159,8 +159,19 @@ def test_oasst_circles_and_odd_ids_are_counted(tmp_path: Path) -> None:
 
 
 KEYS = st.sampled_from(
-    ["messages", "conversations", "role", "content", "from", "value", "instruction", "input", "output", "response", "context", "prompt"]
-    + [
+    [  # keys that formats are detected by
+        "messages",
+        "conversations",
+        "role",
+        "content",
+        "from",
+        "value",
+        "instruction",
+        "input",
+        "output",
+        "response",
+        "context",
+        "prompt",
         "completion",
         "tools",
         "tool_calls",

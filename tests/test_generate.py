@@ -283,3 +283,9 @@ def test_context_of_a_model_without_one(assistant: Assistant) -> None:
 
     with pytest.raises(UserError, match="unlimited: its configuration states no context length"):
         Assistant(Unlimited(), assistant.tokens, "x")  # type: ignore[arg-type]
+
+
+def test_an_unfinished_run_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: nano\n", encoding="utf-8")
+    with pytest.raises(UserError, match="a run that did not finish"):
+        load_assistant(str(tmp_path))

@@ -62,6 +62,7 @@ def test_end_stop_and_pad(all_tokens):
     assert starchat.stop_ids == (starchat.control["<|end|>"], 0)
     assert (starchat.pad, starchat.bos) == ("<fim_pad>", None)
     assert all_tokens["qwen", "chatml"].pad == "<|endoftext|>"
+    assert all_tokens["qwen", "native"].pad == "<|fim_pad|>", "not the token that ends a turn"
 
 
 @pytest.mark.parametrize("key", FAMILIES)

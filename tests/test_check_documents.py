@@ -1,0 +1,95 @@
+"""Documents: every detector against a planted fault, and clean rows that none may complain of."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from planted import Case
+
+from starchat.dialogue import Part, Record, Source
+from starchat.document import encode_documents
+from starchat.encode import Row, SetAside
+from starchat.recipe import Fim, Recipe
+from starchat.tokens import load_tokens
+
+PRETRAIN = Recipe(
+    model="base", dataset="data", output="run", max_length_tokens=64, kind="pretrain", fim=Fim(), architecture={"model_type": "gpt_bigcode"}
+)
+TEXT = "".join(f"def f{n}(x):\n    return x + {n}\n" for n in range(12))
+
+
+def document_case(tokens, recipe=PRETRAIN, records=None):
+    records = records or [
+        *(Record(Source(f"s:{n}", repository="r"), parts=(Part("<filename>", f"a{n}.py"), Part("", f"\n{n}{TEXT}"))) for n in range(30)),
+        Record(Source("s:t"), parts=(Part("<filename>", "t.py"), Part("", "\nprint(1)\n")), split="test"),
+        Record(Source("s:n"), parts=(Part("<reponame>", "r"), Part("<jupyter_code>", TEXT))),
+    ]
+    items = list(encode_documents(records, tokens, recipe.max_length_tokens, recipe.fim, 42))
+    rows = [item for item in items if isinstance(item, Row)]
+    return Case(tokens, records, rows, [item for item in items if isinstance(item, SetAside)], recipe, 0)
+
+
+def faults(report):
+    return {finding.check for finding in report.findings if not finding.ok}
+
+
+@pytest.fixture
+def documents(bases):
+    return document_case(load_tokens(bases["starcoder"], None))
+
+
+def test_clean_documents_have_no_fault(documents):
+    report = documents.report()
+    assert not faults(report)
+    assert report.stats["tokens_by_source"].keys() == {"r", "no repository named"}
+
+
+def plant_document_window_lost(case):
+    del case.rows[1]
+    return "documents_are_whole"
+
+
+def plant_document_cut(case):
+    case.put(0, 5, drop=2)
+    return "documents_are_whole"
+
+
+def plant_document_without_end(case):
+    last = max(n for n, row in enumerate(case.rows) if row.id == case.rows[0].id)
+    case.put(last, len(case.rows[last].ids) - 1, drop=1)
+    return "documents_are_whole"
+
+
+def plant_document_without_its_name(case):
+    case.put(1, 1, case.tokens.encode_texts(["zz.py"])[0], drop=2)
+    return "documents_are_whole"
+
+
+def plant_document_token_untrained(case):
+    case.train(2, 5, False)
+    return "all_but_first_trained"
+
+
+def plant_document_first_token_trained(case):
+    case.train(2, 0)
+    return "first_tokens_untrained"
+
+
+def plant_document_forged_token(case):
+    case.put(0, 9, [case.tokens.control["<commit_msg>"]])
+    return "no_forged_control_tokens"
+
+
+def plant_document_never_permuted(case):
+    case.rows = document_case(case.tokens, dataclasses.replace(PRETRAIN, fim=None)).rows
+    return "fim_share"
+
+
+DOCUMENT_PLANTS = [value for name, value in sorted(globals().items()) if name.startswith("plant_document")]
+
+
+@pytest.mark.parametrize("plant", DOCUMENT_PLANTS, ids=lambda plant: plant.__name__.removeprefix("plant_document_"))
+def test_each_fault_planted_in_documents_is_found(documents, plant):
+    wanted = plant(documents)
+    assert wanted in faults(documents.report())

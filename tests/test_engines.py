@@ -1,0 +1,182 @@
+"""Law 6 on real launches: two processes under every engine make the update that one process makes of the same global batch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from runs import prepare_dialogues, read_lines, verify_here, write_recipe
+from safetensors.torch import load_file
+
+from starchat import export
+from starchat.engine import assert_engine
+from starchat.errors import UserError
+from starchat.files import read_manifest
+from starchat.launch import recipes_folder
+from starchat.train import train
+from starchat.verify import verify
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
+]
+
+# Epsilon stands above the rounding of gradients that are zero in theory (tests/test_train.py says which).
+FOUR_STEPS = {"max_steps": 4, "adam_epsilon": 1e-4}
+EIGHT_GROUPS = 150
+"""Rows of at most so many tokens make eight groups: four steps of two. With an odd number accelerate repeats a group at the end of
+an epoch, so that two processes get as many."""
+
+LORA = {"r": 4, "alpha": 8}
+STAGES = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
+SLOW_ENGINES = [pytest.param(name, marks=pytest.mark.slow) for name in ("zero1", "zero2", "zero3")]
+
+Launch = Callable[[str, bool], Path]
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> dict[bool, Path]:
+    """Recipes of four steps on all weights (False) and with LoRA (True)."""
+    folder = tmp_path_factory.mktemp("engines")
+    dataset = prepare_dialogues(folder)
+    keys: dict[str, Any] = {"trainer": FOUR_STEPS, "max_length_tokens": EIGHT_GROUPS}
+    return {
+        False: write_recipe(folder / "full.yaml", tiny_base, dataset, folder / "unused", **keys),
+        True: write_recipe(folder / "lora.yaml", tiny_base, dataset, folder / "unused", lora=LORA, **keys),
+    }
+
+
+@pytest.fixture(scope="module")
+def one_process(recipes: dict[bool, Path]) -> Callable[[bool], Path]:
+    """A function that gives the run of one process with the batch of two, made once of each kind."""
+
+    @functools.cache
+    def run(lora: bool) -> Path:
+        output = recipes[lora].with_name(f"one-{lora}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export, "verify_in_fresh_process", verify_here)
+            assert train(recipes[lora], [f"output={output}", "per_device_train_batch_size=2"])["ok"]
+        return output
+
+    return run
+
+
+def accelerate(config: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``accelerate launch`` with two processes on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(recipes_folder() / "accelerate" / f"{config}.yaml")]
+    command += ["--num_processes", "2", "--main_process_port", str(port), "-m", "starchat.train", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=540)
+
+
+@pytest.fixture(scope="module")
+def launched(recipes: dict[bool, Path]) -> Launch:
+    """A function that gives the run of two processes under an engine, launched once of each kind."""
+
+    @functools.cache
+    def run(config: str, lora: bool) -> Path:
+        output = recipes[lora].with_name(f"{config}-{lora}")
+        done = accelerate(config, str(recipes[lora]), f"output={output}")
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert str(output) in done.stdout.splitlines()
+        return output
+
+    return run
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(next(run.glob("*/*model.safetensors"))))
+
+
+def assert_same_update(one: Path, other: Path) -> None:
+    """Compare the losses of each step and what was saved at the end."""
+    losses = [[line["loss"] for line in read_lines(run)] for run in (one, other)]
+    assert json.loads((one / "check.json").read_text())["stats"]["packed_groups"] == 8
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def assert_finished(run: Path, stage: int) -> None:
+    manifest = read_manifest(run)
+    assert manifest is not None
+    assert (manifest["training"]["processes"], manifest["training"]["zero_stage"], manifest["training"]["steps"]) == (2, stage, 4)
+    assert manifest["verify"]["ok"] is True
+    assert verify(run)["ok"]
+
+
+@pytest.mark.parametrize("config", ["ddp", *SLOW_ENGINES])
+def test_all_weights(config: str, launched: Launch, one_process: Callable[[bool], Path]) -> None:
+    run = launched(config, False)
+    assert_finished(run, STAGES[config])
+    assert_same_update(one_process(False), run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp", "zero3"])
+def test_lora(config: str, launched: Launch, one_process: Callable[[bool], Path]) -> None:
+    run = launched(config, True)
+    assert_finished(run, STAGES[config])
+    assert_same_update(one_process(True), run)
+
+
+@pytest.mark.slow
+def test_half_precision_under_zero_passes_the_gate(recipes: dict[bool, Path], tmp_path: Path) -> None:
+    """DeepSpeed then computes in bfloat16 and saves that; the gate loads it in float32."""
+    done = accelerate("zero3", str(recipes[False]), f"output={tmp_path / 'run'}", "bf16=true")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert {value.dtype for value in weights_of(tmp_path / "run").values()} == {torch.bfloat16}
+    assert {value.dtype for value in load_file(tmp_path / "run" / "golden.safetensors").values()} == {torch.bfloat16}
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_skipped_by_every_process(launched: Launch, recipes: dict[bool, Path]) -> None:
+    run = launched("ddp", False)
+    before = (run / "manifest.json").stat().st_mtime_ns
+    assert accelerate("ddp", str(recipes[False]), f"output={run}").returncode == 0
+    assert (run / "manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_planted_variable_that_turns_zero_into_plain_data_parallel(recipes: dict[bool, Path], tmp_path: Path) -> None:
+    done = accelerate("zero2", str(recipes[False]), f"output={tmp_path / 'run'}", ACCELERATE_USE_CPU="true")
+    assert done.returncode != 0
+    assert "engine: the launch asked for 2 processes with ZeRO-2, the trainer got 2 processes with no DeepSpeed" in done.stderr
+    assert "unset ACCELERATE_USE_CPU" in done.stderr
+    assert read_manifest(tmp_path / "run") is None
+
+
+@pytest.mark.slow
+def test_the_same_in_one_process_ends_with_status_2(recipes: dict[bool, Path], tmp_path: Path) -> None:
+    variables = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+    command = [sys.executable, "-m", "starchat.train", str(recipes[False]), f"output={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+    assert done.returncode == 2
+    assert "engine: the launch asked for 1 process with ZeRO-3, the trainer got 1 process with no DeepSpeed; unset" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_number_of_processes_than_asked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import Accelerator
+
+    trainer: Any = SimpleNamespace(accelerator=Accelerator(cpu=True))
+    assert_engine(trainer)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="the launch asked for 2 processes with no DeepSpeed, the trainer got 1 process with no DeepSpeed"):
+        assert_engine(trainer)
