@@ -19,7 +19,11 @@ from starchat.rows import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class Collator:
-    """Makes a batch from group numbers. `length_tokens` fixes the padded length; None pads to the longest group."""
+    """Makes a batch from group numbers. `length_tokens` fixes the padded length; None pads to the longest group.
+
+    A number beyond the last group is an empty group, padding alone: with it an epoch divides evenly by any number of
+    processes, and no process repeats a group to keep the others company, as accelerate's sampler does.
+    """
 
     encoded: Encoded
     pad_id: int
@@ -27,9 +31,10 @@ class Collator:
 
     def __call__(self, examples: Sequence[dict[str, int]]) -> dict[str, torch.Tensor]:
         """Return ``input_ids``, ``labels`` and ``position_ids``, each (batch, tokens) int64."""
-        groups = [self.encoded.groups[example["group"]] for example in examples]
+        numbers = [example["group"] for example in examples]
+        groups = [self.encoded.groups[n] if n < len(self.encoded.groups) else () for n in numbers]
         rows = [[self.encoded.row(number) for number in group] for group in groups]
-        longest = max(sum(len(ids) for ids, _ in group) for group in rows)
+        longest = max(2, *(sum(len(ids) for ids, _ in group) for group in rows))
         return batch_tensors(rows, self.pad_id, self.length_tokens or longest)
 
 

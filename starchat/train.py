@@ -214,13 +214,22 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
-        train_dataset=Dataset.from_dict({"group": list(range(len(rows.groups)))}),
+        train_dataset=Dataset.from_dict({"group": list(range(even_groups(len(rows.groups), arguments)))}),
         processing_class=export.transformers_tokenizer(tokens, recipe),
         callbacks=[MetricsLog(Path(recipe.output))],
         optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
     )
     assert_engine(trainer)
     return trainer
+
+
+def even_groups(groups: int, arguments: SFTConfig) -> int:
+    """Return the number of groups, empty ones included, that makes an epoch a whole number of micro-batches of all processes.
+
+    It depends on the product of batch size and processes alone, so the order of groups is the same on every engine.
+    """
+    together = arguments.per_device_train_batch_size * arguments.world_size
+    return -(-groups // together) * together
 
 
 def main(argv: Sequence[str] | None = None) -> int:
