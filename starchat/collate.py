@@ -38,9 +38,7 @@ class Collator:
         return batch_tensors(rows, self.pad_id, self.length_tokens or longest)
 
 
-def batch_tensors(
-    groups: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], pad_id: int, length_tokens: int
-) -> dict[str, torch.Tensor]:
+def batch_tensors(groups: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], pad_id: int, length_tokens: int) -> dict[str, torch.Tensor]:
     """Return the tensors of groups of (ids, trained) rows, padded at the end to `length_tokens`."""
     shape = (len(groups), length_tokens)
     input_ids = np.full(shape, pad_id, dtype=np.int64)

@@ -180,9 +180,7 @@ def _assemble(record: Record, turns: Sequence[_EncodedTurn], tokens: Tokens, max
         yield from _split(record, lead, turns, max_length_tokens)
 
 
-def _row(
-    id: str, lead: Sequence[int], turns: Sequence[_EncodedTurn], context: int = 0, piece: int = 0, skipped: int = 0
-) -> Row:
+def _row(id: str, lead: Sequence[int], turns: Sequence[_EncodedTurn], context: int = 0, piece: int = 0, skipped: int = 0) -> Row:
     """Return the row of `turns`, the first `context` of which are not trained; `skipped` turns lie before them, behind the system turn."""
     ids, spans, ranges = list(lead), [], []
     for number, turn in enumerate(turns):

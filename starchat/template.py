@@ -156,7 +156,7 @@ def jinja(template: Template, control_tokens: Sequence[str], bos: str | None = N
         "{%- set ns.text = ns.text.replace(token, token[0] ~ " + quote(ESCAPE) + " ~ token[1:]) -%}"
         "{%- endfor -%}{{- ns.text -}}{%- endmacro -%}",
         "{%- macro call_text(call) -%}"
-        '{{- \'<tool_call>\\n{"name": \' ~ (call.function.name | tojson) ~ \', "arguments": \' ~ '
+        "{{- '<tool_call>\\n{\"name\": ' ~ (call.function.name | tojson) ~ ', \"arguments\": ' ~ "
         "(call.function.arguments if call.function.arguments is string else call.function.arguments | tojson)"
         " ~ '}\\n</tool_call>' -}}{%- endmacro -%}",
         "{%- macro tool_lines() -%}{{- 'Tools that you may call:\\n' -}}"
@@ -166,8 +166,7 @@ def jinja(template: Template, control_tokens: Sequence[str], bos: str | None = N
         "{%- for message in messages -%}",
         "{%- if message.role not in markers -%}{{- raise_exception('unknown role ' ~ message.role) -}}{%- endif -%}",
         "{%- set body = namespace(text=message.content or '') -%}",
-        "{%- if message.role == 'tool' -%}"
-        "{%- set body.text = '<tool_response>\\n' ~ body.text ~ '\\n</tool_response>' -%}{%- endif -%}",
+        "{%- if message.role == 'tool' -%}{%- set body.text = '<tool_response>\\n' ~ body.text ~ '\\n</tool_response>' -%}{%- endif -%}",
         "{%- if tools and loop.first and message.role == 'system' -%}"
         "{%- set body.text = body.text ~ '\\n\\n' ~ tool_lines() -%}{%- endif -%}",
         "{%- for call in (message.tool_calls or []) if message.role != 'tool' -%}"

@@ -104,7 +104,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 def assert_same_update(one: Path, other: Path) -> None:
     """Compare the losses of each step and what was saved at the end."""
     losses = [[line["loss"] for line in read_lines(run)] for run in (one, other)]
-    assert json.loads((one / "check.json").read_text())["stats"]["packed_groups"] == 8
+    assert json.loads((one / "check.json").read_text())["stats"]["packed_groups"] == 7
     assert len(losses[0]) == 4
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     first, second = weights_of(one), weights_of(other)

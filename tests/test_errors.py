@@ -38,9 +38,7 @@ def test_the_status_of_work_is_returned() -> None:
         (KeyboardInterrupt(), 130, "starchat: interrupted\n"),
     ],
 )
-def test_one_message_without_a_traceback(
-    error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_message_without_a_traceback(error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert raising(error) == status
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", message)

@@ -184,8 +184,6 @@ KEYS = st.sampled_from(
         "weight",
         "type",
         "text",
-    ]
-    + [
         "message_id",
         "parent_id",
         "message_tree_id",
