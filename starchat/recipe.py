@@ -62,7 +62,7 @@ class Recipe:
     max_set_aside_fraction: float = 0.01
     """The share of trained tokens that may be lost to over-long exchanges before the run is refused."""
     min_stop_rate: float = 0.5
-    """The share of sample replies that must stop by themselves for the reload gate to hold."""
+    """The share of sample replies that must stop by themselves for the reload gate to hold, once an epoch was trained."""
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

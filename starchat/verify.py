@@ -28,6 +28,7 @@ from starchat.errors import UserError, guarded
 from starchat.export import GOLDEN_POSITIONS, saved_tokens
 from starchat.finding import Finding
 from starchat.generate import Assistant
+from starchat.metrics import read_metrics
 from starchat.model import is_tied, load_saved
 from starchat.recipe import Recipe, load_recipe
 from starchat.sampling import Sampling
@@ -73,7 +74,7 @@ def verify(run: str | Path) -> dict[str, Any]:
     stop_rate = None
     if recipe.kind == "sft":
         findings.append(_tying_is_as_stated(model))
-        stop_rate, finding = _replies_stop(model, tokens, cases, recipe)
+        stop_rate, finding = _replies_stop(model, tokens, cases, recipe, epochs_trained(folder))
         findings.append(finding)
     return _result(findings, max_logit_difference=difference if math.isfinite(difference) else None, stop_rate=stop_rate)
 
@@ -197,7 +198,13 @@ def _tying_is_as_stated(model: Any) -> Finding:
     return Finding("tied_as_stated", same == stated, f"tie_word_embeddings is {stated}", "save the model with its true tie_word_embeddings")
 
 
-def _replies_stop(model: Any, tokens: Tokens, cases: Sequence[dict[str, Any]], recipe: Recipe) -> tuple[float, Finding]:
+def epochs_trained(run: Path) -> float:
+    """Return how many epochs a run logged."""
+    return max((line.get("epoch", 0.0) for line in read_metrics(run)), default=0.0)
+
+
+def _replies_stop(model: Any, tokens: Tokens, cases: Sequence[dict[str, Any]], recipe: Recipe, epochs: float) -> tuple[float, Finding]:
+    """Whether replies end by themselves. A run of less than an epoch (``max_steps`` to try something) is measured and not judged."""
     assistant = Assistant(model, tokens, "run")
     room = assistant.context_tokens - STOP_PROMPT_TOKENS
     prompts = [[from_message(m) for m in c["messages"][:-1]] for c in cases if len(c["prompt_ids"]) <= room]
@@ -205,7 +212,10 @@ def _replies_stop(model: Any, tokens: Tokens, cases: Sequence[dict[str, Any]], r
         return 0.0, Finding("replies_stop", True, "no golden prompt leaves room for a reply; not measured")
     replies = assistant.reply_batch(prompts, Sampling(max_new_tokens=STOP_PROMPT_TOKENS, temperature=0.0))
     rate = sum(r.finish_reason == "stop" for r in replies) / len(replies)
-    detail = f"{rate:.0%} of {len(replies)} greedy replies stop within {STOP_PROMPT_TOKENS} tokens (at least {recipe.min_stop_rate:.0%})"
+    detail = f"{rate:.0%} of {len(replies)} greedy replies stop within {STOP_PROMPT_TOKENS} tokens "
+    if epochs < 1:
+        return rate, Finding("replies_stop", True, f"{detail}(not judged: {epochs:.2f} of an epoch was trained)")
+    detail += f"(at least {recipe.min_stop_rate:.0%})"
     return rate, Finding(
         "replies_stop", rate >= recipe.min_stop_rate, detail, "train longer, or lower min_stop_rate for replies that are long by nature"
     )

@@ -345,9 +345,10 @@ def test_the_new_rows_moved_from_where_they_began(lora_run: Path) -> None:
 def test_a_failed_gate_is_a_failed_run(
     tiny_base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A random model of two steps stops in few replies, and the recipe asks for all."""
+    """A random model of two steps stops in few replies, and the recipe asks for all. Each step is an epoch: below one nothing is judged."""
     monkeypatch.setattr(export, "verify_in_fresh_process", verify_here)
-    recipe = write_recipe(tmp_path / "strict.yaml", tiny_base, dataset, tmp_path / "run", min_stop_rate=1.0)
+    whole_epochs = {"per_device_train_batch_size": 64}
+    recipe = write_recipe(tmp_path / "strict.yaml", tiny_base, dataset, tmp_path / "run", min_stop_rate=1.0, trainer=whole_epochs)
     assert train_main([str(recipe)]) == 1
     run = tmp_path / "run"
     assert read_manifest(run) is None
