@@ -116,8 +116,8 @@ def find_turns(evidence: Evidence) -> Turns:
     texts = [template.marker(role)[1] for role in ROLES]
     header = np.array([1 + len(tokens.encode_texts([text])[0]) if text else 1 for text in texts] + [1], dtype=np.int64)
     tail = len(tokens.encode_texts([template.after_end])[0]) if template.after_end else 0
-    flags = (np.array(values, dtype=np.bool_) for values in (matched.expected, matched.repeated))
-    return Turns(tuple(matched.of_row), tuple(matched.contradictions), starts, stops, roles, *flags, header[roles], tail)
+    expected, repeated = (np.array(values, dtype=np.bool_) for values in (matched.expected, matched.repeated))
+    return Turns(tuple(matched.of_row), tuple(matched.contradictions), starts, stops, roles, expected, repeated, header[roles], tail)
 
 
 class _Matching:
