@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, "chat", _chat, "talk to a model in the terminal", "starchat chat runs/nano-lora")
     _model(one)
     _sampling(one)
-    one.add_argument("--system", help="a system prompt")
+    one.add_argument("--system", default="", help="a system prompt")
 
     one = _command(commands, "demo", _demo, "talk to a model in the browser", "starchat demo runs/nano-lora --port 7860")
     _model(one)
