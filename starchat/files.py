@@ -66,18 +66,23 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in a file that exists; raise `UserError` if it holds anything else than `what`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); {remedy}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds {type(value).__name__}; expected {what}; {remedy}")
+    return value
+
+
 def read_manifest(folder: str | Path) -> dict[str, Any] | None:
     """Return the manifest of a finished stage, or None if the folder is not finished."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); the folder was damaged: remove it and run the stage again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a manifest; the folder was damaged: remove it and run the stage again")
-    return value
+    return read_object(path, "a manifest", "the folder was damaged: remove it and run the stage again")
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -5,12 +5,12 @@ In: the name of a model in a recipe or on the command line. Out: its local folde
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
 from starchat.errors import UserError
+from starchat.files import read_object
 
 
 def resolve_model(name: str) -> Path:
@@ -37,13 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: has no config.json; give the folder of a model in the transformers layout")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); fetch the model again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds {type(value).__name__}; expected a model's configuration; fetch the model again")
-    return value
+    return read_object(path, "a model's configuration", "fetch the model again")
 
 
 def context_length(config: dict[str, Any]) -> int | None:

@@ -23,7 +23,7 @@ from typing import Any
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from starchat.errors import UserError
-from starchat.files import write_json, write_text
+from starchat.files import read_object, write_json, write_text
 from starchat.template import ESCAPE, Segment, Template, jinja
 
 SAVED_END_OF_TEXT = "base_end_of_text"
@@ -179,11 +179,8 @@ def _read_spec(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"{folder}: has no tokenizer.json; a base model needs its tokenizer beside its weights, as a fast tokenizer")
-    try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); fetch the model again") from None
-    if not isinstance(spec, dict) or not {"model", "added_tokens", "pre_tokenizer", "normalizer"} <= set(spec):
+    spec = read_object(path, "a tokenizer", "fetch the model again")
+    if not {"model", "added_tokens", "pre_tokenizer", "normalizer"} <= set(spec):
         raise UserError(f"{path}: not a tokenizer of the tokenizers library; fetch the model again")
     # A tokenizer saved with truncation would cut every text in silence.
     return {**spec, "truncation": None, "padding": None}
@@ -193,13 +190,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         raise UserError(f"{folder}: has no tokenizer_config.json; fetch the model again with all its files")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); fetch the model again") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds {type(config).__name__}; expected a tokenizer's configuration; fetch the model again")
-    return config
+    return read_object(path, "a tokenizer's configuration", "fetch the model again")
 
 
 def _token_name(config: Mapping[str, Any], key: str) -> str | None:

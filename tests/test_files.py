@@ -108,7 +108,7 @@ def test_describe_file(tmp_path: Path) -> None:
 
 def test_manifest_that_is_damaged_is_told(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
-    for text, expected in (("{", "not valid JSON"), ("[]", "not a manifest")):
+    for text, expected in (("{", "not valid JSON"), ("[]", "expected a manifest")):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(UserError, match=expected):
             read_manifest(tmp_path)

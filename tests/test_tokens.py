@@ -142,7 +142,7 @@ def test_a_leading_token_is_found_and_a_trailing_one_is_not_taken_for_it(bases, 
     [
         ("tokenizer.json", None, "has no tokenizer.json"),
         ("tokenizer.json", "{", "not valid JSON"),
-        ("tokenizer.json", "[]", "not a tokenizer"),
+        ("tokenizer.json", "[]", "expected a tokenizer"),
         ("tokenizer_config.json", None, "has no tokenizer_config.json"),
         ("tokenizer_config.json", "{", "not valid JSON"),
         ("tokenizer_config.json", "{}", "names no eos_token"),
