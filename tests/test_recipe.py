@@ -98,4 +98,4 @@ def test_the_recipes_that_ship_are_sound(path: Path) -> None:
 
         assert load_spec(path).sources
     else:
-        assert load_recipe(path).max_length_tokens == 1024
+        assert 0 < load_recipe(path).max_length_tokens <= 1024  # the context of the embedded base
