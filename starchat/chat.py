@@ -75,8 +75,6 @@ def run_chat(assistant: Assistant, sampling: Sampling, system: str = "") -> None
                 session = _respond(assistant, session, text)
         except _CannotGoOn as error:
             raise UserError(str(error)) from None
-        except KeyboardInterrupt:  # between a reply's end and the next prompt
-            _tell("/quit or Ctrl-D leaves")
         except UserError as error:
             _tell(f"error: {error}")
         except KeyboardInterrupt:
