@@ -43,10 +43,46 @@ _DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2
 _VISIBLE = _PICTURES | dict.fromkeys(range(0x80, 0xA0), 0xFFFD) | _DIRECTIONS
 
 
+class _Interrupts:
+    """What Ctrl-C does while the chat runs: at the prompt it gives up the line, during a reply it stops the reply (a second
+    one drops it), and between the two it does nothing, so that at no moment it ends the program.
+    """
+
+    def __init__(self) -> None:
+        self.reading = False
+        self.stop: threading.Event | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.reading or (self.stop is not None and self.stop.is_set()):
+            self.reading, self.stop = False, None
+            raise KeyboardInterrupt
+        if self.stop is not None:
+            self.stop.set()
+
+    @contextlib.contextmanager
+    def at_prompt(self) -> Iterator[None]:
+        """Ctrl-C raises KeyboardInterrupt in the block."""
+        try:
+            self.reading = True
+            yield
+        finally:
+            self.reading = False
+
+    @contextlib.contextmanager
+    def in_reply(self) -> Iterator[threading.Event]:
+        """Ctrl-C sets the event that is given; a second one raises KeyboardInterrupt in the block."""
+        try:
+            self.stop = threading.Event()
+            yield self.stop
+        finally:
+            self.stop = None
+
+
 @dataclasses.dataclass(frozen=True)
 class _Session:
     conversation: Conversation
     sampling: Sampling
+    interrupts: _Interrupts
 
 
 class _CannotGoOn(UserError):
@@ -64,11 +100,21 @@ def visible(text: str) -> str:
 
 def run_chat(assistant: Assistant, sampling: Sampling, system: str = "") -> None:
     """Chat until /quit or the end of input. Errors are shown in one line and the chat goes on, but for input that is not UTF-8."""
-    session = _Session(Conversation(system), sampling)
-    _tell(f"{assistant.name} · context {assistant.context_tokens:,} tokens · /help for commands")
+    interrupts = _Interrupts()
+    before = signal.signal(signal.SIGINT, interrupts)
+    try:
+        _tell(f"{assistant.name} · context {assistant.context_tokens:,} tokens · /help for commands")
+        _exchange(assistant, _Session(Conversation(system), sampling, interrupts))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _exchange(assistant: Assistant, session: _Session) -> None:
+    """Read and answer until /quit or the end of input."""
     while True:
         try:
-            text = _read_message()
+            with session.interrupts.at_prompt():
+                text = _read_message()
             if text is None or text.strip() in ("/quit", "/exit"):
                 return
             if text.strip():
@@ -117,7 +163,7 @@ def _reply(assistant: Assistant, session: _Session, conversation: Conversation) 
     if fitted.dropped:
         _tell(f"the conversation is longer than the context: the oldest {fitted.dropped} exchange(s) were left out of the prompt")
     pieces: list[str] = []
-    with _interrupt_sets() as stop:
+    with session.interrupts.in_reply() as stop:
         for chunk in assistant.stream(fitted.turns, session.sampling, stop):
             pieces.append(chunk.text)
             print(visible(chunk.text), end="", flush=True)
@@ -177,23 +223,6 @@ def _read_message() -> str | None:
         if not line.endswith("\\"):
             return "\n".join([*lines, line])
         lines.append(line[:-1])
-
-
-@contextlib.contextmanager
-def _interrupt_sets() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C sets for as long as the block runs; a second Ctrl-C interrupts as usual."""
-    stop = threading.Event()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _tell(text: str) -> None:

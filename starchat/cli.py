@@ -123,17 +123,17 @@ def _sampling(one: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_output(json_wanted: bool) -> Iterator[Callable[[Any, str], None]]:
-    """Give a function that prints the result: JSON or text. With JSON all other printing goes to standard error."""
+def _result_only(json_wanted: bool = False) -> Iterator[Callable[[Any, str], None]]:
+    """Give a function that prints the result: JSON or text. What else is printed in the block, by libraries too, goes to standard error."""
     real = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr) if json_wanted else contextlib.nullcontext():
+    with contextlib.redirect_stdout(sys.stderr):
         yield lambda value, text: print(json.dumps(value, ensure_ascii=False) if json_wanted else text, file=real)
 
 
 def _prepare(options: argparse.Namespace) -> int:
     from data_prep.prepare import prepare, summary
 
-    with _quiet_output(options.json) as show:
+    with _result_only(options.json) as show:
         manifest = prepare(Path(options.spec), options.overrides, overwrite=options.overwrite)
         show(manifest, f"{summary(manifest)}\n{manifest['folder']}")
     return 0
@@ -142,7 +142,7 @@ def _prepare(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from data_prep.inspect import inspect, plot, render_text
 
-    with _quiet_output(options.json) as show:
+    with _result_only(options.json) as show:
         report = inspect(Path(options.dataset), options.samples, options.reason)
         if options.plot:
             plot(Path(options.dataset), Path(options.plot))
@@ -151,20 +151,25 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from starchat.arguments import require_arguments
     from starchat.check import check_recipe
-    from starchat.hub import resolve_model
+    from starchat.hub import require_loadable, resolve_model
     from starchat.recipe import load_recipe
     from starchat.template import find_template
     from starchat.tokens import load_tokens
     from starchat.xray import render_text, write_html
 
-    with _quiet_output(options.json) as show:
+    terminal = sys.stdout
+    with _result_only(options.json) as show:
         recipe = load_recipe(options.recipe, options.overrides)
+        require_arguments(recipe)
+        if recipe.kind == "sft":
+            require_loadable(resolve_model(recipe.model))
         report, rows = check_recipe(recipe)
         if options.html:
             tokens = load_tokens(resolve_model(recipe.model), find_template(recipe.template) if recipe.kind == "sft" else None)
             write_html(options.html, report, rows["train"], tokens)
-        show(report.to_json(), render_text(report, sys.stdout))
+        show(report.to_json(), render_text(report, terminal))
     return 0 if report.ok else 1
 
 
@@ -172,7 +177,7 @@ def _train(options: argparse.Namespace) -> int:
     _with_large_pages()
     from starchat.train import train
 
-    with _quiet_output(options.json) as show:
+    with _result_only(options.json) as show:
         result = train(options.recipe, options.overrides, options.overwrite)
         show(result, result["folder"])
     return 0 if result["ok"] else 1
@@ -181,7 +186,7 @@ def _train(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from starchat.verify import render, verify
 
-    with _quiet_output(options.json) as show:
+    with _result_only(options.json) as show:
         result = verify(options.folder)
         show(result, render(result))
     return 0 if result["ok"] else 1
@@ -193,7 +198,9 @@ def _chat(options: argparse.Namespace) -> int:
     from starchat.sampling import Sampling
 
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p)
-    run_chat(load_assistant(options.model, options.template), sampling, options.system)
+    with _result_only():
+        assistant = load_assistant(options.model, options.template)
+    run_chat(assistant, sampling, options.system)
     return 0
 
 
@@ -208,7 +215,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _quickstart(options: argparse.Namespace) -> int:
     from starchat.quickstart import quickstart
 
-    with _quiet_output(options.json) as show:
+    with _result_only(options.json) as show:
         result = quickstart(Path(options.output), overwrite=options.overwrite)
         show(result, result["table"])
     if result["ok"] and options.demo:

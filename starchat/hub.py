@@ -48,3 +48,17 @@ def context_length(config: dict[str, Any]) -> int | None:
     """
     values = [config[key] for key in ("n_positions", "max_position_embeddings") if isinstance(config.get(key), int)]
     return min(values) if values else None
+
+
+def require_loadable(folder: Path) -> None:
+    """Raise `UserError` unless a folder has weights of an architecture that transformers itself knows."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = read_config(folder)
+    kind = config.get("model_type")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "auto_map" in config:
+        raise UserError(f"{folder}: the model needs its own code to run, which is never run here; use a model that transformers knows")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(f"{folder}/config.json: model_type {kind!r}; expected a causal language model of transformers, such as gpt_bigcode")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no *.safetensors weights; fetch the model again, or convert its weights to safetensors")

@@ -17,10 +17,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from starchat.errors import UserError
-from starchat.hub import read_config, resolve_model
+from starchat.hub import require_loadable, resolve_model
 from starchat.recipe import Lora, Recipe
 from starchat.tokens import Tokens
 
@@ -41,18 +40,6 @@ def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None 
     if missing:
         raise UserError(f"{folder}: weights missing for {', '.join(map(str, missing[:5]))}; the files do not fit config.json")
     return model
-
-
-def require_loadable(folder: Path) -> None:
-    """Raise `UserError` unless a folder has weights of an architecture that transformers itself knows."""
-    config = read_config(folder)
-    kind = config.get("model_type")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "auto_map" in config:
-        raise UserError(f"{folder}: the model needs its own code to run, which is never run here; use a model that transformers knows")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise UserError(f"{folder}/config.json: model_type {kind!r}; expected a causal language model of transformers, such as gpt_bigcode")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder}: no *.safetensors weights; fetch the model again, or convert its weights to safetensors")
 
 
 def new_model(recipe: Recipe, tokens: Tokens) -> PreTrainedModel:

@@ -182,6 +182,12 @@ def _read_spec(folder: Path) -> dict[str, Any]:
     spec = read_object(path, "a tokenizer", "fetch the model again")
     if not {"model", "added_tokens", "pre_tokenizer", "normalizer"} <= set(spec):
         raise UserError(f"{path}: not a tokenizer of the tokenizers library; fetch the model again")
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:
+        if type(error) is not Exception:  # the library raises exactly this class for a file that it cannot use
+            raise
+        raise UserError(f"{path}: the tokenizers library cannot load it ({str(error)[:200]}); fetch the model again") from None
     # A tokenizer saved with truncation would cut every text in silence.
     return {**spec, "truncation": None, "padding": None}
 

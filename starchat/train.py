@@ -13,13 +13,11 @@ reload gate in a fresh process: a run that fails it is not finished.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import difflib
+import contextlib
 import os
 import shutil
 import sys
 import time
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,16 +28,16 @@ from safetensors import SafetensorError
 from trl import SFTConfig, SFTTrainer
 
 from starchat import export
+from starchat.arguments import require_arguments, training_arguments
 from starchat.check import check_recipe
 from starchat.collate import Collator
-from starchat.config import closest
 from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError, guarded
 from starchat.files import already_finished, digest_json, read_manifest, write_json, write_text
-from starchat.hub import resolve_model
+from starchat.hub import require_loadable, resolve_model
 from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog
-from starchat.model import add_lora, fit_vocabulary, load_base, new_model, require_loadable
+from starchat.model import add_lora, fit_vocabulary, load_base, new_model
 from starchat.muon import muon
 from starchat.recipe import Recipe, load_recipe, resolved
 from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, wait_for, write_encoded
@@ -48,25 +46,6 @@ from starchat.tokens import Tokens, load_tokens
 from starchat.xray import render_text, write_html
 
 STAGE = "train"
-
-# Keys of SFTConfig that the recipe decides elsewhere, with the place where.
-OWNED = {
-    "output_dir": "output",
-    "max_length": "max_length_tokens",
-    "packing": "packing",
-    "eval_packing": "packing",
-    **dict.fromkeys(("packing_strategy", "padding_free", "pad_to_multiple_of"), "packing"),
-    **dict.fromkeys(("assistant_only_loss", "completion_only_loss", "chat_template_path", "eos_token", "pad_token"), "template"),
-    **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "shuffle_dataset"), "dataset"),
-    **dict.fromkeys(("remove_unused_columns", "label_names", "train_sampling_strategy"), "dataset"),
-    "model_init_kwargs": "model",
-    "deepspeed": "the accelerate configuration",
-    "fsdp": "the accelerate configuration",
-    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), "starchat push, after the run"),
-}
-
-# Keys of SFTConfig whose least value is checked nowhere before the first step.
-LEAST = {"learning_rate": 0, "weight_decay": 0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
 
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: bool = False) -> dict[str, Any]:
@@ -77,7 +56,7 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     recipe = load_recipe(recipe_path, overrides)
     run = Path(recipe.output)
     first = int(os.environ.get("RANK", "0")) == 0
-    arguments_faults(recipe)
+    require_arguments(recipe)
     training_arguments(recipe)
     folder = resolve_model(recipe.model)
     tokens = load_tokens(folder, find_template(recipe.template) if recipe.kind == "sft" else None)
@@ -133,65 +112,6 @@ def run_digest(recipe: Recipe, folder: Path) -> str:
     return digest_json([resolved(recipe), dataset_digest(recipe.dataset), base])
 
 
-def arguments_faults(recipe: Recipe) -> None:
-    """Raise `UserError` for keys under ``trainer`` that TRL does not know or that the recipe decides elsewhere."""
-    known = {field.name for field in dataclasses.fields(SFTConfig)}
-    faults = []
-    for key in recipe.trainer:
-        if key in OWNED:
-            faults.append(f"trainer.{key}: set by {OWNED[key]}; remove it here")
-        elif key not in known:
-            recipe_keys = [field.name for field in dataclasses.fields(Recipe)]
-            where = recipe_keys if difflib.get_close_matches(key, recipe_keys, n=1, cutoff=0.8) else known - set(OWNED)
-            hint = closest(key, where)
-            faults.append(f"unknown key {'trainer.' + key!r}; {hint if hint.startswith('did') else 'see trl.SFTConfig for its keys'}")
-    faults += _value_faults({key: value for key, value in recipe.trainer.items() if key in known})
-    if faults:
-        raise UserError("\n".join(faults))
-
-
-def _value_faults(trainer: dict[str, Any]) -> list[str]:
-    """Return what is wrong with values where TRL expects a number or a flag: it stores them unchecked, and fails at its first step."""
-    names = {float: "a number", int: "a whole number", bool: "true or false"}
-    hints = typing.get_type_hints(SFTConfig)
-    faults = []
-    for key, value in trainer.items():
-        kinds = list(typing.get_args(hints[key]) or (hints[key],))
-        allowed = (*kinds, int) if float in kinds else tuple(kinds)
-        if {*kinds} <= {*names, type(None)} and type(value) not in allowed:
-            expected = next(names[kind] for kind in kinds if kind in names)
-            faults.append(f"trainer.{key}: {value!r} is of type {type(value).__name__}; expected {expected}")
-        elif key in LEAST and value is not None and value < LEAST[key]:
-            faults.append(f"trainer.{key}: {value!r}; expected {f'at least {LEAST[key]}' if LEAST[key] else '0 or more'}")
-    return faults
-
-
-def training_arguments(recipe: Recipe) -> SFTConfig:
-    """Return TRL's arguments for a recipe: its ``trainer`` keys over the few defaults that differ from TRL's."""
-    cpu = not torch.cuda.is_available()
-    settings: dict[str, Any] = {
-        "use_cpu": cpu,
-        "bf16": not cpu,
-        "activation_checkpointing": recipe.trainer.get("gradient_checkpointing", not cpu),
-        "logging_steps": 1,
-        "report_to": "none",
-        "save_total_limit": 2,
-        "per_device_train_batch_size": 1,
-        "dataloader_pin_memory": not cpu,
-        **recipe.trainer,
-    }
-    try:
-        return SFTConfig(
-            output_dir=recipe.output,
-            max_length=None,
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            **settings,
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())[:300]}") from None
-
-
 def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
     """Return the model to train. Made before any DeepSpeed configuration exists, so no layer is met in pieces:
     growing the vocabulary and PEFT's token rows both fail on weights that ZeRO-3 has already partitioned.
@@ -241,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
 
     def work() -> int:
-        result = train(options.recipe, options.overrides, options.overwrite)
+        with contextlib.redirect_stdout(sys.stderr):
+            result = train(options.recipe, options.overrides, options.overwrite)
         if result.get("folder"):
             print(result["folder"])
         return 0 if result.get("ok", True) else 1

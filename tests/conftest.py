@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from hostile import write_tokenizer
 
+from hostile import write_tokenizer
 from starchat.template import TEMPLATES, find_template
 from starchat.tokens import Tokens, load_tokens, save_tokens
 
@@ -65,6 +65,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_base_tokenizer(folder)
     write_tiny_weights(folder, load_tokens(folder, None).size)
     return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of small dialogues."""
+    from runs import prepare_dialogues  # imports torch
+
+    return prepare_dialogues(tmp_path_factory.mktemp("chats"))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from data_prep.prepare import prepare
+from starchat.train import train
 from starchat.verify import verify
 
 THINGS = ("list", "dict", "set", "tuple", "string", "file", "class", "loop")
@@ -63,6 +64,12 @@ def write_recipe(path: Path, model: Path, dataset: Path, output: Path, **keys: A
     }
     path.write_text(yaml.safe_dump({**base, **keys, "trainer": trainer}), encoding="utf-8")
     return path
+
+
+def finish(folder: Path, name: str, model: Path, dataset: Path, **keys: Any) -> Path:
+    """Train a recipe, which stays at ``folder/name.yaml``; return the run's folder, ``folder/name``."""
+    assert train(write_recipe(folder / f"{name}.yaml", model, dataset, folder / name, **keys))["ok"]
+    return folder / name
 
 
 def verify_here(run: Path) -> dict[str, Any]:

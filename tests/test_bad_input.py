@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import prepare_dialogues, write_recipe
 
+from runs import write_recipe
 from starchat.cli import main
 
 GOOD = {"messages": [{"role": "user", "content": "What is a list?"}, {"role": "assistant", "content": "A row of items."}]}
@@ -141,11 +141,6 @@ def fails_after_append(folder: Path, arguments: list[str], capsys: pytest.Captur
     return fails([*arguments, "--overwrite"], capsys)
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_dialogues(tmp_path_factory.mktemp("chats"))
-
-
 def without(*names: str) -> Callable[[Path], None]:
     return lambda model: [(model / name).unlink() for name in names] and None
 
@@ -163,17 +158,28 @@ def written(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda model: (model / name).write_bytes(content) and None
 
 
+def tokenizer_model(**keys: Any) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        path = model / "tokenizer.json"
+        spec = json.loads(path.read_text())
+        path.write_text(json.dumps({**spec, "model": {**spec["model"], **keys}}))
+
+    return change
+
+
 BAD_MODELS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no tokenizer": (without("tokenizer.json"), "check", "has no tokenizer.json; a base model needs its tokenizer"),
     "no tokenizer configuration": (without("tokenizer_config.json"), "check", "has no tokenizer_config.json; fetch the model again"),
     "no configuration": (without("config.json"), "check", "has no config.json; give the folder of a model"),
     "broken configuration": (written("config.json", b"{"), "check", "config.json: not valid JSON"),
     "broken tokenizer": (written("tokenizer.json", b"{}"), "check", "tokenizer.json: not a tokenizer"),
-    "no weights": (without("model.safetensors"), "train", "no *.safetensors weights; fetch the model again"),
+    "tokenizer of no known kind": (tokenizer_model(type="phantom"), "check", "tokenizer.json: the tokenizers library cannot load it"),
+    "tokenizer without a vocabulary": (tokenizer_model(vocab=None), "check", "tokenizer.json: the tokenizers library cannot load it"),
+    "no weights": (without("model.safetensors"), "check", "no *.safetensors weights; fetch the model again"),
     "broken weights": (written("model.safetensors", b"x" * 100), "train", "cannot be loaded ("),
-    "its own code": (config(model_type="phantom", auto_map={"AutoConfig": "code.C"}), "train", "its own code to run, which is never run"),
-    "its own code alone": (config(model_type=None, auto_map={"AutoConfig": "code.C"}), "train", "needs its own code to run"),
-    "unknown architecture": (config(model_type="phantom"), "train", "model_type 'phantom'; expected a causal language model"),
+    "its own code": (config(model_type="phantom", auto_map={"AutoConfig": "code.C"}), "check", "its own code to run, which is never run"),
+    "its own code alone": (config(model_type=None, auto_map={"AutoConfig": "code.C"}), "check", "needs its own code to run"),
+    "unknown architecture": (config(model_type="phantom"), "check", "model_type 'phantom'; expected a causal language model"),
     "other sizes": (config(n_embd=64), "train", "fetch the model again"),
 }
 
@@ -221,8 +227,9 @@ def test_bad_recipe(name: str, tiny_base: Path, dataset: Path, tmp_path: Path, c
     keys = {k: str(tmp_path / v) if isinstance(v, str) and v.isupper() else v for k, v in keys.items()}
     recipe = write_recipe(tmp_path / "r.yaml", **{"model": tiny_base, "dataset": dataset, "output": tmp_path / "run", **keys})
     before = snapshot(tmp_path)
-    assert expected in fails(["train", str(recipe), *overrides], capsys)
-    assert snapshot(tmp_path) == before
+    for command in ("train",) if name.startswith("output") else ("check", "train"):
+        assert expected in fails([command, str(recipe), *overrides], capsys)
+        assert snapshot(tmp_path) == before
 
 
 def test_a_dialogue_that_is_too_long_is_found_with_its_place(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

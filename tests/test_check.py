@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import dialogues
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import PLANTS, RECIPE, RECORDS, make
 
+from hostile import dialogues
+from planted import PLANTS, RECIPE, RECORDS, make
 from starchat import detect_rows, measure
 from starchat.check import check_recipe
 from starchat.dialogue import Part, Record, Source, to_row

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from planted import Case
 
+from planted import Case
 from starchat.dialogue import Part, Record, Source
 from starchat.document import encode_documents
 from starchat.encode import Row, SetAside

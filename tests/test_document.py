@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hostile import content
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostile import content
 from starchat import document
 from starchat.check import examine
 from starchat.dialogue import Part, Record, Source

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hostile import dialogues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostile import dialogues
 from starchat.dialogue import Record, Source, Turn
 from starchat.encode import Row, SetAside, encode_dialogues, encode_prompt, encode_prompts
 from starchat.errors import UserError

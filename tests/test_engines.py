@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import prepare_dialogues, read_lines, verify_here, write_recipe
 from safetensors.torch import load_file
 
+from runs import prepare_dialogues, read_lines, verify_here, write_recipe
 from starchat import export
 from starchat.engine import assert_engine
 from starchat.errors import UserError

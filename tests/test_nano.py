@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STARCODER_TOKENS
 
+from conftest import STARCODER_TOKENS
 from data_prep.control_tokens import find_control_token
 from data_prep.run_blocks import block_faults, code_blocks
 from starchat.files import sha256_file

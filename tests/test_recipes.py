@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import STARCODER_TOKENS, write_base_tokenizer, write_tiny_weights
-from runs import prepare_dialogues, read_lines, verify_here
 
+from conftest import STARCODER_TOKENS, write_base_tokenizer, write_tiny_weights
 from data_prep.prepare import load_spec, prepare
+from runs import read_lines, verify_here
 from starchat import export
+from starchat.arguments import require_arguments, training_arguments
 from starchat.files import read_manifest
 from starchat.hub import resolve_model
 from starchat.launch import recipes_folder
 from starchat.recipe import load_recipe
 from starchat.tokens import load_tokens
-from starchat.train import arguments_faults, train, training_arguments
+from starchat.train import train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -73,11 +74,6 @@ def bases_by_family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 
 @pytest.fixture(scope="module")
-def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_dialogues(tmp_path_factory.mktemp("chats"))
-
-
-@pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared dataset of Python files."""
     folder = tmp_path_factory.mktemp("documents")
@@ -96,7 +92,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_a_recipe_loads_and_trl_knows_its_keys(path: Path) -> None:
     recipe = load_recipe(path)
-    arguments_faults(recipe)
+    require_arguments(recipe)
     arguments = training_arguments(load_recipe(path, ["bf16=false", "torch_compile=false"]))
     assert arguments.learning_rate == recipe.trainer["learning_rate"]
 
@@ -127,12 +123,12 @@ def test_every_folder_of_recipes_has_a_readme_that_names_its_files() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_a_recipe_takes_two_steps(
-    path: Path, bases_by_family: dict[str, Path], dialogues: Path, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, bases_by_family: dict[str, Path], dataset: Path, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "verify_in_fresh_process", verify_here)
     kind = load_recipe(path).kind
-    dataset = dialogues if kind == "sft" else documents
-    overrides = [*OVERRIDES, f"model={bases_by_family[path.parent.name]}", f"dataset={dataset}", f"output={tmp_path / 'run'}"]
+    data = dataset if kind == "sft" else documents
+    overrides = [*OVERRIDES, f"model={bases_by_family[path.parent.name]}", f"dataset={data}", f"output={tmp_path / 'run'}"]
     if kind == "pretrain":
         overrides += ["architecture.n_embd=32", "architecture.n_layer=2", "architecture.n_head=4", "architecture.n_inner=64"]
     result = train(path, [*overrides, "gradient_accumulation_steps=1", "logging_steps=1"])

@@ -7,10 +7,10 @@ import json
 
 import jinja2
 import pytest
-from hostile import dialogues
 from hypothesis import given, settings
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hostile import dialogues
 from starchat.dialogue import Record, Source, ToolCall, Turn, to_message
 from starchat.encode import encode_dialogues, encode_prompt
 from starchat.errors import UserError

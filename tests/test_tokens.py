@@ -6,9 +6,9 @@ import json
 import shutil
 
 import pytest
-from hostile import content
 from hypothesis import given, settings
 
+from hostile import content
 from starchat.dialogue import Record, Source, Turn
 from starchat.encode import encode_dialogues, encode_prompt
 from starchat.errors import UserError

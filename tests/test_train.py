@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from runs import prepare_dialogues, read_lines, verify_here, write_dialogues, write_recipe
 from safetensors.torch import load_file
 
+from runs import finish, read_lines, verify_here, write_dialogues
 from starchat import export
+from starchat.arguments import training_arguments
 from starchat.errors import UserError
 from starchat.files import read_manifest
 from starchat.model import fit_vocabulary, load_base
@@ -21,7 +22,7 @@ from starchat.recipe import load_recipe
 from starchat.rows import read_encoded
 from starchat.template import find_template
 from starchat.tokens import load_tokens
-from starchat.train import main, train, training_arguments
+from starchat.train import main, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -42,25 +43,15 @@ def _gate_in_this_process() -> Any:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_dialogues(tmp_path_factory.mktemp("chats"))
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, dataset: Path) -> Path:
     """The folder of a run of three steps over all weights; its recipe lies beside it."""
-    folder = tmp_path_factory.mktemp("finished")
-    assert train(write_recipe(folder / "full.yaml", tiny_base, dataset, folder / "full", trainer=WHOLE))["ok"]
-    return folder / "full"
+    return finish(tmp_path_factory.mktemp("finished"), "full", tiny_base, dataset, trainer=WHOLE)
 
 
 @pytest.fixture(scope="module")
 def finished_lora(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, dataset: Path) -> Path:
     """The same with LoRA."""
-    folder = tmp_path_factory.mktemp("finished")
-    recipe = write_recipe(folder / "lora.yaml", tiny_base, dataset, folder / "lora", lora={"r": 4, "alpha": 8}, trainer=WHOLE)
-    assert train(recipe)["ok"]
-    return folder / "lora"
+    return finish(tmp_path_factory.mktemp("finished"), "lora", tiny_base, dataset, lora={"r": 4, "alpha": 8}, trainer=WHOLE)
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:

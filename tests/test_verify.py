@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import prepare_dialogues, verify_here, write_recipe
 from safetensors.torch import load_file, save_file
 
+from runs import finish, verify_here, write_recipe
 from starchat import export
 from starchat.errors import UserError
 from starchat.files import read_manifest
@@ -40,26 +40,16 @@ Spoil = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_dialogues(tmp_path_factory.mktemp("chats"))
-
-
-@pytest.fixture(scope="module")
 def full_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, dataset: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "verify_in_fresh_process", verify_here)
-        assert train(write_recipe(folder / "full.yaml", tiny_base, dataset, folder / "full", trainer=SIX_STEPS))["ok"]
-    return folder / "full"
+        return finish(tmp_path_factory.mktemp("runs"), "full", tiny_base, dataset, trainer=SIX_STEPS)
 
 
 @pytest.fixture(scope="module")
 def lora_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, dataset: Path) -> Path:
     """The gate of this run is a real fresh process."""
-    folder = tmp_path_factory.mktemp("runs")
-    recipe = write_recipe(folder / "lora.yaml", tiny_base, dataset, folder / "lora", lora={"r": 4, "alpha": 8}, trainer=SIX_STEPS)
-    assert train(recipe)["ok"]
-    return folder / "lora"
+    return finish(tmp_path_factory.mktemp("runs"), "lora", tiny_base, dataset, lora={"r": 4, "alpha": 8}, trainer=SIX_STEPS)
 
 
 def gate(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, set[str], str]:

@@ -10,10 +10,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from hostile import content, dialogues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostile import content, dialogues
 from starchat.check import Finding, Report, examine
 from starchat.dialogue import Record, Source, Turn
 from starchat.encode import Row, encode_dialogues
