@@ -37,8 +37,8 @@ from collections.abc import Iterable, Sequence
 
 from data_prep.control_tokens import find_control_token
 from data_prep.drafts import Draft, RowProblem
-from data_prep.run_blocks import code_blocks
 from starchat.dialogue import Turn, first_user_text
+from starchat.fences import code_blocks
 
 _UNSOUND = re.compile("[\0\ufdd0\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -53,7 +53,7 @@ def clean(draft: Draft, control_tokens: str = "stop", python_must_parse: bool = 
     """
     repairs = list(draft.repairs)
     turns = [_sound_turn(turn, repairs) for turn in draft.turns]
-    tools = None if draft.tools is None else _sound_text(draft.tools, repairs)
+    tools = None if draft.tools is None else sound_text(draft.tools, repairs)
     turns = _without_empty_system(turns, repairs)
     _require_roles(turns)
     turns = _cut(turns, repairs)
@@ -104,17 +104,17 @@ def _sound_turn(turn: Turn, repairs: list[str]) -> Turn:
     calls = tuple(
         dataclasses.replace(
             call,
-            name=_sound_text(call.name, repairs),
-            arguments=_sound_text(call.arguments, repairs),
-            id=None if call.id is None else _sound_text(call.id, repairs),
+            name=sound_text(call.name, repairs),
+            arguments=sound_text(call.arguments, repairs),
+            id=None if call.id is None else sound_text(call.id, repairs),
         )
         for call in turn.tool_calls
     )
     return dataclasses.replace(
         turn,
-        content=_sound_text(turn.content, repairs),
-        name=None if turn.name is None else _sound_text(turn.name, repairs),
-        tool_call_id=None if turn.tool_call_id is None else _sound_text(turn.tool_call_id, repairs),
+        content=sound_text(turn.content, repairs),
+        name=None if turn.name is None else sound_text(turn.name, repairs),
+        tool_call_id=None if turn.tool_call_id is None else sound_text(turn.tool_call_id, repairs),
         tool_calls=calls,
     )
 
@@ -123,7 +123,8 @@ def _is_unsound(text: str) -> bool:
     return "\0" in text if text.isascii() else _UNSOUND.search(text) is not None
 
 
-def _sound_text(text: str, repairs: list[str]) -> str:
+def sound_text(text: str, repairs: list[str]) -> str:
+    """Return a text without characters that cannot be stored or encoded; append the names of the repairs to `repairs`."""
     if "\0" in text:
         repairs.append("nul")
         text = text.replace("\0", "")

@@ -17,6 +17,7 @@ from starchat.errors import UserError
 
 COMPRESSIONS = (".gz", ".zst")
 CHUNK_BYTES = 1 << 17
+MAX_WINDOW_BYTES = 1 << 31  # what ``zstd --ultra --long=31`` writes, as large public dumps do; the default refuses them
 
 
 class TruncatedStream(Exception):
@@ -33,7 +34,7 @@ class ZstdStream(io.RawIOBase):
         import zstandard
 
         self._file = file
-        self._new_frame: Any = zstandard.ZstdDecompressor().decompressobj
+        self._new_frame: Any = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj
         self._frame: Any = None
         self._compressed = b""
         self._ready = b""

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Literal
 
-from data_prep.clean import clean
+from data_prep.clean import clean, sound_text
 from data_prep.drafts import Draft, RowProblem
-from data_prep.formats import FORMATS, READERS, detect, detect_row, rename_columns
+from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_columns
 from data_prep.oasst import read_oasst
 from data_prep.records import Dropped, Item, Kept
 from data_prep.sources import Row, Table, as_text, find_tables, read_table
@@ -29,11 +29,11 @@ DETECTION_ROWS = 50
 class DialoguesSpec:
     """Dialogues from `path`: a file, glob, folder, saved ``datasets`` folder or Hub id.
 
-    `roles` maps role names of the file to ours, `columns` its column names to those of the format. `license` is the
-    SPDX licence of all its records; without it a row's own ``license`` counts. `paths` is about OASST trees (see
-    `data_prep.oasst`), `hub_split` about Hub ids and saved folders. `control_tokens` says what a text does that holds a
-    control token: stop the run, stay as plain text, or be dropped. With `python_must_parse`, answers whose Python does not
-    parse are dropped.
+    Where the format is detected, a row that shows another one is malformed. `roles` maps role names of the file to ours,
+    `columns` its column names to those of the format. `license` is the SPDX licence of all its records; without it a row's
+    own ``license`` counts. `paths` is about OASST trees (see `data_prep.oasst`), `hub_split` about Hub ids and saved
+    folders. `control_tokens` says what a text does that holds a control token: stop the run, stay as plain text, or be
+    dropped. With `python_must_parse`, answers whose Python does not parse are dropped.
     """
 
     path: str
@@ -61,6 +61,9 @@ def find_dialogues(spec: DialoguesSpec) -> tuple[DialogueTable, ...]:
     unknown = sorted(set(spec.roles.values()) - set(ROLES))
     if unknown:
         raise UserError(f"{spec.path}: roles: {unknown[0]!r} is no role of ours; {closest(unknown[0], ROLES)}")
+    targets = list(spec.columns.values())
+    if twice := next((name for name in targets if targets.count(name) > 1), None):
+        raise UserError(f"{spec.path}: columns: two columns are mapped to {twice!r}; map one of them")
     return tuple(DialogueTable(table, _format(table, spec)) for table in find_tables(embedded_path(spec.path), spec.hub_split))
 
 
@@ -82,17 +85,20 @@ def build_dialogues(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> I
 
 
 def _format(table: Table, spec: DialoguesSpec) -> str:
-    first = [row for row in itertools.islice(read_table(table), DETECTION_ROWS) if isinstance(row, Row)]
+    items = list(itertools.islice(read_table(table), DETECTION_ROWS))
+    first = [row for row in items if isinstance(row, Row)]
     keys = sorted({str(key) for row in first for key in row.value})
     missing = sorted(set(spec.columns) - set(keys))
     if missing and first:
         raise UserError(f"{table.path}: columns: no column {missing[0]!r} in the first rows; {closest(missing[0], keys)}")
     if spec.format != "auto":
         return spec.format
+    if not first and isinstance(bad := items[0], Dropped):
+        raise UserError(f"{bad.place}: {bad.detail}; none of the file's first rows can be read")
     found = detect(rename_columns(row.value, spec.columns) for row in first)
     if found is None:
         raise UserError(
-            f"{table.path}: format not recognised by its keys ({', '.join(keys) or 'no row could be read'}); "
+            f"{table.path}: format not recognised by its keys ({', '.join(keys)}); "
             f"name it with format: {' | '.join(FORMATS)}, or map its columns, as in columns: {{question: prompt, answer: completion}}"
         )
     return found
@@ -103,12 +109,13 @@ def _renamed(row: Row | Dropped, columns: Mapping[str, str]) -> Row | Dropped:
 
 
 def _draft(row: Row, format: str, spec: DialoguesSpec) -> Draft | RowProblem:
-    try:
-        return READERS[format](row.value, spec.roles)
-    except RowProblem as problem:
-        other = detect_row(row.value)
-        if problem.reason != "wrong_type" or other in (None, format):
-            return problem
+    other = mistaken_format(row.value, format)
+    if other is None or spec.format != "auto":
+        try:
+            return READERS[format](row.value, spec.roles)
+        except RowProblem as problem:
+            if other is None or problem.reason != "wrong_type":
+                return problem
     how = "its first rows show it" if spec.format == "auto" else "the spec says so"
     detail = f"the row looks like format {other}; the file is read as {format} ({how}); keep rows of one format in a file"
     return RowProblem("wrong_type", detail, fault=True)
@@ -122,6 +129,7 @@ def _item(row: Row, draft: Draft | RowProblem, spec: DialoguesSpec) -> Item:
             draft = problem
         else:
             own = row.value.get("license")
-            license = spec.license or (own if isinstance(own, str) and own else None)
-            return Kept(Record(Source(row.place), cleaned.turns, tools=cleaned.tools, license=license), cleaned.repairs)
+            repairs = list(cleaned.repairs)
+            license = sound_text(spec.license or (own if isinstance(own, str) else ""), repairs) or None
+            return Kept(Record(Source(row.place), cleaned.turns, tools=cleaned.tools, license=license), tuple(dict.fromkeys(repairs)))
     return Dropped(draft.reason, row.place, draft.detail, as_text(row.value), draft.fault)

@@ -94,7 +94,7 @@ def read_tools(value: Any) -> str | None:
     if value is None or value in ("", "[]", []):
         return None
     tools = json_list(value, "tools", "a list of functions")
-    return canonical_json([without_nulls(tool) for tool in tools])
+    return _as_json([without_nulls(tool) for tool in tools], "tools")
 
 
 def without_nulls(value: Any) -> Any:
@@ -104,6 +104,16 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
+def _as_json(value: Any, key: str) -> str:
+    """Return a value as JSON text; dates, bytes and NaN, which Parquet has and JSON has not, are a fault."""
+    try:
+        text = canonical_json(value)
+        parse_json(text.encode("utf-8", "surrogatepass"))
+    except (TypeError, ValueError) as error:
+        raise RowProblem("wrong_type", f"{key} cannot be JSON ({error}); expected JSON values; correct or remove the row", True) from None
+    return text
+
+
 def read_tool_calls(value: Any) -> tuple[tuple[ToolCall, ...], tuple[str, ...]]:
     """Return a message's ``tool_calls``, and the repairs that were needed."""
     if value is None:
@@ -111,7 +121,7 @@ def read_tool_calls(value: Any) -> tuple[tuple[ToolCall, ...], tuple[str, ...]]:
     calls: list[ToolCall] = []
     repairs: list[str] = []
     for entry in json_list(value, "tool_calls", "a list of calls"):
-        function = entry.get("function", entry) if isinstance(entry, dict) else entry
+        function = (entry.get("function") or entry) if isinstance(entry, dict) else entry
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise wrong_type("tool_calls", entry, "{id, type, function: {name, arguments}}")
         identity = entry.get("id")
@@ -132,7 +142,7 @@ def read_arguments(value: Any) -> tuple[str, tuple[str, ...]]:
     if value is None or value == "":
         return "{}", ("tool_arguments_missing",)
     if not isinstance(value, str):
-        return canonical_json(without_nulls(value)), ("tool_arguments_object",)
+        return _as_json(without_nulls(value), "arguments"), ("tool_arguments_object",)
     try:
         parse_json(value.encode("utf-8", "surrogatepass"))
     except ValueError as error:

@@ -99,7 +99,7 @@ def read_sharegpt(row: Mapping[str, Any], roles: Mapping[str, str]) -> Draft:
             raise wrong_type(key, entry, "{from, value}")
         value = optional_text(entry, "value")
         role = read_role(entry.get("from"), roles, SHAREGPT_ROLES)
-        if entry.get("from") in SHAREGPT_CALLS and role == "assistant":
+        if str(entry.get("from")).lower() in SHAREGPT_CALLS and role == "assistant":
             call, repair = _call_in_text(value)
             turns.append(Turn(role, "", train=_train(entry), tool_calls=(call,)))
             repairs += repair
@@ -182,6 +182,17 @@ def detect_row(row: Mapping[str, Any]) -> str | None:
     if "instruction" in keys and keys & {"output", "response"}:
         return "alpaca"
     return "prompt_completion" if {"prompt", "completion"} <= keys else None
+
+
+def mistaken_format(row: Mapping[str, Any], format: str) -> str | None:
+    """Return the format that a row shows where reading it as `format` would go wrong or leave a text of it unread.
+
+    >>> mistaken_format({"instruction": "a", "context": "lost", "response": "b"}, "alpaca")
+    'dolly'
+    """
+    shown = detect_row(row)
+    same = format == "dolly" and not row.get("input") and not row.get("output")  # Dolly without a context looks like Alpaca
+    return None if shown == format or same else shown
 
 
 def _first_entry(value: Any) -> Mapping[str, Any]:

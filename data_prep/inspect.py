@@ -7,6 +7,7 @@ streamed; of each only its lengths are kept. Nothing is changed.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +100,7 @@ def render_text(report: Mapping[str, Any]) -> str:
     counts = report["counts"]
     dropped = sum(counts["dropped"].values())
     lines = [
-        f"{report['folder']}",
+        report["folder"],
         f"{counts['read']} read = {counts['kept']} kept + {dropped} dropped; {counts['written']} rows written ({counts['copies']} copies); "
         + ", ".join(f"{split} {n}" for split, n in counts["splits"].items()),
         "",
@@ -113,11 +114,12 @@ def render_text(report: Mapping[str, Any]) -> str:
     lines += [f"{role:<10} {n['turns']:>9} turns {n['characters']:>12} characters" for role, n in report["roles"].items()]
     lines += _counts("licences", report["licenses"]) + _counts("dropped", counts["dropped"]) + _counts("repaired", counts["repaired"])
     for row in report["samples"]:
-        lines += ["", f"--- {row['source']['place']} ({row['split']}, {row['license'] or 'licence not stated'}) {row['id'][:12]}"]
+        place, license = _shown(row["source"]["place"]), _shown(row["license"] or "licence not stated")
+        lines += ["", f"--- {place} ({row['split']}, {license}) {row['id'][:12]}"]
         lines += _content(row)
     for reason, rows in report["dropped_samples"].items():
         for row in rows:
-            lines += ["", f"--- dropped: {reason}: {row['place']}: {row['detail']}", textwrap.indent(_shown(row["raw"]), "  ")]
+            lines += ["", _shown(f"--- dropped: {reason}: {row['place']}: {row['detail']}"), textwrap.indent(_shown(row["raw"]), "  ")]
     return "\n".join(lines)
 
 
@@ -142,8 +144,11 @@ def _manifest(dataset: Path) -> dict[str, Any]:
     if not dataset.is_dir():
         raise UserError(f"{dataset}: no such folder; give a folder that starchat prepare wrote")
     manifest = read_manifest(dataset)
-    if manifest is None or manifest.get("stage") != "prepare":
+    if manifest is None or manifest.get("stage") != "prepare" or "counts" not in manifest:
         raise UserError(f"{dataset}: not a finished dataset of starchat prepare; run it, or give another folder")
+    rows, written = _row_count(dataset), manifest["counts"]["written"]
+    if rows != written:
+        raise UserError(f"{dataset}: holds {rows} rows, its manifest says {written}; files were lost or added: prepare it again")
     return manifest
 
 
@@ -152,26 +157,38 @@ def _files(dataset: Path) -> list[Path]:
 
 
 def _row_count(dataset: Path) -> int:
-    import pyarrow.parquet
-
-    return sum(pyarrow.parquet.read_metadata(path).num_rows for path in _files(dataset))
+    rows = 0
+    for path in _files(dataset):
+        with _opened(path) as file:
+            rows += file.metadata.num_rows
+    return rows
 
 
 def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
+    for path in _files(dataset):
+        with _opened(path) as file:
+            for batch in file.iter_batches(batch_size=512):
+                yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Give an open Parquet file; what is wrong with it becomes one `UserError`."""
+    import pyarrow
     import pyarrow.parquet
 
-    for path in _files(dataset):
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=512):
-            yield from batch.to_pylist()
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: missing or damaged ({' '.join(str(error).split())}); prepare the dataset again") from None
 
 
 def _dropped_samples(dataset: Path, reason: str, samples: int) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
     if samples < 1:
         return []
-    batches = pyarrow.parquet.ParquetFile(dataset / "dropped" / f"{reason}.parquet").iter_batches(batch_size=samples)
-    return list(next(iter(batches)).to_pylist())
+    with _opened(dataset / "dropped" / f"{reason}.parquet") as file:
+        return list(next(file.iter_batches(batch_size=samples)).to_pylist())
 
 
 def _lengths(name: str, values: Mapping[str, float]) -> list[str]:
@@ -181,7 +198,7 @@ def _lengths(name: str, values: Mapping[str, float]) -> list[str]:
 
 
 def _counts(title: str, rows: Mapping[str, int]) -> list[str]:
-    return ["", f"{title}:", *(f"  {name:<28} {n:>9}" for name, n in sorted(rows.items(), key=lambda p: -p[1]))] if rows else []
+    return ["", f"{title}:", *(f"  {_shown(name):<28} {n:>9}" for name, n in sorted(rows.items(), key=lambda p: -p[1]))] if rows else []
 
 
 def _content(row: Mapping[str, Any]) -> list[str]:
@@ -190,7 +207,8 @@ def _content(row: Mapping[str, Any]) -> list[str]:
         lines.append(f"[{message['role']}]")
         if message["content"]:
             lines.append(textwrap.indent(_shown(message["content"]), "  "))
-        lines += [f"  calls {call['function']['name']}({_shown(call['function']['arguments'])})" for call in message["tool_calls"] or ()]
+        calls = [call["function"] for call in message["tool_calls"] or ()]
+        lines += [f"  calls {_shown(call['name'])}({_shown(call['arguments'])})" for call in calls]
     text = "".join(part["marker"] + part["text"] for part in row["document"] or ())
     return lines + ([textwrap.indent(_shown(text), "  ")] if text else [])
 

@@ -15,18 +15,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data_prep.drafts import Draft, RowProblem, read_role, required_text, wrong_type
 from data_prep.records import Dropped
-from data_prep.sources import Row
+from data_prep.sources import Row, parse_json
 from starchat.dialogue import Turn
 
 OASST_ROLES = {"prompter": "user"}
 MIN_SPAM = 0.5
-NO_RANK = 1 << 30
+NO_RANK = float("inf")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Node:
     parent: int | None
     role: str
     text: str
-    rank: int
+    rank: float
     unsound: tuple[str, str] | None
 
 
@@ -110,7 +109,7 @@ def _joined_units(messages: Sequence[Row], paths: str, roles: Mapping[str, str])
                 yield Unit(row, wrong_type(key, row.value[key], "a text or null"))
                 break
         else:
-            replies.setdefault(row.value.get("parent_id"), []).append(row)
+            replies.setdefault(row.value.get("parent_id") or None, []).append(row)
     for root in replies.get(None, []):
         yield from _joined_tree(root, replies, reached, paths, roles)
     for row in messages:
@@ -142,22 +141,23 @@ def _joined_tree(
 
 
 def _node(parent: int | None, message: Mapping[str, Any], roles: Mapping[str, str]) -> Node:
-    rank = message.get("rank")
+    rank = _cell(message.get("rank"))
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int | float)):
         raise wrong_type("rank", rank, "a number or null")
     role = read_role(message.get("role"), roles, OASST_ROLES)
     text = required_text(message, "text")
-    sound_rank = int(rank) if rank is not None and math.isfinite(rank) else NO_RANK
-    return Node(parent, role, text, sound_rank, _unsound(message, text))
+    if rank is None or rank != rank:  # NaN
+        rank = NO_RANK
+    return Node(parent, role, text, rank, _unsound(message, text))
 
 
 def _unsound(message: Mapping[str, Any], text: str) -> tuple[str, str] | None:
     name = message.get("message_id")
-    if message.get("deleted"):
+    if _cell(message.get("deleted")):
         return "oasst_deleted", f"message {name} was deleted"
-    if message.get("review_result") is False:
+    if _cell(message.get("review_result")) is False:
         return "oasst_failed_review", f"message {name} failed in review"
-    if (spam := _spam(message.get("labels"))) >= MIN_SPAM:
+    if (spam := _spam(_cell(message.get("labels")))) >= MIN_SPAM:
         return "oasst_spam", f"message {name} is labelled spam by {spam:.0%}"
     return None if text.strip() else ("empty_answer", f"message {name} is empty")
 
@@ -170,10 +170,28 @@ def _spam(labels: Any) -> float:
     """
     value: Any = None
     if isinstance(labels, dict) and isinstance(labels.get("name"), list) and isinstance(labels.get("value"), list):
-        value = dict(zip(labels["name"], labels["value"], strict=False)).get("spam")
+        value = next((value for name, value in zip(labels["name"], labels["value"], strict=False) if name == "spam"), None)
     elif isinstance(labels, dict) and isinstance(labels.get("spam"), dict):
         value = labels["spam"].get("value")
-    return float(value) if isinstance(value, int | float) else 0.0
+    if value is None:
+        return 0.0
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise wrong_type("labels.spam", value, "a share from 0 to 1")
+    return float(value)
+
+
+def _cell(value: Any) -> Any:
+    """Return what the text of a CSV cell stands for: a number, true or false, JSON, or null if it is empty.
+
+    >>> _cell("1.0"), _cell("False"), _cell(""), _cell(True)
+    (1.0, False, None, True)
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_json(value.lower().encode("utf-8", "surrogatepass")) if value else None
+    except ValueError:
+        return value
 
 
 def _units(nodes: Sequence[Node], paths: str) -> Iterator[Draft | RowProblem]:

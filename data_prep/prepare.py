@@ -21,12 +21,12 @@ from typing import Any
 
 from data_prep.card import render_card
 from data_prep.dialogues import DialoguesSpec, build_dialogues, find_dialogues
-from data_prep.records import Dropped, Item, Kept
+from data_prep.records import Dropped, Item, Kept, encodable
 from data_prep.shards import DatasetWriter
 from data_prep.sources import as_text, table_files
 from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
-from starchat.dialogue import Record, first_user_text, to_row
+from starchat.dialogue import Record, Turn, first_user_text, to_row
 from starchat.errors import UserError
 from starchat.files import already_finished, building, describe_file, digest_bytes, digest_json, read_manifest, versions, write_manifest
 
@@ -39,8 +39,9 @@ MAX_WEIGHT = 1000
 class PrepareSpec:
     """What to prepare. A source has a `kind`, a mixture `weight` (1.0) and the keys of its kind.
 
-    `test_fraction` of the first user turns (of the ids, for documents) go to the test split, by hash. Up to
-    `max_bad_fraction` of all units may be malformed; above it nothing is written.
+    What several sources hold is kept from the first of them whose weight keeps it. `test_fraction` of the first user
+    turns (of the ids, for documents) go to the test split, by hash. Up to `max_bad_fraction` of all units may be
+    malformed; above it nothing is written.
     """
 
     sources: tuple[dict[str, Any], ...]
@@ -153,6 +154,8 @@ def _open(mapping: Mapping[str, Any], place: str) -> Opened:
     kind = mapping.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{place}: kind: {kind!r}; {closest(str(kind), KINDS)}")
+    if mapping.get("path") == "":
+        raise UserError(f"{place}: path: is empty; name a file, a folder or a pattern")
     weight = mapping.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
         raise UserError(f"{place}: weight: {weight!r}; expected a number above 0, at most {MAX_WEIGHT}; 2 writes each record twice")
@@ -176,7 +179,7 @@ def _open_source(mapping: Mapping[str, Any], weight: float, place: str) -> Opene
         found = sorted((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
         inputs: list[dict[str, Any]] = [{"distribution": name, "version": version} for name, version in found]
     else:
-        inputs = [describe_file(file) for file in sorted(Path(spec.path).rglob("*.py")) if file.is_file()]
+        inputs = [describe_file(file, encodable(str(file))) for file in sorted(Path(spec.path).rglob("*.py")) if file.is_file()]
     return Opened(spec.path, "python", weight, {**to_mapping(spec), "weight": weight}, inputs, lambda: build_source(spec))
 
 
@@ -215,7 +218,7 @@ def _write_item(item: Item, index: int, source: Opened, spec: PrepareSpec, seen:
         return
     assert isinstance(item, Kept)
     record = item.record
-    size_bytes = sum(len(turn.content) for turn in record.turns) + sum(len(part.text) for part in record.parts)
+    size_bytes = len(record.tools or "") + sum(map(_turn_bytes, record.turns)) + sum(len(part.text) for part in record.parts)
     for row in placed:
         writer.keep(row, size_bytes)
     tally.kept += 1
@@ -225,6 +228,10 @@ def _write_item(item: Item, index: int, source: Opened, spec: PrepareSpec, seen:
     tally.licenses[record.license or "not stated"] += 1
 
 
+def _turn_bytes(turn: Turn) -> int:
+    return len(turn.content) + sum(len(call.arguments) for call in turn.tool_calls)
+
+
 def _place(record: Record, weight: float, spec: PrepareSpec, seen: set[bytes]) -> list[dict[str, Any]] | Dropped:
     """Return the rows to write for a record, one for each copy, or why it is dropped after all."""
     row = to_row(record)
@@ -232,11 +239,11 @@ def _place(record: Record, weight: float, spec: PrepareSpec, seen: set[bytes]) -
     key = bytes.fromhex(identity)
     if key in seen:
         return Dropped("duplicate", record.source.place, f"same content as the earlier record {identity}", as_text(row))
-    seen.add(key)
     is_test = _fraction(f"split:{spec.seed}:{first_user_text(record.turns) or identity}") < spec.test_fraction
     copies = 1 if is_test else _copies(identity, weight, spec.seed)
     if copies == 0:
         return Dropped("mixture_weight", record.source.place, f"not in the share that weight {weight:g} keeps", as_text(row))
+    seen.add(key)
     return [{**row, "split": "test" if is_test else "train", "copy": copy} for copy in range(copies)]
 
 
@@ -254,7 +261,7 @@ def _copies(identity: str, weight: float, seed: int) -> int:
 def _refuse_faults(spec: PrepareSpec, tallies: Sequence[Tally]) -> None:
     """Raise `UserError` if more units are malformed than the spec admits."""
     read, bad = sum(t.read for t in tallies), sum(t.faults.total() for t in tallies)
-    if bad <= spec.max_bad_fraction * read:
+    if not bad or bad / read <= spec.max_bad_fraction:  # a product would refuse some of the shares that the message names
         return
     faults = [(tally.first_faults[reason], count) for tally in tallies for reason, count in tally.faults.most_common()]
     lines = [f"{first.place}: {first.detail} ({first.reason}: {count})" for first, count in faults[:MAX_FAULTS_SHOWN]]

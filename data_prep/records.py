@@ -36,3 +36,12 @@ class Kept:
 
 
 Item = Kept | Dropped
+
+
+def encodable(text: str) -> str:
+    """Return a text that UTF-8 can hold: lone surrogates, such as those of file names in another encoding, are escaped.
+
+    >>> encodable("caf\\udce9.py")
+    'caf\\\\udce9.py'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

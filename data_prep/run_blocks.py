@@ -13,14 +13,13 @@ against hostile code.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-FENCE = re.compile(r"^```(\w*)[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+from starchat.fences import code_blocks
 
 # Runs inside the child: reads blocks from standard input, writes what each printed to standard output.
 DRIVER = """
@@ -37,15 +36,6 @@ for code in json.load(sys.stdin):
     results.append([printed.getvalue(), fault])
 json.dump(results, sys.__stdout__)
 """
-
-
-def code_blocks(text: str) -> list[tuple[str, str]]:
-    """Return the fenced blocks of a Markdown text as (language, body) pairs, in order.
-
-    >>> code_blocks("Use:\\n```python\\nprint(1)\\n```\\n```output\\n1\\n```")
-    [('python', 'print(1)\\n'), ('output', '1\\n')]
-    """
-    return [(match[1].lower(), match[2]) for match in FENCE.finditer(text)]
 
 
 def block_faults(messages: Sequence[Mapping[str, str]], timeout_s: float = 20.0) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from data_prep.records import Dropped
+from data_prep.records import Dropped, encodable
 
 MAX_SHARD_BYTES = 256 << 20
 MAX_GROUP_BYTES = 16 << 20
@@ -141,6 +141,6 @@ class DatasetWriter:
         if dropped.reason not in self._dropped:
             (self._folder / "dropped").mkdir(exist_ok=True)
             self._dropped[dropped.reason] = Shards(self._folder / "dropped", f"{dropped.reason}.parquet", dropped_schema(), None)
-        row = {"place": dropped.place, "detail": dropped.detail, "raw": dropped.raw, "source": source}
-        sound = {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
-        self._dropped[dropped.reason].write(sound, len(dropped.raw))
+        texts = {"place": dropped.place, "detail": dropped.detail, "raw": dropped.raw}
+        row = {**{key: encodable(text) for key, text in texts.items()}, "source": source}
+        self._dropped[dropped.reason].write(row, len(dropped.raw))

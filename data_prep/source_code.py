@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from data_prep.licenses import distribution_license, foreign_header, is_permissive
-from data_prep.records import Dropped, Item, Kept
+from data_prep.records import Dropped, Item, Kept, encodable
 from data_prep.train_tokenizer import STARCODER_TOKENS
 from starchat.dialogue import Part, Record, Source
 from starchat.errors import UserError
@@ -171,6 +171,8 @@ def _item(file: _File, spec: SourceSpec, seen: set[str]) -> Item:
         return file.dropped(reason, file.name)
     if any(PurePosixPath(file.name).match(pattern) for pattern in spec.without):
         return file.dropped("excluded", "named under 'without'")
+    if encodable(file.name) != file.name:
+        return file.dropped("not_utf8", "the file's name is not UTF-8; rename it")
     if not file.path.is_file():
         return file.dropped("missing_file", "listed, but not on disk")
     if not spec.min_file_bytes <= (size := file.path.stat().st_size) <= spec.max_file_bytes:

@@ -17,14 +17,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
 from data_prep.compressed import COMPRESSIONS, open_bytes
-from data_prep.records import Dropped
+from data_prep.records import Dropped, encodable
 from starchat.errors import UserError
 from starchat.files import read_manifest
 
@@ -54,6 +54,14 @@ class Table:
 
 def find_tables(path: str, split: str = "train") -> tuple[Table, ...]:
     """Return what `path` names, in sorted order; raise `UserError` where it names nothing that can be read."""
+    tables = _named_tables(path, split)
+    for table in tables:
+        if encodable(table.path) != table.path:
+            raise UserError(f"{encodable(table.path)}: the file's name is not UTF-8; rename it")
+    return tables
+
+
+def _named_tables(path: str, split: str) -> tuple[Table, ...]:
     target = Path(path)
     if target.is_dir():
         return _folder_tables(target, split)
@@ -153,13 +161,21 @@ def _reader(path: Path) -> str:
 def _folder_tables(folder: Path, split: str) -> tuple[Table, ...]:
     if any((folder / mark).is_file() for mark in DATASETS_MARKS):
         return (Table(str(folder), "datasets", split),)
-    manifest = read_manifest(folder)
     names = [p for p in sorted(folder.iterdir()) if p.is_file() and _known_extension(p) and not p.name.startswith(".")]
-    if manifest is not None:
+    if _is_prepared(folder):
         names = [p for p in names if p.suffix == ".parquet"]
     if not names:
         raise UserError(f"{folder}: no data file in this folder; expected {', '.join(EXTENSIONS)}, or a folder that datasets saved")
     return tuple(Table(str(p), _reader(p)) for p in names)
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Return whether a folder is a dataset of ours; a ``manifest.json`` of anybody else is a file like any other."""
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        return False
+    return manifest is not None and manifest.get("stage") == "prepare"
 
 
 def _read_jsonl(path: Path) -> Iterator[Row | Dropped]:
@@ -228,7 +244,11 @@ def _json_rows(path: Path, value: Any) -> list[Any]:
             return [value]
         if len(arrays) == 1:
             return list(arrays[0])
-    raise UserError(f"{path}: expected an array of objects, or an object that holds exactly one; found {type(value).__name__}")
+    found = f"an object with the keys {', '.join(list(value)[:10])}" if isinstance(value, dict) else type(value).__name__
+    raise UserError(
+        f"{path}: expected an array of objects, or an object that holds exactly one; found {found}; "
+        "put the rows into one array, or name the files that hold rows by a pattern"
+    )
 
 
 def _read_csv(path: Path) -> Iterator[Row | Dropped]:
@@ -237,6 +257,7 @@ def _read_csv(path: Path) -> Iterator[Row | Dropped]:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.DictReader(text, restkey="\0rest", restval="\0missing", strict=True)
         try:
+            _require_distinct(path, reader.fieldnames or ())
             for number, row in enumerate(reader, 1):
                 yield _csv_row(f"{path}:{number}", row)
         except csv.Error as error:
@@ -244,6 +265,12 @@ def _read_csv(path: Path) -> Iterator[Row | Dropped]:
         finally:
             with contextlib.suppress(ValueError):
                 text.detach()
+
+
+def _require_distinct(path: Path, columns: Sequence[str]) -> None:
+    """Raise `UserError` where two columns have one name: of these a row would hold the last only."""
+    if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+        raise UserError(f"{path}: two columns are named {encodable(twice)!r}; rename or remove one")
 
 
 def _csv_row(place: str, row: dict[str, Any]) -> Row | Dropped:
@@ -279,12 +306,16 @@ def _parquet_rows(path: Path, file: IO[bytes]) -> Iterator[Row]:
     file.seek(0)
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=512):
-            for value in batch.to_pylist():
+        table = pyarrow.parquet.ParquetFile(file)
+        _require_distinct(path, table.schema_arrow.names)
+        for batch in table.iter_batches(batch_size=512):
+            for value in batch.to_pylist(maps_as_pydicts="strict"):
                 number += 1
                 yield Row(f"{path}:{number}", value)
     except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a sound Parquet file after row {number} ({error}); copy or download the file again") from None
+    except (ValueError, KeyError, OverflowError, pyarrow.ArrowNotImplementedError) as error:
+        raise UserError(f"{path}: a value after row {number} cannot be read ({error}); convert or remove its column") from None
     except OSError as error:
         if error.errno is not None:
             raise
@@ -302,7 +333,7 @@ def _load_saved(table: Table) -> Any:
 
     try:
         data = datasets.load_from_disk(table.path)
-    except (FileNotFoundError, ValueError, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise UserError(f"{table.path}: datasets cannot load this folder ({_first_line(error)}); save it again") from None
     if isinstance(data, datasets.DatasetDict):
         if table.split not in data:

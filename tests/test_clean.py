@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from data_prep.clean import clean, python_fault
 from data_prep.control_tokens import CHAT_TOKENS, PLACEHOLDERS, STARCODER_TOKENS, find_control_token
 from data_prep.dialogues import DialoguesSpec, build_dialogues, find_dialogues
 from data_prep.dirt import clean_page_text, without_wiki_marks
-from data_prep.drafts import Draft
+from data_prep.drafts import Draft, RowProblem
 from data_prep.records import Dropped, Item
 from starchat.config import from_mapping
-from starchat.dialogue import Turn, to_message
+from starchat.dialogue import ToolCall, Turn, to_message
 
 CASES = Path(__file__).parent / "cases"
 NAMES = sorted(path.name.removesuffix(".expected.json") for path in CASES.glob("*.expected.json"))
@@ -81,6 +82,42 @@ def test_a_clean_dialogue_is_clean_again() -> None:
     assert clean(Draft(once.turns, once.tools)).repairs == ()
 
 
+QUESTION = Turn("user", "a")
+CALLING = Turn("assistant", "", tool_calls=(ToolCall("f", "{}", "1"), ToolCall("g", "{}", "2")))
+RESULTS = (Turn("tool", "x", name="f", tool_call_id="1"), Turn("tool", "y", name="g", tool_call_id="2"))
+
+
+def test_the_results_of_two_calls_stand_in_a_row() -> None:
+    draft = Draft((QUESTION, CALLING, *RESULTS, Turn("assistant", "b")))
+    assert clean(draft) == draft
+
+
+@pytest.mark.parametrize("field", ["content", "name", "tool_call_id", "call name", "call arguments", "tools"])
+def test_every_text_is_made_sound_and_holds_no_control_token(field: str) -> None:
+    """Except ids: they are matched, and never rendered."""
+
+    def draft(text: str) -> Draft:
+        call = ToolCall("f" + text * (field == "call name"), "{}" + text * (field == "call arguments"), "1")
+        result = dataclasses.replace(RESULTS[0], **{field: f"1{text}"}) if field in ("content", "name", "tool_call_id") else RESULTS[0]
+        first = dataclasses.replace(call, id=result.tool_call_id)
+        tools = f"[{text}]" if field == "tools" else None
+        return Draft((QUESTION, dataclasses.replace(CALLING, tool_calls=(first,)), result, Turn("assistant", "b")), tools)
+
+    once = clean(draft("\0\ufdd0\ud800"))
+    assert once.repairs == ("nul", "noncharacter", "lone_surrogate")
+    assert clean(Draft(once.turns, once.tools)).repairs == ()
+    if field != "tool_call_id":
+        with pytest.raises(RowProblem, match=r"holds the control token <\|end\|>"):
+            clean(draft("<|end|>"))
+
+
+def test_what_is_joined_is_trained_as_its_turns_were() -> None:
+    context, trained = Turn("assistant", "b", train=False), Turn("assistant", "b")
+    assert clean(Draft((QUESTION, context, trained))).turns == (QUESTION, trained)
+    with pytest.raises(RowProblem, match="two different answers in a row"):
+        clean(Draft((QUESTION, context, CALLING)))
+
+
 @pytest.mark.parametrize("token", [*CHAT_TOKENS, *STARCODER_TOKENS])
 def test_every_control_token_is_found_but_placeholders(token: str) -> None:
     assert find_control_token(f"before {token}after") == (None if token in PLACEHOLDERS else token)
@@ -96,6 +133,11 @@ def test_a_removed_character_cannot_hide_a_control_token() -> None:
     assert items.turns[1].content == "<|end|>"
     with pytest.raises(Exception, match=r"holds the control token <\|end\|>"):
         clean(Draft((Turn("user", "a"), Turn("assistant", "<|e\ufdd0nd|>"))))
+
+
+def test_an_answer_that_begins_like_an_error_page_and_goes_on_is_kept() -> None:
+    answer = "Too many requests, please wait, says the server with status 429. " + "Count the requests of each client. " * 10
+    assert clean_page_text(answer) == (answer, ())
 
 
 def test_python_fault_looks_only_at_python() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,20 @@ def test_the_text_shows_it_and_drives_no_terminal(dataset: Path) -> None:
     assert "\\x1b[2J" in text
 
 
+def test_names_licences_and_details_drive_no_terminal_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, (name, arguments) in enumerate((("f\x1b[2J", "{}"), ("f", "{\x1b[2J"))):
+        call = {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+        row = {"messages": [{"role": "user", "content": "q"}, call], "license": "MIT\x1b[2J"}
+        Path(f"chats\x1b[2J{number}.jsonl").write_text(json.dumps(row))
+    Path("spec.yaml").write_text(yaml.safe_dump({"sources": [{"kind": "dialogues", "path": "*.jsonl"}], "output": "dataset"}))
+    prepare(Path("spec.yaml"), progress=False)
+    text = render_text(inspect(Path("dataset")))
+    assert "\x1b" not in text
+    for shown in ("calls f\\x1b[2J({})", "MIT\\x1b[2J", "are no JSON", "chats\\x1b[2J0.jsonl:1"):
+        assert shown in text
+
+
 def test_one_reason(dataset: Path) -> None:
     assert list(inspect(dataset, reason="empty_answer")["dropped_samples"]) == ["empty_answer"]
     with pytest.raises(UserError, match="nothing was dropped for 'empty_anser'; did you mean 'empty_answer'?"):
@@ -94,6 +109,20 @@ def test_what_is_no_dataset(tmp_path: Path) -> None:
         inspect(tmp_path / "gone")
     with pytest.raises(UserError, match="not a finished dataset of starchat prepare"):
         inspect(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["train-00000.parquet", "dropped/empty_answer.parquet"])
+def test_a_damaged_dataset_is_refused(path: str, dataset: Path, tmp_path: Path) -> None:
+    whole = (dataset / path).read_bytes()
+    pages = bytes(byte ^ 0x5A for byte in whole[4 : len(whole) // 2])
+    for damaged in (whole[:100], whole[:4] + pages + whole[len(whole) // 2 :], None):
+        copy = Path(shutil.copytree(dataset, tmp_path / "copy", dirs_exist_ok=True))
+        if damaged is None:
+            (copy / path).unlink()
+        else:
+            (copy / path).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"missing or damaged|files were lost or added"):
+            inspect(copy)
 
 
 def test_quantiles_of_nothing() -> None:

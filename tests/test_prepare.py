@@ -1,8 +1,7 @@
-"""The prepare stage end to end: conservation, splits, weights, faults, determinism, and nothing half-written."""
+"""The prepare stage end to end: conservation, faults, determinism, and nothing half-written. For splits and weights see test_mixture."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import hashlib
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 
 from data_prep.prepare import prepare
 from data_prep.shards import DatasetWriter
+from preparing import assert_conserved, chat, digests, records, run, write_rows, write_spec
 from starchat.dialogue import Record, Source, Turn, from_row, to_row
 from starchat.errors import UserError
 
@@ -31,46 +31,6 @@ from starchat.errors import UserError
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def chat(question: str, answer: str = "An answer.") -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-def write_rows(name: str, rows: list[Any]) -> str:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return name
-
-
-def write_spec(*sources: dict[str, Any], **keys: Any) -> Path:
-    path = Path("spec.yaml")
-    path.write_text(yaml.safe_dump({"sources": [{"kind": "dialogues", **s} for s in sources], "output": "dataset", **keys}))
-    return path
-
-
-def run(*sources: dict[str, Any], overwrite: bool = False, **keys: Any) -> dict[str, Any]:
-    return prepare(write_spec(*sources, **keys), overwrite=overwrite, progress=False)
-
-
-def records(folder: str = "dataset", split: str = "") -> list[Record]:
-    files = sorted(Path(folder).glob(f"{split or '*'}-*.parquet"))
-    return [from_row(row) for file in files for row in pq.read_table(file).to_pylist()]
-
-
-def assert_conserved(manifest: dict[str, Any]) -> None:
-    counts = manifest["counts"]
-    for part in (counts, *counts["sources"]):
-        assert part["read"] == part["kept"] + sum(part["dropped"].values())
-    assert counts["read"] == sum(source["read"] for source in counts["sources"])
-    rows = records(manifest["folder"])
-    assert counts["written"] == len(rows) == sum(counts["splits"].values())
-    assert counts["kept"] == len({row.id for row in rows}) == counts["written"] - counts["copies"]
-    found = {p.stem: pq.read_metadata(p).num_rows for p in Path(manifest["folder"], "dropped").glob("*.parquet")}
-    assert found == counts["dropped"]
-
-
-def digests(folder: str) -> dict[str, str]:
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
 def test_the_smallest_spec() -> None:
@@ -118,64 +78,6 @@ def test_every_format_in_one_mixture() -> None:
     assert_conserved(manifest)
     formats = [source["format"] for source in manifest["counts"]["sources"]]
     assert [row.turns[0].content for row in records(split="train")] + [row.turns[0].content for row in records(split="test")] == formats
-
-
-def test_duplicates_across_sources_the_first_one_wins() -> None:
-    manifest = run(
-        {"path": write_rows("a.jsonl", [chat("one")]), "license": "MIT"}, {"path": write_rows("b.jsonl", [chat("one"), chat("two")])}
-    )
-    assert [source["dropped"] for source in manifest["counts"]["sources"]] == [{}, {"duplicate": 1}]
-    assert {row.turns[0].content: row.license for row in records()} == {"one": "MIT", "two": None}
-    (dropped,) = pq.read_table("dataset/dropped/duplicate.parquet").to_pylist()
-    assert dropped["place"] == "b.jsonl:1"
-    assert dropped["source"] == 1
-    assert records()[0].id in dropped["detail"]
-
-
-@pytest.mark.parametrize(("weight", "low", "high"), [(1, 1.0, 1.0), (2, 2.0, 2.0), (2.5, 2.4, 2.6), (0.5, 0.4, 0.6)])
-def test_weights_are_true_and_leave_test_rows_alone(weight: float, low: float, high: float) -> None:
-    path = write_rows("chats.jsonl", [chat(f"question {n}") for n in range(1_000)])
-    manifest = run({"path": path, "weight": weight}, test_fraction=0.2)
-    assert_conserved(manifest)
-    train, test = records(split="train"), records(split="test")
-    of_train = 1_000 - len(test)
-    assert low <= len(train) / of_train <= high
-    assert {row.copy for row in test} == {0}
-    copies = collections.defaultdict(list)
-    for row in train:
-        copies[row.id].append(row.copy)
-    assert all(found == list(range(len(found))) for found in copies.values())
-    assert {len(found) for found in copies.values()} <= {int(weight), int(weight) + 1} - {0}
-    assert manifest["counts"]["dropped"].get("mixture_weight", 0) == of_train - len(copies)
-
-
-def test_nothing_moves_between_the_splits_when_data_is_added() -> None:
-    few = [chat(f"question {n}") for n in range(200)]
-    run({"path": write_rows("chats.jsonl", few)}, test_fraction=0.3)
-    before = {row.id: row.split for row in records()}
-    more = [chat(f"question {n}", "Another answer.") for n in range(400)]
-    run({"path": write_rows("chats.jsonl", [*reversed(more), *few])}, test_fraction=0.3, overwrite=True)
-    after = records()
-    assert {row.id: row.split for row in after if row.id in before} == before
-    by_question: dict[str, set[str]] = collections.defaultdict(set)
-    for row in after:
-        by_question[row.turns[0].content].add(row.split)
-    assert all(len(splits) == 1 for splits in by_question.values())
-
-
-def test_the_seed_moves_the_split() -> None:
-    path = write_rows("chats.jsonl", [chat(f"question {n}") for n in range(100)])
-    run({"path": path}, test_fraction=0.5)
-    first = {row.id for row in records(split="test")}
-    run({"path": path}, test_fraction=0.5, seed=1, overwrite=True)
-    assert first != {row.id for row in records(split="test")}
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_one_split_alone(fraction: float, tmp_path: Path) -> None:
-    run({"path": write_rows("chats.jsonl", [chat("one"), chat("two")])}, test_fraction=fraction)
-    loaded = datasets.load_dataset("./dataset", cache_dir=str(tmp_path / "cache"))
-    assert list(loaded) == ["test" if fraction else "train"]
 
 
 def test_the_same_input_gives_the_same_bytes_and_is_not_made_twice() -> None:
@@ -237,6 +139,14 @@ def test_faults_within_the_admitted_fraction_are_set_aside() -> None:
     assert raw == [json.dumps(row) for row in BAD[1:]]
 
 
+def test_the_fraction_that_the_message_names_is_accepted() -> None:
+    path = write_rows("chats.jsonl", [chat(f"question {n}") for n in range(21)] + [{"messages": n} for n in range(29)])
+    with pytest.raises(UserError) as error:
+        run({"path": path})
+    assert str(error.value).endswith("max_bad_fraction=0.58")
+    assert run({"path": path}, max_bad_fraction=0.58)["counts"]["kept"] == 21  # 0.58 * 50 is a little below 29
+
+
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(UserError, match="no record is left; dropped: empty_dialogue: 1"):
         run({"path": write_rows("chats.jsonl", [{"messages": [{"role": "user", "content": ""}]}])})
@@ -261,6 +171,8 @@ def test_all_faults_of_a_spec_at_once() -> None:
         ({"test_fraction": 1.5}, r"test_fraction: 1.5; expected a number from 0 to 1"),
         ({"max_bad_fraction": -1}, "max_bad_fraction: -1"),
         ({"outptu": "x"}, "unknown key 'outptu'; did you mean 'output'?"),
+        ({"sources": [{"kind": "dialogues", "path": ""}]}, r"sources\[0\]: path: is empty; name a file, a folder or a pattern"),
+        ({"sources": [{"kind": "source", "path": ""}]}, r"sources\[0\]: path: is empty"),
     ],
 )
 def test_bad_specs(keys: dict[str, Any], message: str) -> None:
@@ -307,6 +219,30 @@ def test_python_source_is_a_kind() -> None:
     assert [entry["path"] for entry in manifest["inputs"]] == ["code/broken.py", "code/sums.py"]
 
 
+def test_a_file_name_that_is_not_utf8_is_set_aside_or_refused() -> None:
+    Path("code").mkdir()
+    Path("code/a.py").write_text("# A file that is long enough to be kept.\n" + "value = 1\n" * 30)
+    Path(os.fsdecode(b"code/b\xff.py")).write_text("# Another file that is long enough.\n" + "value = 2\n" * 30)
+    manifest = run({"kind": "source", "path": "code"})
+    assert_conserved(manifest)
+    assert manifest["counts"]["dropped"] == {"not_utf8": 1}
+    assert [entry["path"] for entry in manifest["inputs"]] == ["code/a.py", "code/b\\udcff.py"]
+    os.rename(write_rows("chats.jsonl", [chat("one")]), os.fsdecode(b"chats\xff.jsonl"))
+    with pytest.raises(UserError, match=r"chats\\udcff\.jsonl: the file's name is not UTF-8; rename it"):
+        run({"path": "chats*.jsonl"}, output="second")
+
+
+def test_large_calls_and_tools_count_for_the_size_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_prep.shards.MAX_GROUP_BYTES", 1_000)
+    rows = [chat(f"question {n}") for n in range(4)]
+    for row in rows[:2]:
+        row["tools"] = [{"type": "function", "function": {"name": "f", "description": "x" * 1_000}}]
+    for row in rows[2:]:
+        row["messages"][1]["tool_calls"] = [{"function": {"name": "f", "arguments": json.dumps("x" * 1_000)}}]
+    run({"path": write_rows("chats.jsonl", rows)}, test_fraction=0.0)
+    assert pq.read_metadata("dataset/train-00000.parquet").num_row_groups == 4
+
+
 def test_shards_are_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_prep.shards.MAX_GROUP_BYTES", 1_000)
     rows = [to_row(Record(Source(f"f:{n}"), (Turn("user", f"{n}"), Turn("assistant", "x" * 300)))) for n in range(50)]
@@ -339,7 +275,8 @@ def test_conservation_on_hostile_rows(lines: list[bytes], weight: float) -> None
     first = json.dumps(chat("a sound row")).encode()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("chats.jsonl").write_bytes(b"\n".join([first, *lines]))
-        manifest = run({"path": "chats.jsonl", "weight": weight}, max_bad_fraction=1.0, test_fraction=1.0)
+        # "a sound row" goes to the test split, so that something is left under any weight.
+        manifest = run({"path": "chats.jsonl", "weight": weight}, max_bad_fraction=1.0, test_fraction=0.6)
         assert_conserved(manifest)
         assert manifest["counts"]["read"] == 1 + sum(bool(line.strip()) for line in lines)
 

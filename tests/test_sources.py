@@ -100,6 +100,7 @@ def test_glob_and_folder_are_sorted(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl"):
         (tmp_path / name).write_text(json.dumps({"name": name}))
     (tmp_path / "README.md").write_text("not data")
+    (tmp_path / ".c.jsonl").write_text("hidden")
     assert [value["name"] for value in values(tmp_path / "*.jsonl")] == ["a.jsonl", "b.jsonl"]
     assert [value["name"] for value in values(tmp_path)] == ["a.jsonl", "b.jsonl"]
 
@@ -112,6 +113,13 @@ def test_saved_datasets_folder_with_and_without_splits(tmp_path: Path) -> None:
     assert len(read_all(tmp_path / "splits", "extra")) == 1
     with pytest.raises(UserError, match="no split 'dev'; it has extra, train; name one with hub_split"):
         read_all(tmp_path / "splits", "dev")
+
+
+def test_a_damaged_datasets_folder(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "plain")
+    (tmp_path / "plain" / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="plain: datasets cannot load this folder"):
+        read_all(tmp_path / "plain")
 
 
 def test_hub_id_without_network_is_one_clear_error(tmp_path: Path) -> None:
@@ -187,6 +195,43 @@ def test_zst_of_several_frames_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.zst"
     path.write_bytes(zstandard.compress(b'{"a": 1}\n') + zstandard.compress(b'{"a": 2}\n'))
     assert values(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_zst_with_a_long_window_is_read(tmp_path: Path) -> None:
+    compressor = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=31)).compressobj()
+    path = tmp_path / "rows.jsonl.zst"
+    path.write_bytes(compressor.compress(b'{"a": 1}\n') + compressor.flush())
+    assert values(path) == [{"a": 1}]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion,completion\na,b,c\n")
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["prompt", "completion", "completion"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    for name in ("rows.csv", "rows.parquet"):
+        with pytest.raises(UserError, match=f"{name}: two columns are named 'completion'; rename or remove one"):
+            read_all(tmp_path / name)
+    (tmp_path / "rows.csv").write_text("a,,\n1,,\n")
+    assert values(tmp_path / "rows.csv") == [{"a": "1", "": ""}]
+
+
+def test_parquet_maps_are_objects_and_dates_beyond_python_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string()))}), path)
+    assert values(path) == [{"a": {"k": "v"}}]
+    pq.write_table(pa.table({"a": pa.array([[("k", "v"), ("k", "w")]], pa.map_(pa.string(), pa.string()))}), path)
+    with pytest.raises(UserError, match="a value after row 0 cannot be read"):
+        read_all(path)
+    pq.write_table(pa.table({"a": pa.array([2**62], pa.timestamp("us"))}), path)
+    with pytest.raises(UserError, match=r"a value after row 0 cannot be read \(.*\); convert or remove its column"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("text", ['{"files": [{"name": "a.jsonl"}], "stage": "ours"}', '[{"a": 2}]'], ids=["object", "array"])
+def test_the_manifest_of_somebody_else_is_a_file_like_any_other(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}')
+    (tmp_path / "manifest.json").write_text(text)
+    assert len(values(tmp_path)) == 2
 
 
 def test_truncated_parquet(tmp_path: Path) -> None:
