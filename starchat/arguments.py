@@ -11,6 +11,8 @@ import typing
 from typing import Any
 
 import torch
+from transformers import Trainer, get_scheduler
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl import SFTConfig
 
 from starchat.config import closest
@@ -27,14 +29,24 @@ OWNED = {
     **dict.fromkeys(("assistant_only_loss", "completion_only_loss", "chat_template_path", "eos_token", "pad_token"), "template"),
     **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "shuffle_dataset"), "dataset"),
     **dict.fromkeys(("remove_unused_columns", "label_names", "train_sampling_strategy"), "dataset"),
-    "model_init_kwargs": "model",
-    "deepspeed": "the accelerate configuration",
-    "fsdp": "the accelerate configuration",
+    **dict.fromkeys(("model_init_kwargs", "trust_remote_code"), "model"),
+    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "parallelism_config"), "the accelerate configuration"),
+    "average_tokens_across_devices": "the loss, which is the same on every engine",
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), "starchat push, after the run"),
+}
+
+# Keys of SFTConfig that nothing here would obey, with what to do instead.
+UNUSED = {
+    **dict.fromkeys(
+        ("eval_strategy", "eval_steps", "eval_delay", "do_eval", "eval_on_start", "load_best_model_at_end", "metric_for_best_model"),
+        "there is no evaluation during training; starchat scores held-out records after it",
+    ),
+    "resume_from_checkpoint": "a run begins at its first step; start it again with --overwrite",
 }
 
 # Keys of SFTConfig whose least value is checked nowhere before the first step.
 LEAST = {"learning_rate": 0, "weight_decay": 0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+POSITIVE = {"num_train_epochs": "a number above 0", "max_steps": "a whole number from 1, or -1 for whole epochs"}
 
 
 def require_arguments(recipe: Recipe) -> None:
@@ -44,9 +56,11 @@ def require_arguments(recipe: Recipe) -> None:
     for key in recipe.trainer:
         if key in OWNED:
             faults.append(f"trainer.{key}: set by {OWNED[key]}; remove it here")
+        elif key in UNUSED:
+            faults.append(f"trainer.{key}: {UNUSED[key]}; remove it here")
         elif key not in known:
             recipe_keys = [field.name for field in dataclasses.fields(Recipe)]
-            where = recipe_keys if difflib.get_close_matches(key, recipe_keys, n=1, cutoff=0.8) else known - set(OWNED)
+            where = recipe_keys if difflib.get_close_matches(key, recipe_keys, n=1, cutoff=0.8) else known - {*OWNED, *UNUSED}
             hint = closest(key, where)
             faults.append(f"unknown key {'trainer.' + key!r}; {hint if hint.startswith('did') else 'see trl.SFTConfig for its keys'}")
     faults += _value_faults({key: value for key, value in recipe.trainer.items() if key in known})
@@ -67,6 +81,8 @@ def _value_faults(trainer: dict[str, Any]) -> list[str]:
             faults.append(f"trainer.{key}: {value!r} is of type {type(value).__name__}; expected {expected}")
         elif key in LEAST and value is not None and value < LEAST[key]:
             faults.append(f"trainer.{key}: {value!r}; expected {f'at least {LEAST[key]}' if LEAST[key] else '0 or more'}")
+        elif key in POSITIVE and value <= 0 and (key, value) != ("max_steps", -1):
+            faults.append(f"trainer.{key}: {value!r}; expected {POSITIVE[key]}")
     return faults
 
 
@@ -85,12 +101,30 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         **recipe.trainer,
     }
     try:
-        return SFTConfig(
+        arguments = SFTConfig(
             output_dir=recipe.output,
             max_length=None,
             remove_unused_columns=False,
             dataset_kwargs={"skip_prepare_dataset": True},
             **settings,
         )
-    except (TypeError, ValueError) as error:
+        _try_parts(arguments)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())[:300]}") from None
+    return arguments
+
+
+def _try_parts(arguments: SFTConfig) -> None:
+    """Make what the trainer makes by name only after the data was read: reporters, the optimizer's class, the schedule."""
+    for reporter in get_reporting_integration_callbacks(arguments.report_to):
+        reporter()
+    if not arguments.optim_target_modules:  # these are looked for in the model itself
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=arguments.get_warmup_steps(100),
+        num_training_steps=100,
+        scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+    )

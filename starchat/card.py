@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,7 +17,7 @@ def render_card(
     """Return the card as Markdown with the YAML head that model hubs read."""
     tags = ["code", "starchat", recipe.kind, *(["lora"] if recipe.lora else [])]
     head: dict[str, Any] = {"tags": tags, "pipeline_tag": "text-generation"}
-    if "/" in recipe.model and not recipe.model.startswith((".", "/")):
+    if recipe.model.count("/") == 1 and not Path(recipe.model).exists():  # a Hub id
         head["base_model"] = recipe.model
     method = f"LoRA, rank {recipe.lora.r}" if recipe.lora else "all weights"
     stage = training["zero_stage"]

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 from starchat.errors import UserError
+
+ENGINES = ("NO", "DEEPSPEED")
+"""Besides data parallel (``MULTI_...``), the kinds of accelerate's engines that saving and verifying know."""
 
 
 def asked_engine() -> tuple[int, int]:
     """Return (processes, ZeRO stage) that ``accelerate launch`` put into the environment; stage 0 is no DeepSpeed."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")) if deepspeed else 0
-    return processes, stage
+    return processes, _asked_stage() if deepspeed else 0
+
+
+def _asked_stage() -> int:
+    """Return the stage of the DeepSpeed configuration that a launch names, or else of accelerate's own."""
+    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if path and Path(path).is_file():
+        return int(json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0))
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
 
 
 def running_engine(trainer: Any) -> tuple[int, int]:
@@ -28,6 +40,9 @@ def assert_engine(trainer: Any) -> None:
 
     ``ACCELERATE_USE_CPU=true`` makes accelerate ignore a DeepSpeed configuration and run plain data parallel, exit 0.
     """
+    kind = str(getattr(trainer.accelerator.distributed_type, "value", trainer.accelerator.distributed_type))
+    if kind not in ENGINES and not kind.startswith("MULTI_"):
+        raise UserError(f"engine: the launch asked for {kind}, with which nothing was proved; use a configuration of recipes/accelerate")
     asked, running = asked_engine(), running_engine(trainer)
     if asked != running:
         hint = "unset ACCELERATE_USE_CPU" if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else "see recipes/accelerate"

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from starchat import __version__
@@ -36,7 +37,8 @@ from starchat.card import render_card
 from starchat.dialogue import Record, to_message
 from starchat.encode import Row, encode_dialogues, encode_prompt
 from starchat.engine import running_engine
-from starchat.files import describe_file, versions, write_json, write_manifest, write_text
+from starchat.errors import UserError
+from starchat.files import RUN_MARK, describe_file, read_object, versions, write_json, write_manifest, write_text
 from starchat.hub import resolve_model
 from starchat.metrics import plot_loss, read_metrics
 from starchat.model import count_parameters, load_saved
@@ -48,6 +50,13 @@ from starchat.tokens import Tokens, load_tokens, save_tokens
 GOLDEN_CASES = 8
 GOLDEN_POSITIONS = 8
 """Logits are kept at the last positions of each case: 8 x 8 x 49,156 x 4 bytes = 13 MB for StarCoder."""
+
+MAX_LOGIT_DIFFERENCE = 1e-3
+"""In float32 a reload was seen to differ by 2e-5 at most (other thread counts); an unsaved token row by 0.7 and more."""
+
+MAX_HALF_DIFFERENCE = 0.05
+"""The same where the live model computed in bfloat16 (DeepSpeed), as a share of its largest logit. Rounding was seen to move logits
+by 0.02 of that (StarCoder2 of 40 random layers), an unsaved token row by 0.32 and more."""
 
 LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK")
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers")
@@ -68,9 +77,7 @@ class Outcome:
 def write_recipe(run: Path, recipe: Recipe) -> None:
     """Write the resolved recipe."""
     text = yaml.safe_dump(dict(resolved(recipe)), sort_keys=False, allow_unicode=True)
-    write_text(
-        run / "recipe.yaml", f"# Resolved by starchat {__version__}. Run again: starchat train {run}/recipe.yaml output=ANOTHER\n{text}"
-    )
+    write_text(run / "recipe.yaml", f"{RUN_MARK} {__version__}. Run again: starchat train {run}/recipe.yaml output=ANOTHER\n{text}")
 
 
 def transformers_tokenizer(tokens: Tokens, recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -90,6 +97,8 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
     cases = golden_cases(recipe, tokens)
     logits = _golden_logits(trainer.model_wrapped if stage == 3 else model, cases, accelerator.device, everywhere=stage == 3)
     model.config.use_cache = True
+    if getattr(model.config, "output_router_logits", False):  # TRL turns it on for the balance of experts; it breaks padded generation
+        model.config.output_router_logits = False
     target = run / ("adapter" if recipe.lora else "model")
     with _whole_parameters(model, stage):
         if accelerator.is_main_process:
@@ -153,12 +162,50 @@ def golden_cases(recipe: Recipe, tokens: Tokens) -> list[dict[str, Any]]:
 
 
 def load_run(folder: Path) -> tuple[Any, Tokens]:
-    """Return model and tokens of a run folder, as a fresh process sees them."""
+    """Return model and tokens of a run folder, as a fresh process sees them.
+
+    Raises `UserError` if the shortest golden case has other logits than it had: the base that the recipe names may be another today.
+    """
     recipe = load_recipe(folder / "recipe.yaml")
     tokens = saved_tokens(folder, recipe)
     gpu = torch.cuda.is_available()
-    model = load_saved(folder, recipe, tokens, torch.bfloat16 if gpu else torch.float32)
-    return model.to("cuda") if gpu else model, tokens
+    model: Any = load_saved(folder, recipe, tokens, torch.bfloat16 if gpu else torch.float32)
+    model = model.to("cuda") if gpu else model
+    cases, golden = read_golden(folder)
+    number = min(range(len(cases)), key=lambda n: len(cases[n]["ids"]))
+    live, loaded = golden[f"logits_{number}"], last_logits(model, cases[number])
+    if live.shape != loaded.shape or not logit_difference(live, loaded) <= allowed_difference(live, half=gpu):
+        raise UserError(
+            f"{folder}: loaded, it gives other logits than it was trained to; the weights of {recipe.model} or of the run were changed; "
+            f"starchat verify {folder} tells more"
+        )
+    return model, tokens
+
+
+def read_golden(run: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """Return golden cases and their logits, ``logits_0`` and so on, each (positions, vocabulary)."""
+    missing = [name for name in ("golden.json", "golden.safetensors") if not (run / name).is_file()]
+    if missing:
+        raise UserError(f"{run}: lacks {', '.join(missing)}, with which a run is proved; restore it, or train again")
+    return read_object(run / "golden.json", "golden cases", "restore it, or train again")["cases"], load_file(run / "golden.safetensors")
+
+
+def last_logits(model: Any, case: dict[str, Any]) -> torch.Tensor:
+    """Return a loaded model's logits at the last positions of a golden case, (positions, vocabulary), float32 on the CPU."""
+    with torch.no_grad():
+        ids = torch.tensor([case["ids"]], device=next(model.parameters()).device)
+        return torch.as_tensor(model(input_ids=ids, use_cache=False).logits[0, -GOLDEN_POSITIONS:].float().cpu())
+
+
+def logit_difference(live: torch.Tensor, loaded: torch.Tensor) -> float:
+    """Return the largest difference of logits of one shape; infinite where one of them is no number."""
+    return float((live.float() - loaded).abs().nan_to_num(nan=math.inf).max())
+
+
+def allowed_difference(live: torch.Tensor, half: bool = False) -> float:
+    """Return how far loaded logits may be off: `half` if the loaded model computes in bfloat16."""
+    exact = live.dtype == torch.float32 and not half
+    return MAX_LOGIT_DIFFERENCE if exact else MAX_HALF_DIFFERENCE * float(live.abs().max())
 
 
 def saved_tokens(run: Path, recipe: Recipe) -> Tokens:
@@ -173,16 +220,20 @@ def saved_tokens(run: Path, recipe: Recipe) -> Tokens:
 def _golden_case(record: Record, recipe: Recipe, tokens: Tokens) -> dict[str, Any] | None:
     if recipe.kind == "pretrain":
         text = "".join(p.text for p in record.parts)[:600]
-        return {"ids": tokens.encode_texts([text])[0], "messages": None, "tools": None, "prompt_ids": None} if text else None
-    rows = list(encode_dialogues([record], tokens, recipe.max_length_tokens))
-    if len(rows) != 1 or not isinstance(rows[0], Row) or record.turns[-1].role != "assistant":
-        return None
-    return {
-        "ids": rows[0].ids.tolist(),
-        "messages": [to_message(turn) for turn in record.turns],
-        "tools": record.tools,
-        "prompt_ids": encode_prompt(record.turns[:-1], tokens, record.tools),
-    }
+        ids = tokens.encode_texts([text])[0][: recipe.max_length_tokens]
+        return {"ids": ids, "messages": None, "tools": None, "prompt_ids": None} if text else None
+    answers = [number for number, turn in enumerate(record.turns) if turn.role == "assistant"]
+    for last in reversed(answers):  # the longest beginning of the dialogue that ends with an answer and is one row
+        turns = record.turns[: last + 1]
+        rows = list(encode_dialogues([dataclasses.replace(record, turns=turns)], tokens, recipe.max_length_tokens))
+        if len(rows) == 1 and isinstance(rows[0], Row):
+            return {
+                "ids": rows[0].ids.tolist(),
+                "messages": [to_message(turn) for turn in turns],
+                "tools": record.tools,
+                "prompt_ids": encode_prompt(turns[:-1], tokens, record.tools),
+            }
+    return None
 
 
 def _golden_logits(model: Any, cases: list[dict[str, Any]], device: Any, *, everywhere: bool) -> list[torch.Tensor]:

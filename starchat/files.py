@@ -21,6 +21,9 @@ from starchat.errors import UserError
 
 MANIFEST = "manifest.json"
 
+RUN_MARK = "# Resolved by starchat"
+"""How the ``recipe.yaml`` begins that a run writes first. A folder with a recipe of somebody's own is no run."""
+
 _DIGESTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -97,8 +100,8 @@ def versions(*packages: str) -> dict[str, str]:
 def already_finished(folder: str | Path, stage: str, digest: str, overwrite: bool) -> bool:
     """Return whether `folder` holds exactly this finished stage; raise `UserError` if it holds anything else.
 
-    `digest` is that of everything the result depends on. With `overwrite` a folder that some stage of
-    ours began or finished may be replaced; a folder of other files is never touched.
+    `digest` is that of everything the result depends on. With `overwrite` a folder that the same
+    stage began or finished may be replaced; another stage's result and other files are never touched.
     """
     target = Path(folder)
     if target.name in ("", ".."):
@@ -110,12 +113,21 @@ def already_finished(folder: str | Path, stage: str, digest: str, overwrite: boo
     manifest = read_manifest(target)
     if manifest is not None and manifest.get("stage") == stage and manifest.get("digest") == digest:
         return True
-    ours = manifest is not None or (target / "recipe.yaml").is_file()
+    begun = manifest is None and _is_marked(target / "recipe.yaml")
+    found = manifest.get("stage") if manifest is not None else "train" if begun else None
+    ours = found == stage
     if overwrite and ours:
         return False
-    what = f"another {manifest['stage']} result" if manifest and "stage" in manifest else "an unfinished run" if ours else "other files"
+    what = "an unfinished run" if begun else "other files" if found is None else f"another {found} result" if ours else f"a {found} result"
     remedy = "choose another output or pass --overwrite" if ours else "choose another output"
     raise UserError(f"{target}: holds {what}; {remedy}")
+
+
+def _is_marked(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(RUN_MARK)) == RUN_MARK.encode()
 
 
 @contextlib.contextmanager

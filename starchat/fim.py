@@ -22,6 +22,10 @@ Sentinels = tuple[str, str, str]
 
 STARCODER: Sentinels = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 SANTACODER: Sentinels = ("<fim-prefix>", "<fim-suffix>", "<fim-middle>")
+QWEN: Sentinels = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+DEEPSEEK: Sentinels = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
+CODELLAMA: Sentinels = ("▁<PRE>", "▁<SUF>", "▁<MID>")
+SPELLINGS = (STARCODER, SANTACODER, QWEN, DEEPSEEK, CODELLAMA)
 
 
 def rng_for(seed: int, record_id: str, epoch: int) -> random.Random:
@@ -75,16 +79,22 @@ def join(parts: tuple[Part, ...], sentinels: Sentinels = STARCODER) -> tuple[Par
 
 
 def fim_tokens(vocab: Container[str]) -> Sentinels:
-    """Return the names of a tokenizer's fill-in-the-middle tokens: StarCoder's spelling, or SantaCoder's.
+    """Return the names of a tokenizer's fill-in-the-middle tokens, in the spelling that it has of StarCoder (1 and 2, Granite), SantaCoder,
+    Qwen2.5-Coder, DeepSeek-Coder or Code Llama.
 
     >>> fim_tokens({"<fim-prefix>": 49153, "<fim-middle>": 49154, "<fim-suffix>": 49155})
     ('<fim-prefix>', '<fim-suffix>', '<fim-middle>')
     """
-    for names in (STARCODER, SANTACODER):
-        if all(name in vocab for name in names):
-            return names
-    absent = [name for name in STARCODER if name not in vocab]
-    raise UserError(
-        f"tokenizer: no token {', '.join(absent)}; fill-in-the-middle expects {', '.join(STARCODER)} or {', '.join(SANTACODER)}; "
-        "take a base model that was trained with them, or turn fill-in-the-middle off"
-    )
+    names = find_fim_tokens(vocab)
+    if names is None:
+        absent = [name for name in STARCODER if name not in vocab]
+        raise UserError(
+            f"tokenizer: no token {', '.join(absent)}, nor those of {len(SPELLINGS) - 1} other spellings; "
+            "take a base model that was trained to fill in the middle, or turn fill-in-the-middle off"
+        )
+    return names
+
+
+def find_fim_tokens(vocab: Container[str]) -> Sentinels | None:
+    """Return the names of a tokenizer's fill-in-the-middle tokens, or None if it has none."""
+    return next((names for names in SPELLINGS if all(name in vocab for name in names)), None)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from starchat.encode import IGNORED
+from starchat.errors import UserError
 
 
 class LogitsTrainer(SFTTrainer):
@@ -34,6 +35,13 @@ class LogitsTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def trainer_class(zero_stage: int, lora_rows: bool) -> type[SFTTrainer]:
+def trainer_class(arguments: SFTConfig, zero_stage: int, lora_rows: bool) -> type[SFTTrainer]:
     """Return the trainer whose loss works on this engine."""
-    return LogitsTrainer if zero_stage == 3 and lora_rows else SFTTrainer
+    if zero_stage != 3 or not lora_rows:
+        return SFTTrainer
+    if arguments.loss_type != "nll" or arguments.label_smoothing_factor:
+        asked = f"loss_type {arguments.loss_type}, label_smoothing_factor {arguments.label_smoothing_factor}"
+        raise UserError(
+            f"trainer: {asked}; LoRA with new tokens under ZeRO-3 has the plain loss only; remove them, or launch with zero2.yaml"
+        )
+    return LogitsTrainer

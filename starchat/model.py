@@ -25,7 +25,7 @@ from starchat.tokens import Tokens
 
 
 def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None = None) -> PreTrainedModel:
-    """Return the base model with weights in `dtype`; every weight must be in the files."""
+    """Return the base model with weights in `dtype`; every weight must be in the files, and every one of the files in the model."""
     require_loadable(folder)
     kwargs: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
     try:
@@ -36,9 +36,12 @@ def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None 
         what = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: cannot be loaded ({what}); fetch the model again") from None
     model, info = loaded
-    missing = sorted(info["missing_keys"]) + sorted(info["mismatched_keys"])
-    if missing:
-        raise UserError(f"{folder}: weights missing for {', '.join(map(str, missing[:5]))}; the files do not fit config.json")
+    for what, keys in (
+        ("weights missing for", [*info["missing_keys"], *info["mismatched_keys"]]),
+        ("no place for", info["unexpected_keys"]),
+    ):
+        if keys:
+            raise UserError(f"{folder}: {what} {', '.join(map(str, sorted(keys)[:5]))}; the files do not fit config.json")
     return model
 
 
@@ -98,11 +101,13 @@ def add_lora(model: PreTrainedModel, lora: Lora, tokens: Tokens) -> PeftModel:
     New rows are trained as rows (PEFT's ``trainable_token_indices``), in the input and in the output embedding, tied if
     these are: the adapter holds its matrices and those rows, never a copy of an embedding.
     """
-    names = lora.target_modules or tuple(linear_names(model))
-    matches = {name: sum(1 for full, _ in model.named_modules() if full.split(".")[-1] == name or full == name) for name in names}
-    if not all(matches.values()):
-        lost = ", ".join(name for name, count in matches.items() if not count)
-        raise UserError(f"lora.target_modules: {lost} matches no layer; the model's linear layers are {', '.join(linear_names(model))}")
+    linear = linear_names(model)
+    names = lora.target_modules or tuple(linear)
+    head = model.get_output_embeddings()
+    faults = [f"{name} {fault}" for name in names if (fault := _target_fault(model, name, head))]
+    if faults or not names:
+        what = "; ".join(faults) or "a model without linear layers"
+        raise UserError(f"lora.target_modules: {what}; the model's linear layers are {', '.join(linear) or 'none'}")
     rows = _embedding_names(model) if tokens.new else ()
     config = LoraConfig(
         r=lora.r,
@@ -118,6 +123,16 @@ def add_lora(model: PreTrainedModel, lora: Lora, tokens: Tokens) -> PeftModel:
         wrapped = get_peft_model(model, config)
     mend_head(wrapped)
     return wrapped
+
+
+def _target_fault(model: PreTrainedModel, name: str, head: Any) -> str | None:
+    """Return what is wrong with a name of layers to adapt: PEFT passes over one of them, and dies of another kind of layer."""
+    found = [layer for full, layer in model.named_modules() if full.split(".")[-1] == name or full == name]
+    if not found:
+        return "matches no layer"
+    if any(layer is head or isinstance(layer, torch.nn.Embedding) for layer in found):
+        return "holds token rows, of which LoRA trains the new ones whole"
+    return None if all(isinstance(layer, torch.nn.Linear) for layer in found) else "is not a linear layer"
 
 
 def mend_head(model: PeftModel) -> None:

@@ -2,7 +2,7 @@
 
 Pretraining from nothing takes fewer tokens with it (K. Jordan and others, "Muon: an optimizer for hidden layers in neural
 networks", 2024). Embeddings, the head, biases and norms stay with AdamW, at the rate that the schedule gives; the matrices
-move at `MATRIX_RATE` times that rate. For one process or data parallel; ZeRO partitions what Muon needs whole.
+move at `MATRIX_RATE` times that rate and without weight decay. For one process or data parallel; ZeRO partitions what Muon needs whole.
 """
 
 from __future__ import annotations
@@ -46,17 +46,20 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def muon(model: torch.nn.Module, arguments: Any) -> MuonWithAdamW:
+def muon(model: Any, arguments: Any) -> MuonWithAdamW:
     """Return the optimizer of a model with the rates of the trainer's arguments."""
     matrices, others = split_parameters(model)
     betas = (arguments.adam_beta1, arguments.adam_beta2)
     return MuonWithAdamW(matrices, others, arguments.learning_rate, betas, arguments.weight_decay)
 
 
-def split_parameters(model: torch.nn.Module) -> tuple[list[Any], list[Any]]:
-    """Return (matrices of the layers, everything else) of what is trained. An embedding is no layer's matrix."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    named = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in named if p.ndim == 2 and id(p) not in embeddings]
+def split_parameters(model: Any) -> tuple[list[Any], list[Any]]:
+    """Return (matrices of the layers, everything else) of what is trained. Neither an embedding nor the head is a layer's matrix."""
+    rows = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    head = model.get_output_embeddings()
+    if head is not None:
+        rows.add(id(head.weight))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim == 2 and id(p) not in rows]
     chosen = {id(p) for p in matrices}
-    return matrices, [p for p in named if id(p) not in chosen]
+    return matrices, [p for p in trained if id(p) not in chosen]

@@ -101,6 +101,13 @@ def _faults(recipe: Recipe) -> list[str]:
         faults.append("fim: rate and spm_rate must be from 0 to 1")
     if recipe.optimizer == "muon" and (recipe.lora is not None or "optim" in recipe.trainer):
         faults.append("optimizer: muon needs whole matrices and replaces trainer.optim; remove lora and trainer.optim, or optimizer")
+    faults += [
+        f"{key}: {name} lies in output {recipe.output}, which a run may replace; choose another output"
+        for key, name in (("dataset", recipe.dataset), ("model", recipe.model))
+        if Path(name).exists() and Path(name).resolve().is_relative_to(Path(recipe.output).resolve())
+    ]
+    if recipe.lora is not None and recipe.lora.target_modules == ():
+        faults.append("lora.target_modules: names no layer; remove it to take every linear layer but the head")
     if recipe.kind == "sft":
         if recipe.template not in TEMPLATES:
             try:

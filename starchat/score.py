@@ -24,6 +24,7 @@ from starchat.encode import IGNORED, Row, encode_dialogues
 from starchat.errors import UserError
 from starchat.generate import Assistant
 from starchat.sampling import Sampling
+from starchat.template import with_tools
 from starchat.tokens import Tokens
 
 BOOTSTRAP_SAMPLES = 2000
@@ -77,7 +78,7 @@ def answer_loss(model: Any, tokens: Tokens, records: Sequence[Record], max_lengt
 
 def stop_rate(assistant: Assistant, records: Sequence[Record], max_new_tokens: int = 256) -> Interval:
     """Return the share of greedy replies to each dialogue's last question that end by themselves, with Wilson's interval."""
-    prompts = [r.turns[:-1] for r in records if r.turns[-1].role == "assistant"]
+    prompts = [with_tools(r.turns[:-1], r.tools) for r in records if r.turns[-1].role == "assistant"]
     prompts = [p for p in prompts if assistant.count_tokens(p) + max_new_tokens <= assistant.context_tokens]
     replies = assistant.reply_batch(prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
     return wilson(sum(reply.finish_reason == "stop" for reply in replies), len(replies))

@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from starchat.template import ESCAPE, Segment, Template, jinja
 
 SAVED_END_OF_TEXT = "base_end_of_text"
 """Key of a saved tokenizer's configuration: what ended a text in the base model, where the template ends replies with another token."""
+
+SPACE = "\u2581"
+"""What stands for a space in vocabularies of SentencePiece's kind."""
 
 HEADER_SPLIT = r"\A(?:"
 """How the pattern begins that splits behind header texts."""
@@ -49,6 +52,8 @@ class Tokens:
     bos: str | None
     new: tuple[str, ...]
     config: Mapping[str, Any]
+    spells_space: bool = False
+    """Whether the vocabulary writes a space as `SPACE`, which then cannot be told from one."""
 
     @property
     def size(self) -> int:
@@ -91,7 +96,8 @@ class Tokens:
 
     def normalize(self, text: str) -> str:
         """Return what the tokenizer makes of a text before it looks up tokens: what decoding its ids gives back."""
-        return str(self.whole.normalizer.normalize_str(text)) if self.whole.normalizer else text
+        normal = str(self.whole.normalizer.normalize_str(text)) if self.whole.normalizer else text
+        return normal.replace(SPACE, " ") if self.spells_space else normal
 
     def encode_segments(self, segments: Sequence[Segment]) -> list[int]:
         """Return the ids of a few segments."""
@@ -117,9 +123,11 @@ def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
         spec = _with_template(spec, template, new)
     whole = Tokenizer.from_str(json.dumps(spec))
     control = {t["content"]: t["id"] for t in spec["added_tokens"] if _is_control(t)}
+    plain = _plain(spec, plain_pre_tokenizer)
+    _require_unforgeable(plain, control, folder)
     return Tokens(
         whole=whole,
-        plain=_plain(spec, plain_pre_tokenizer),
+        plain=plain,
         control=control,
         template=template,
         end_of_text=end_of_text,
@@ -127,6 +135,7 @@ def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
         bos=_leading_token(whole),
         new=new,
         config=config,
+        spells_space=SPACE in json.dumps(spec["decoder"], ensure_ascii=False),
     )
 
 
@@ -189,7 +198,46 @@ def _read_spec(folder: Path) -> dict[str, Any]:
             raise
         raise UserError(f"{path}: the tokenizers library cannot load it ({str(error)[:200]}); fetch the model again") from None
     # A tokenizer saved with truncation would cut every text in silence.
-    return {**spec, "truncation": None, "padding": None}
+    return _without_dummy_prefix({**spec, "truncation": None, "padding": None})
+
+
+def _without_dummy_prefix(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a tokenizer spec that puts no space before a text, nor takes one away when it decodes.
+
+    Tokenizers of SentencePiece's kind put a space before a text, some before each stretch between control tokens, others before the
+    first one only. Either way the ids of a turn would depend on where it stands, and an answer would not decode to itself.
+    """
+    parts = {
+        key: _each(spec.get(key), change)
+        for key, change in (("normalizer", _no_prepend), ("pre_tokenizer", _no_space), ("decoder", _no_strip))
+    }
+    return {**spec, **parts}
+
+
+def _each(part: dict[str, Any] | None, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Return a part of a tokenizer spec with `change` made to it, or to each member of a sequence; None where nothing is left."""
+    if part is None or part["type"] != "Sequence":
+        return None if part is None else change(part)
+    key = next(key for key in ("normalizers", "pretokenizers", "decoders") if key in part)
+    members = [changed for changed in (_each(member, change) for member in part[key]) if changed is not None]
+    return {**part, key: members} if members else None
+
+
+def _no_prepend(normalizer: dict[str, Any]) -> dict[str, Any] | None:
+    return None if normalizer["type"] == "Prepend" else normalizer
+
+
+def _no_space(pre_tokenizer: dict[str, Any]) -> dict[str, Any]:
+    if pre_tokenizer["type"] == "Metaspace":
+        kept = {key: value for key, value in pre_tokenizer.items() if key != "add_prefix_space"}
+        return {**kept, "prepend_scheme": "never"}
+    return {**pre_tokenizer, "add_prefix_space": False} if pre_tokenizer["type"] == "ByteLevel" else pre_tokenizer
+
+
+def _no_strip(decoder: dict[str, Any]) -> dict[str, Any] | None:
+    if decoder["type"] == "Strip" and decoder["content"] == " " and decoder["start"]:
+        return None
+    return _no_space(decoder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -265,6 +313,17 @@ def _plain(spec: Mapping[str, Any], pre_tokenizer: dict[str, Any] | None) -> Tok
         names = ", ".join(map(repr, moved[:3]))
         raise UserError(f"tokenizer: added words {names} do not keep their ids without the control tokens; take a BPE tokenizer")
     return plain
+
+
+def _require_unforgeable(plain: Tokenizer, control: Mapping[str, int], folder: str | Path) -> None:
+    """Raise `UserError` if the vocabulary itself spells a control token: text could then become one."""
+    ids = set(control.values())
+    forged = [token for token in control if ids & set(plain.encode(token, add_special_tokens=False).ids)]
+    if forged:
+        raise UserError(
+            f"{folder}: the vocabulary has {', '.join(map(repr, forged[:3]))} as ordinary text, so that any message could forge it; "
+            "choose a template with other control tokens"
+        )
 
 
 def _leading_token(whole: Tokenizer) -> str | None:

@@ -30,10 +30,10 @@ from trl import SFTConfig, SFTTrainer
 from starchat import export
 from starchat.arguments import require_arguments, training_arguments
 from starchat.check import check_recipe
-from starchat.collate import Collator
+from starchat.collate import Collator, require_isolation
 from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError, guarded
-from starchat.files import already_finished, digest_json, read_manifest, write_json, write_text
+from starchat.files import already_finished, digest_json, read_manifest, sha256_file, write_json, write_text
 from starchat.hub import require_loadable, resolve_model
 from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog
@@ -46,6 +46,8 @@ from starchat.tokens import Tokens, load_tokens
 from starchat.xray import render_text, write_html
 
 STAGE = "train"
+
+MODEL_FILES = (".json", ".safetensors", ".jinja")
 
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: bool = False) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
         return {}
     wait_for(encoded_folder)
     model = make_model(recipe, folder, tokens)
+    if recipe.packing:
+        require_isolation(model)
     trainer = make_trainer(recipe, model, tokens, read_encoded(encoded_folder, "train"))
     started = time.monotonic()
     try:
@@ -87,9 +91,15 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
 
 
 def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens) -> bool:
-    """Check the recipe, and if it holds write recipe, check and encoded rows into a clean run folder; return whether it holds."""
+    """Check the recipe, and write recipe, report and, if it holds, encoded rows into a clean run folder; return whether it holds.
+
+    A finished run is replaced only by one that may begin.
+    """
     report, rows = check_recipe(recipe)
     print(render_text(report), file=sys.stderr)
+    if not report.ok and read_manifest(run) is not None:
+        print(f"{run}: the finished run in it was not replaced", file=sys.stderr)
+        return False
     if run.exists():
         for entry in run.iterdir():
             if entry != encoded_folder:
@@ -107,8 +117,11 @@ def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens) -> b
 
 
 def run_digest(recipe: Recipe, folder: Path) -> str:
-    """Return the digest of everything that a run depends on: the resolved recipe, the dataset, the base model's files."""
-    base = [[p.name, p.stat().st_size] for p in sorted(folder.iterdir()) if p.is_file()]
+    """Return the digest of everything that a run depends on: the resolved recipe, the dataset, the base model's files.
+
+    All of their bytes, since two runs of one base have files of the same names and sizes.
+    """
+    base = [[p.name, sha256_file(p)] for p in sorted(folder.iterdir()) if p.suffix in MODEL_FILES]
     return digest_json([resolved(recipe), dataset_digest(recipe.dataset), base])
 
 
@@ -130,7 +143,8 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
     arguments = training_arguments(recipe)
     if recipe.optimizer == "muon" and asked_engine()[1]:
         raise UserError("optimizer: muon needs whole matrices, and ZeRO partitions them; launch with ddp.yaml, or remove optimizer")
-    trainer = trainer_class(asked_engine()[1], recipe.lora is not None and bool(tokens.new))(
+    kind = trainer_class(arguments, asked_engine()[1], recipe.lora is not None and bool(tokens.new))
+    trainer = kind(
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),

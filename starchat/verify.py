@@ -2,8 +2,9 @@
 
 In: a run folder. Out: findings; exit status 1 if one does not hold. Nothing is written.
 
-Compared are every file's presence and size, the ids of golden dialogues through our encoder and through the exported Jinja
-template in transformers, the logits that the live model gave them, the adapter against its base, and whether replies stop.
+Compared are every file's presence and, once the run is finished, its digest; the ids of golden dialogues through our encoder
+and through the exported Jinja template in transformers; the logits that the live model gave them; the adapter against its base;
+and whether replies stop.
 """
 
 from __future__ import annotations
@@ -19,27 +20,21 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from starchat.dialogue import from_message
 from starchat.encode import encode_prompt
 from starchat.errors import UserError, guarded
-from starchat.export import GOLDEN_POSITIONS, saved_tokens
+from starchat.export import MAX_LOGIT_DIFFERENCE, allowed_difference, last_logits, logit_difference, read_golden, saved_tokens
+from starchat.files import read_manifest, sha256_file
 from starchat.finding import Finding
 from starchat.generate import Assistant
 from starchat.metrics import read_metrics
 from starchat.model import is_tied, load_saved
 from starchat.recipe import Recipe, load_recipe
 from starchat.sampling import Sampling
+from starchat.template import with_tools
 from starchat.tokens import Tokens
-
-MAX_LOGIT_DIFFERENCE = 1e-3
-"""In float32 a reload was seen to differ by 2e-5 at most (other thread counts); an unsaved token row by 0.7 and more."""
-
-MAX_HALF_DIFFERENCE = 0.05
-"""The same where the live model computed in bfloat16 (DeepSpeed), as a share of its largest logit. Rounding was seen to move logits
-by 0.02 of that (StarCoder2 of 40 random layers), an unsaved token row by 0.32 and more."""
 
 STOP_PROMPT_TOKENS = 256
 WEIGHTS = {"adapter": "adapter_model.safetensors", "model": "*.safetensors"}
@@ -59,21 +54,21 @@ def verify(run: str | Path) -> dict[str, Any]:
     if not (folder / kind).is_dir():
         raise UserError(f"{folder}: the run saved no {kind}; it ended before its last step: start it again")
     findings = [_files_are_whole(folder, kind, recipe)]
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        findings.append(_files_are_as_recorded(folder, kind, manifest))
     if not findings[0].ok:
         return _result(findings)
-    cases = json.loads((folder / "golden.json").read_text(encoding="utf-8"))["cases"]
-    golden = load_file(folder / "golden.safetensors")
+    cases, golden = read_golden(folder)
     tokens = saved_tokens(folder, recipe)
     if recipe.kind == "sft":
         findings += [_ids_of_encoder(cases, tokens), _ids_of_jinja(cases, folder / kind)]
     model = load_saved(folder, recipe, tokens, torch.float32)
     difference, finding = _logits_match(model, cases, golden)
     findings += [finding, _weights_are_finite(model), _stop_ids(model, tokens)]
-    if recipe.lora:
-        findings.append(_adapter_is_not_base(model, cases))
+    findings += [_adapter_is_not_base(model, cases), _every_matrix_moved(model)] if recipe.lora else [_tying_is_as_stated(model)]
     stop_rate = None
     if recipe.kind == "sft":
-        findings.append(_tying_is_as_stated(model))
         stop_rate, finding = _replies_stop(model, tokens, cases, recipe, epochs_trained(folder))
         findings.append(finding)
     return _result(findings, max_logit_difference=difference if math.isfinite(difference) else None, stop_rate=stop_rate)
@@ -101,6 +96,15 @@ def _files_are_whole(run: Path, kind: str, recipe: Recipe) -> Finding:
     names = ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in sorted(folder.iterdir()))
     detail = f"{len(shapes)} tensors in {names}" if not empty else f"tensors without elements: {', '.join(empty[:5])}"
     return Finding("files_are_whole", not empty and bool(shapes), detail, remedy)
+
+
+def _files_are_as_recorded(run: Path, kind: str, manifest: dict[str, Any]) -> Finding:
+    """What the model and its proof are made of has the digests that the finished run wrote down; its card may be edited."""
+    listed = {str(file["path"]): file["sha256"] for file in manifest.get("files", ())}
+    meant = [name for name in listed if name.startswith((f"{kind}/", "golden.")) and not name.endswith(".md")]
+    changed = [name for name in meant if not (run / name).is_file() or sha256_file(run / name) != listed[name]]
+    detail = f"changed since the run: {', '.join(changed[:5])}" if changed else f"{len(meant)} files have the digests of the manifest"
+    return Finding("files_are_as_recorded", bool(meant) and not changed, detail, "restore the files, or train again")
 
 
 def _damage(path: Path) -> str | None:
@@ -146,27 +150,17 @@ def _ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
     )
 
 
-def _last_logits(model: Any, case: dict[str, Any]) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.as_tensor(model(input_ids=torch.tensor([case["ids"]]), use_cache=False).logits[0, -GOLDEN_POSITIONS:].float())
-
-
 def _logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, torch.Tensor]) -> tuple[float, Finding]:
-    """Compare in float32 what the live model gave; `_allowed` says how far it may be off."""
+    """Compare in float32 what the live model gave."""
     differences, allowed, ok = [0.0], [MAX_LOGIT_DIFFERENCE], bool(cases)
     for number, case in enumerate(cases):
-        live, loaded = golden[f"logits_{number}"], _last_logits(model, case)
-        same_shape = live.shape == loaded.shape
-        differences.append(float((live.float() - loaded).abs().nan_to_num(nan=math.inf).max()) if same_shape else math.inf)
-        allowed.append(_allowed(live))
+        live, loaded = golden[f"logits_{number}"], last_logits(model, case)
+        differences.append(logit_difference(live, loaded) if live.shape == loaded.shape else math.inf)
+        allowed.append(allowed_difference(live))
         ok = ok and differences[-1] <= allowed[-1]
     worst = max(differences)
     detail = f"largest logit difference {worst:.2g} over {len(cases)} cases (at most {max(allowed):.2g})"
     return worst, Finding("same_logits", ok, detail, "what was saved is not what was trained: do not use it; train again")
-
-
-def _allowed(live: torch.Tensor) -> float:
-    return MAX_LOGIT_DIFFERENCE if live.dtype == torch.float32 else MAX_HALF_DIFFERENCE * float(live.abs().max())
 
 
 def _weights_are_finite(model: torch.nn.Module) -> Finding:
@@ -185,17 +179,25 @@ def _stop_ids(model: Any, tokens: Tokens) -> Finding:
 
 def _adapter_is_not_base(model: Any, cases: Sequence[dict[str, Any]]) -> Finding:
     with model.disable_adapter():
-        base = [_last_logits(model, case) for case in cases]
-    change = max([0.0] + [float((b - _last_logits(model, c)).abs().max()) for b, c in zip(base, cases, strict=True)])
+        base = [last_logits(model, case) for case in cases]
+    change = max([0.0] + [float((b - last_logits(model, c)).abs().max()) for b, c in zip(base, cases, strict=True)])
     detail = f"the adapter moves logits by up to {change:.3g}"
     return Finding("adapter_is_not_base", change > 1e-4, detail, "the adapter changes nothing: its weights did not train, save or load")
 
 
+def _every_matrix_moved(model: torch.nn.Module) -> Finding:
+    """LoRA's B begins at zero, so what still is zero was never trained."""
+    matrices = {name: p for name, p in model.named_parameters() if "lora_B" in name}
+    dead = [name for name, p in matrices.items() if not p.any()]
+    detail = f"still as it began: {', '.join(dead[:5])}" if dead else f"{len(matrices)} adapter matrices, each trained"
+    remedy = f"{len(dead)} of {len(matrices)} matrices got no gradient: leave their layers out of lora.target_modules, or train longer"
+    return Finding("every_matrix_moved", bool(matrices) and not dead, detail, remedy)
+
+
 def _tying_is_as_stated(model: Any) -> Finding:
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    stated = bool(getattr(plain.config, "tie_word_embeddings", False))
-    same = is_tied(plain) if plain is model else stated
-    return Finding("tied_as_stated", same == stated, f"tie_word_embeddings is {stated}", "save the model with its true tie_word_embeddings")
+    stated = bool(getattr(model.config, "tie_word_embeddings", False))
+    detail = f"tie_word_embeddings is {stated}, the loaded head is {'tied' if is_tied(model) else 'a matrix of its own'}"
+    return Finding("tied_as_stated", is_tied(model) == stated, detail, "save the model with its true tie_word_embeddings")
 
 
 def epochs_trained(run: Path) -> float:
@@ -207,7 +209,7 @@ def _replies_stop(model: Any, tokens: Tokens, cases: Sequence[dict[str, Any]], r
     """Whether replies end by themselves. A run of less than an epoch (``max_steps`` to try something) is measured and not judged."""
     assistant = Assistant(model, tokens, "run")
     room = assistant.context_tokens - STOP_PROMPT_TOKENS
-    prompts = [[from_message(m) for m in c["messages"][:-1]] for c in cases if len(c["prompt_ids"]) <= room]
+    prompts = [with_tools([from_message(m) for m in c["messages"][:-1]], c["tools"]) for c in cases if len(c["prompt_ids"]) <= room]
     if not prompts:
         return 0.0, Finding("replies_stop", True, "no golden prompt leaves room for a reply; not measured")
     replies = assistant.reply_batch(prompts, Sampling(max_new_tokens=STOP_PROMPT_TOKENS, temperature=0.0))

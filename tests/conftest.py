@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile import write_tokenizer
+from hostile import FAMILIES, write_tokenizer
 from starchat.template import TEMPLATES, find_template
 from starchat.tokens import Tokens, load_tokens, save_tokens
 
@@ -89,9 +89,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Pat
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of base models without weights, by family: what needs no torch is tested on these."""
     root = tmp_path_factory.mktemp("bases")
-    for family in ("starcoder", "qwen"):
+    for family in FAMILIES:
         write_tokenizer(root / family, family)
-    return {family: root / family for family in ("starcoder", "qwen")}
+    return {family: root / family for family in FAMILIES}
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostile import dialogues
+from hostile import FAMILIES, dialogues
 from planted import PLANTS, RECIPE, RECORDS, make
 from starchat import detect_rows, measure
 from starchat.check import check_recipe
@@ -35,7 +35,7 @@ def faults(report):
     return {finding.check for finding in report.findings if not finding.ok}
 
 
-@pytest.mark.parametrize("family", ["starcoder", "qwen"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_clean_data_has_no_fault(all_tokens, family, template):
     case = make(all_tokens[family, template])

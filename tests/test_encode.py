@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostile import dialogues
+from hostile import FAMILIES, dialogues
 from starchat.dialogue import Record, Source, Turn
 from starchat.encode import Row, SetAside, encode_dialogues, encode_prompt, encode_prompts
 from starchat.errors import UserError
 from starchat.template import TEMPLATES, find_template, prompt_segments, turn_segments, turn_text, with_tools
 
-FAMILIES = [(family, template) for family in ("starcoder", "qwen") for template in TEMPLATES]
+KEYS = [(family, template) for family in FAMILIES for template in TEMPLATES]
 
 
 def runs(row):
@@ -27,7 +27,7 @@ def answers(record, tokens):
     return [tokens.normalize(turn_text(turn)) + tokens.end for turn in with_tools(record.turns, record.tools) if turn.trained]
 
 
-@pytest.mark.parametrize("key", FAMILIES)
+@pytest.mark.parametrize("key", KEYS)
 def test_trained_are_the_answers_and_nothing_else(all_tokens, key):
     tokens = all_tokens[key]
 
@@ -43,7 +43,7 @@ def test_trained_are_the_answers_and_nothing_else(all_tokens, key):
     check()
 
 
-@pytest.mark.parametrize("key", FAMILIES)
+@pytest.mark.parametrize("key", KEYS)
 def test_prompt_is_a_prefix_of_the_row(all_tokens, key):
     tokens = all_tokens[key]
 
@@ -61,7 +61,7 @@ def test_prompt_is_a_prefix_of_the_row(all_tokens, key):
     check()
 
 
-@pytest.mark.parametrize("key", FAMILIES)
+@pytest.mark.parametrize("key", KEYS)
 def test_over_long_dialogues_are_split_at_turns_and_trained_once(all_tokens, key):
     tokens = all_tokens[key]
 
@@ -83,7 +83,8 @@ def test_over_long_dialogues_are_split_at_turns_and_trained_once(all_tokens, key
                 head = 1 if turns[0].role == "system" else 0
                 numbers = [*range(head), *range(row.first_turn, row.first_turn + len(row.spans) - head)]
                 segments = [s for n in numbers for s in turn_segments(tokens.template, turns[n], n)]
-                assert row.ids.tolist() == tokens.encode_segments(segments)
+                lead = [tokens.control[tokens.bos]] if tokens.bos else []
+                assert row.ids.tolist() == lead + tokens.encode_segments(segments)
                 assert row.trained.any()
                 wanted = answers(record, tokens)
                 assert all(text in wanted for text in tokens.decode_texts(runs(row)))

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 
 from runs import prepare_dialogues, read_lines, verify_here, write_recipe
 from starchat import export
-from starchat.engine import assert_engine
+from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError
 from starchat.files import read_manifest
 from starchat.launch import recipes_folder
+from starchat.loss import LogitsTrainer, trainer_class
 from starchat.train import train
 from starchat.verify import verify
 
@@ -170,6 +171,29 @@ def test_the_same_in_one_process_ends_with_status_2(recipes: dict[bool, Path], t
     assert done.returncode == 2
     assert "engine: the launch asked for 1 process with ZeRO-3, the trainer got 1 process with no DeepSpeed; unset" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_engine_that_nothing_was_proved_with_is_refused() -> None:
+    trainer: Any = SimpleNamespace(accelerator=SimpleNamespace(distributed_type="FSDP"))
+    with pytest.raises(UserError, match="the launch asked for FSDP, with which nothing was proved; use a configuration of recipes/accel"):
+        assert_engine(trainer)
+
+
+def test_the_stage_is_read_from_the_deepspeed_configuration_that_a_launch_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert asked_engine() == (1, 2)
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "ds.json"))
+    assert asked_engine() == (1, 3)
+
+
+def test_a_loss_that_the_engine_does_not_have_is_refused() -> None:
+    plain: Any = SimpleNamespace(loss_type="nll", label_smoothing_factor=0.0)
+    other: Any = SimpleNamespace(loss_type="dft", label_smoothing_factor=0.0)
+    assert trainer_class(plain, 3, True) is LogitsTrainer
+    assert trainer_class(other, 2, True) is not LogitsTrainer
+    with pytest.raises(UserError, match="loss_type dft, label_smoothing_factor 0.0; LoRA with new tokens under ZeRO-3 has the plain loss"):
+        trainer_class(other, 3, True)
 
 
 def test_another_number_of_processes_than_asked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

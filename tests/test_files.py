@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from starchat.errors import UserError
 from starchat.files import (
+    RUN_MARK,
     already_finished,
     building,
     describe_file,
@@ -122,10 +123,20 @@ def test_already_finished(tmp_path: Path) -> None:
     write_manifest(target, "train", "d1", {"x": 1})
     assert already_finished(target, "train", "d1", overwrite=False)
     assert already_finished(target, "train", "d1", overwrite=True)
-    for stage, digest in (("train", "d2"), ("prepare", "d1")):
-        with pytest.raises(UserError, match="holds another train result; choose another output or pass --overwrite"):
-            already_finished(target, stage, digest, overwrite=False)
-        assert not already_finished(target, stage, digest, overwrite=True)
+    with pytest.raises(UserError, match="holds another train result; choose another output or pass --overwrite"):
+        already_finished(target, "train", "d2", overwrite=False)
+    assert not already_finished(target, "train", "d2", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="holds a train result; choose another output$"):
+            already_finished(target, "prepare", "d1", overwrite)
+
+
+@pytest.mark.parametrize(("name", "text"), [("recipe.yaml", "kind: sft\n"), ("manifest.json", '{"name": "a web page"}')])
+def test_files_that_only_bear_our_names_are_not_ours(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(UserError, match="holds other files; choose another output$"):
+        already_finished(tmp_path / "out", "train", "d", overwrite=True)
 
 
 @pytest.fixture(params=["a file", "other files", "an unfinished run", "no name", "the parent"])
@@ -140,7 +151,7 @@ def occupied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[P
     else:
         target.mkdir()
         unfinished = request.param == "an unfinished run"
-        (target / ("recipe.yaml" if unfinished else "thesis.tex")).write_text("mine")
+        (target / ("recipe.yaml" if unfinished else "thesis.tex")).write_text(RUN_MARK if unfinished else "mine")
         yield target, f"holds {request.param}", unfinished
 
 

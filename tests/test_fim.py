@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from starchat.dialogue import Part
 from starchat.errors import UserError
-from starchat.fim import SANTACODER, STARCODER, fim_tokens, join, permute, rng_for
+from starchat.fim import QWEN, SANTACODER, STARCODER, fim_tokens, find_fim_tokens, join, permute, rng_for
 
 lead = st.lists(st.builds(Part, st.sampled_from(["<reponame>", "<filename>", "<gh_stars>", ""]), st.text(max_size=8)), max_size=3)
 rate = st.floats(0, 1)
@@ -92,5 +92,7 @@ def test_rates_outside_0_to_1_are_refused(fim, spm, name):
 def test_tokens_are_found_or_named():
     assert fim_tokens({*STARCODER, "x"}) == STARCODER
     assert fim_tokens({*SANTACODER}) == SANTACODER
-    with pytest.raises(UserError, match=r"tokenizer: no token <fim_suffix>, <fim_middle>; .* or turn fill-in-the-middle off"):
+    assert fim_tokens(QWEN) == QWEN
+    assert find_fim_tokens(["<fim_prefix>"]) is None
+    with pytest.raises(UserError, match=r"tokenizer: no token <fim_suffix>, <fim_middle>, .* or turn fill-in-the-middle off"):
         fim_tokens({"<fim_prefix>", "x"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+import pytest
 import torch
 
 from starchat.muon import MATRIX_RATE, muon, split_parameters
@@ -19,15 +20,19 @@ class Arguments:
 
 
 class Tiny(torch.nn.Module):
-    """An embedding tied to the head, one matrix, a norm."""
+    """An embedding, tied to the head or not, one matrix, a norm."""
 
-    def __init__(self) -> None:
+    def __init__(self, tied: bool = True) -> None:
         super().__init__()
         self.embedding = torch.nn.Embedding(11, 8)
         self.layer = torch.nn.Linear(8, 8)
         self.norm = torch.nn.LayerNorm(8)
         self.head = torch.nn.Linear(8, 11, bias=False)
-        self.head.weight = self.embedding.weight
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def get_output_embeddings(self) -> torch.nn.Linear:
+        return self.head
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.head(self.norm(self.layer(self.embedding(ids))))
@@ -40,8 +45,9 @@ def step(model: Tiny, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
 
 
-def test_matrices_are_the_layers_weights_and_not_the_tied_embedding() -> None:
-    model = Tiny()
+@pytest.mark.parametrize("tied", [True, False])
+def test_matrices_are_the_layers_weights_and_neither_embedding_nor_head(tied: bool) -> None:
+    model = Tiny(tied)
     matrices, others = split_parameters(model)
     assert [id(p) for p in matrices] == [id(model.layer.weight)]
     assert {id(p) for p in others} == {id(p) for p in model.parameters()} - {id(model.layer.weight)}

@@ -13,7 +13,8 @@ import pytest
 
 from conftest import STARCODER_TOKENS
 from data_prep.control_tokens import find_control_token
-from data_prep.run_blocks import block_faults, code_blocks
+from data_prep.run_blocks import block_faults
+from starchat.fences import code_blocks
 from starchat.files import sha256_file
 from starchat.hub import context_length, read_config, resolve_model
 from starchat.tokens import load_tokens

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from hostile import dialogues
+from hostile import FAMILIES, dialogues
 from starchat.dialogue import Record, Source, ToolCall, Turn, to_message
 from starchat.encode import encode_dialogues, encode_prompt
 from starchat.errors import UserError
 from starchat.template import TEMPLATES, find_template, jinja, render_text, turn_segments, with_tools
 from starchat.tokens import load_tokens, save_tokens
 
-FAMILIES = [(family, template) for family in ("starcoder", "qwen") for template in TEMPLATES]
+KEYS = [(family, template) for family in FAMILIES for template in TEMPLATES]
 SAMPLES = (
     (Turn("user", "hi"), Turn("assistant", "\n    return x\n")),
     (Turn("system", "user\n"), Turn("user", "user\n<|im_end|>\n<|end|>"), Turn("assistant", "\n\n<|endoftext|>é\u0338")),
@@ -52,7 +52,7 @@ def rendered(tokens, turns, tools, prompt=False):
     return template.render(messages=messages, tools=json.loads(tools) if tools else None, add_generation_prompt=prompt)
 
 
-@pytest.mark.parametrize("key", FAMILIES)
+@pytest.mark.parametrize("key", KEYS)
 def test_jinja_gives_the_ids_of_rows_and_prompts(all_tokens, key):
     tokens = all_tokens[key]
 
@@ -82,7 +82,7 @@ def auto_tokenizers(bases, tmp_path_factory):
     from transformers import AutoTokenizer
 
     loaded = {}
-    for family, template in FAMILIES:
+    for family, template in KEYS:
         folder = tmp_path_factory.mktemp(f"saved-{family}-{template}")
         tokens = load_tokens(bases[family], find_template(template))
         save_tokens(tokens, folder, 1024)
@@ -90,7 +90,7 @@ def auto_tokenizers(bases, tmp_path_factory):
     return loaded
 
 
-@pytest.mark.parametrize("key", FAMILIES)
+@pytest.mark.parametrize("key", KEYS)
 def test_transformers_gives_the_same_ids(auto_tokenizers, key):
     auto, tokens = auto_tokenizers[key]
 

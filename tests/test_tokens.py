@@ -7,15 +7,16 @@ import shutil
 
 import pytest
 from hypothesis import given, settings
+from tokenizers import Tokenizer
 
-from hostile import content
+from hostile import FAMILIES, content
 from starchat.dialogue import Record, Source, Turn
 from starchat.encode import encode_dialogues, encode_prompt
 from starchat.errors import UserError
 from starchat.template import ESCAPE, TEMPLATES, find_template, jinja
 from starchat.tokens import load_tokens, save_tokens
 
-FAMILIES = [(family, template) for family in ("starcoder", "qwen") for template in TEMPLATES]
+KEYS = [(family, template) for family in FAMILIES for template in TEMPLATES]
 
 
 def edited(base, folder, **changes):
@@ -26,7 +27,7 @@ def edited(base, folder, **changes):
     return folder
 
 
-@pytest.mark.parametrize("key", FAMILIES)
+@pytest.mark.parametrize("key", KEYS)
 def test_no_text_becomes_a_control_token(all_tokens, key):
     tokens = all_tokens[key]
 
@@ -65,7 +66,7 @@ def test_end_stop_and_pad(all_tokens):
     assert all_tokens["qwen", "native"].pad == "<|fim_pad|>", "not the token that ends a turn"
 
 
-@pytest.mark.parametrize("key", FAMILIES)
+@pytest.mark.parametrize("key", KEYS)
 def test_saved_tokens_load_as_the_same(all_tokens, key, tmp_path):
     tokens = all_tokens[key]
     save_tokens(tokens, tmp_path / "once", 512)
@@ -154,4 +155,30 @@ def test_a_broken_folder_is_one_clear_message(bases, tmp_path, name, text, messa
     shutil.copytree(bases["starcoder"], folder)
     (folder / name).unlink() if text is None else (folder / name).write_text(text)
     with pytest.raises(UserError, match=message):
+        load_tokens(folder, find_template("starchat"))
+
+
+@pytest.mark.parametrize("family", ["llama", "codellama"])
+def test_no_space_is_put_before_a_text(bases, family):
+    tokens = load_tokens(bases[family], find_template("starchat"))
+    for text in ("hi", " hi", "    return x"):
+        (ids,) = tokens.encode_texts([text])
+        assert tokens.decode(ids) == text
+        assert tokens.whole.encode(f"<|assistant|>{text}", add_special_tokens=False).ids[1:] == ids
+    untouched = Tokenizer.from_file(str(bases[family] / "tokenizer.json"))
+    ids = untouched.encode("hi", add_special_tokens=False).ids
+    assert untouched.id_to_token(ids[0]).startswith("▁"), "the base model's own tokenizer does"
+
+
+def test_a_vocabulary_that_spells_a_control_token_is_refused(bases, tmp_path):
+    spec = json.loads((bases["llama"] / "tokenizer.json").read_text())
+    model = {**spec["model"], "vocab": {**spec["model"]["vocab"]}}
+    pieces = [*"<|end|>"]
+    for piece in pieces:
+        model["vocab"].setdefault(piece, len(model["vocab"]))
+    for length in range(2, len(pieces) + 1):
+        model["vocab"].setdefault("".join(pieces[:length]), len(model["vocab"]))
+        model["merges"] = [["".join(pieces[: length - 1]), pieces[length - 1]], *model["merges"]]
+    folder = edited(bases["llama"], tmp_path / "forged", model=model)
+    with pytest.raises(UserError, match="has '<|end|>' as ordinary text, so that any message could forge it".replace("|", r"\|")):
         load_tokens(folder, find_template("starchat"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,19 +11,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
 
 from runs import finish, read_lines, verify_here, write_dialogues
 from starchat import export
 from starchat.arguments import training_arguments
+from starchat.dialogue import Part, Record, Source
 from starchat.errors import UserError
+from starchat.export import _golden_case, golden_cases
 from starchat.files import read_manifest
 from starchat.model import fit_vocabulary, load_base
 from starchat.recipe import load_recipe
 from starchat.rows import read_encoded
 from starchat.template import find_template
 from starchat.tokens import load_tokens
-from starchat.train import main, train
+from starchat.train import main, run_digest, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -147,6 +151,60 @@ def test_overwrite_replaces_a_run(finished: Path, tmp_path: Path) -> None:
     assert manifest["training"]["steps"] == 1
 
 
+def test_a_fault_of_the_data_leaves_the_finished_run(finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "run")
+    assert main([str(finished.parent / "full.yaml"), f"output={copy}", "max_length_tokens=50", "--overwrite"]) == 1
+    assert {p.name for p in copy.iterdir()} == {p.name for p in finished.iterdir()}
+    assert read_manifest(copy) == read_manifest(finished)
+
+
+def test_another_base_of_the_same_size_is_another_run(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+    recipe, base = load_recipe(finished.parent / "full.yaml"), shutil.copytree(tiny_base, tmp_path / "base")
+    assert run_digest(recipe, base) == run_digest(recipe, tiny_base)
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: value + 1 for name, value in tensors.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    assert (base / "model.safetensors").stat().st_size == (tiny_base / "model.safetensors").stat().st_size
+    assert run_digest(recipe, base) != run_digest(recipe, tiny_base)
+
+
+def test_weights_that_the_model_has_no_place_for_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    save_file({**tensors, "transformer.h.2.ln_1.weight": torch.ones(32)}, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="no place for transformer.h.2.ln_1.weight; the files do not fit config.json"):
+        load_base(base, torch.float32)
+
+
+def question(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def answer(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize("kind", ["end with a question", "are all split"])
+def test_dialogues_that_are_no_golden_case_as_they_are(kind: str, finished: Path, tmp_path: Path, tiny_base: Path) -> None:
+    """The gate has its cases from their beginnings."""
+    rows = [[question(f"copy {n}"), answer(f"use copy {n}"), question(f"thanks {n}")] for n in range(6)]
+    if kind == "are all split":
+        rows = [[*row, answer(f"{row[0]['content']} " * 12), question("more?"), answer(f"{row[0]['content']} " * 12)] for row in rows]
+    Dataset.from_list([{"messages": row} for row in rows]).save_to_disk(tmp_path / "dialogues")
+    tokens, recipe = load_tokens(tiny_base, find_template("starchat")), load_recipe(finished.parent / "full.yaml")
+    recipe = dataclasses.replace(recipe, dataset=str(tmp_path / "dialogues"), max_length_tokens=100)
+    cases = golden_cases(recipe, tokens)
+    assert len(cases) == 6
+    assert all(case["messages"][-1]["role"] == "assistant" and len(case["ids"]) <= 100 for case in cases)
+
+
+def test_golden_cases_of_documents_fit_into_the_context(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(load_recipe(finished.parent / "full.yaml"), kind="pretrain", max_length_tokens=32)
+    record = Record(Source("a.py"), parts=(Part("", "x = 1\n" * 300),))
+    case = _golden_case(record, recipe, load_tokens(tiny_base, None))
+    assert case is not None
+    assert len(case["ids"]) == 32
+
+
 def test_a_folder_of_other_files_is_never_touched(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds other files; choose another output"):
@@ -215,6 +273,14 @@ def test_tensorboard_events_are_written(finished: Path, tmp_path: Path) -> None:
         ("max_steps=2.5", "trainer.max_steps: 2.5 is of type float; expected a whole number"),
         ("bf16=maybe", "trainer.bf16: 'maybe' is of type str; expected true or false"),
         ("optim=adamm", "trainer: adamm is not a valid OptimizerNames"),
+        ("eval_strategy=steps", "trainer.eval_strategy: there is no evaluation during training"),
+        ("resume_from_checkpoint=true", "trainer.resume_from_checkpoint: a run begins at its first step"),
+        ("average_tokens_across_devices=false", "trainer.average_tokens_across_devices: set by the loss, which is the same"),
+        ("max_steps=0", "trainer.max_steps: 0; expected a whole number from 1, or -1 for whole epochs"),
+        ("num_train_epochs=0", "trainer.num_train_epochs: 0; expected a number above 0"),
+        ("report_to=paper", "trainer: paper is not supported, only"),
+        ("lr_scheduler_type=cosine_with_min_lr", "trainer: One of min_lr or min_lr_rate should be set"),
+        ("optim=lomo", "trainer: You need to install `lomo_optim`"),
         ("per_device_train_batch_size=0", "trainer.per_device_train_batch_size: 0; expected at least 1"),
         ("max_length_tokens=2048", "max_length_tokens: 2,048; model .* has a context of 1,024 tokens"),
         ("dataset=/nowhere", "dataset: '/nowhere': neither a folder nor a data set"),
@@ -223,6 +289,9 @@ def test_tensorboard_events_are_written(finished: Path, tmp_path: Path) -> None:
             "lora={target_modules: [q_proj]}",
             "lora.target_modules: q_proj matches no layer; the model's linear layers are c_attn, c_proj, c_fc",
         ),
+        ("lora={target_modules: [attn]}", "lora.target_modules: attn is not a linear layer; the model's linear"),
+        ("lora={target_modules: [wte]}", "lora.target_modules: wte holds token rows, of which LoRA trains the new ones whole"),
+        ("lora={target_modules: [lm_head]}", "lora.target_modules: lm_head holds token rows"),
     ],
 )
 def test_what_the_user_must_change_is_one_message(override: str, message: str, finished: Path, tmp_path: Path) -> None:

@@ -17,16 +17,20 @@ from safetensors.torch import load_file, save_file
 
 from runs import finish, verify_here, write_recipe
 from starchat import export
+from starchat.dialogue import Turn, to_message
+from starchat.encode import encode_prompt
 from starchat.errors import UserError
 from starchat.files import read_manifest
+from starchat.generate import Assistant, Reply, load_assistant
 from starchat.model import fit_vocabulary, load_base
 from starchat.recipe import load_recipe
+from starchat.sampling import Sampling
 from starchat.template import find_template
 from starchat.tokens import load_tokens
 from starchat.train import main as train_main
 from starchat.train import train
+from starchat.verify import _replies_stop, verify
 from starchat.verify import main as verify_main
-from starchat.verify import verify
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -153,6 +157,22 @@ def empty(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
     return edit
 
 
+def never_trained(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        key = next(key for key in tensors if name in key)
+        tensors[key] = torch.zeros_like(tensors[key])
+
+    return edit
+
+
+def unused_position(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["transformer.wpe.weight"][-1] = 7.0
+
+
+def head_of_its_own(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + 1.0
+
+
 def base_of_another_size(run: Path) -> None:
     edit_json(run / "adapter" / "adapter_config.json", r=8)
 
@@ -164,6 +184,7 @@ def named_case(spoil: Spoil, status: int, expected: str, *, id: str) -> Any:
 
 BOTH = [
     named_case(tokenizer_of_the_base, 1, "same_ids_through_jinja", id="tokenizer of the base"),
+    named_case(edit_template, 1, "files_are_as_recorded", id="chat template changed since"),
     named_case(edit_template, 1, "same_ids_through_jinja", id="chat template edited"),
     named_case(without("golden.json"), 1, "files_are_whole", id="golden cases missing"),
     named_case(without("golden.safetensors"), 1, "files_are_whole", id="golden logits missing"),
@@ -178,6 +199,7 @@ LORA = [
     named_case(adapter_edit(change_one("c_attn.lora_B", 0.5)), 1, "same_logits", id="one weight changed"),
     named_case(adapter_edit(change_one(ROWS, 2.0)), 1, "same_logits", id="one token row changed"),
     named_case(restore_the_base, 1, "adapter_is_not_base", id="adapter changes nothing"),
+    named_case(adapter_edit(never_trained("h.1.mlp.c_fc.lora_B")), 1, "every_matrix_moved", id="a matrix without gradient"),
     named_case(adapter_edit(change_one("c_attn.lora_A", float("nan"))), 1, "weights_are_finite", id="nan"),
     named_case(adapter_edit(empty("lora_A")), 1, "files_are_whole", id="empty tensor"),
     named_case(shortened("adapter/adapter_model.safetensors"), 1, "files_are_whole", id="adapter truncated"),
@@ -193,6 +215,8 @@ LORA = [
 FULL = [
     *BOTH,
     named_case(model_edit(change_one("h.1.attn.c_attn.weight", 1.0)), 1, "same_logits", id="one weight changed"),
+    named_case(model_edit(unused_position), 1, "files_are_as_recorded", id="a weight that no golden case needs"),
+    named_case(model_edit(head_of_its_own), 1, "tied_as_stated", id="head of its own"),
     named_case(model_edit(change_one("h.0.mlp.c_fc.weight", float("nan"))), 1, "weights_are_finite", id="nan"),
     named_case(model_edit(change_one("h.0.mlp.c_fc.weight", float("nan"))), 1, "same_logits", id="nan is no match"),
     named_case(model_edit(empty("h.0.mlp.c_fc.weight")), 1, "files_are_whole", id="empty tensor"),
@@ -232,7 +256,7 @@ FULL = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "checks"), [("full_run", 8), ("lora_run", 9)])
+@pytest.mark.parametrize(("kind", "checks"), [("full_run", 9), ("lora_run", 10)])
 def test_a_finished_run_passes(kind: str, checks: int, request: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run = request.getfixturevalue(kind)
     assert gate(run, capsys)[:2] == (0, set())
@@ -263,16 +287,43 @@ def test_another_base_is_seen(lora_run: Path, tiny_base: Path, tmp_path: Path, c
     """The base that the recipe names was replaced after the training."""
     copy = spoiled(lora_run, tmp_path, lambda run: None)
     base = shutil.copytree(tiny_base, tmp_path / "base")
-    edit_tensors(base / "model.safetensors", change_one("h.0.mlp.c_fc.weight", 1.0))
     text = (copy / "recipe.yaml").read_text()
     (copy / "recipe.yaml").write_text(text.replace(f"model: {tiny_base}", f"model: {base}"))
+    assert gate(copy, capsys)[:2] == (0, set())
+    assert load_assistant(str(copy)).name == f"{tmp_path.name}/run"
+    edit_tensors(base / "model.safetensors", change_one("h.0.mlp.c_fc.weight", 1.0))
     assert gate(copy, capsys)[:2] == (1, {"same_logits"})
+    with pytest.raises(UserError, match=f"loaded, it gives other logits than it was trained to; the weights of {base} or of the run"):
+        load_assistant(str(copy))
+
+
+def test_the_card_may_be_edited(lora_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(spoiled(lora_run, tmp_path, lambda run: (run / "adapter" / "README.md").write_text("Mine.")), capsys)[:2] == (0, set())
+
+
+def test_prompts_of_the_stop_rate_have_their_tools(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the prompts that were trained."""
+    asked: list[list[int]] = []
+    recipe = load_recipe(full_run / "recipe.yaml")
+    tokens = export.saved_tokens(full_run, recipe)
+    turns, tools = (Turn("user", "add"), Turn("assistant", "3")), '[{"name": "add"}]'
+    case = {"messages": [to_message(t) for t in turns], "tools": tools, "prompt_ids": encode_prompt(turns[:-1], tokens, tools)}
+    replies = Assistant._replies
+
+    def watched(self: Assistant, prompts: list[list[int]], sampling: Sampling) -> list[Reply]:
+        asked.extend(prompts)
+        return replies(self, prompts, sampling)
+
+    monkeypatch.setattr(Assistant, "_replies", watched)
+    _replies_stop(load_base(full_run / "model", torch.float32), tokens, [case], recipe, 1.0)
+    assert asked == [case["prompt_ids"]]
 
 
 def leave_as_deepspeed_does(run: Path) -> None:
     """Make weights and golden logits those of a live model in bfloat16."""
     path = run / "model" / "model.safetensors"
     edit_tensors(path, lambda tensors: tensors.update({name: value.bfloat16() for name, value in tensors.items()}))
+    (run / "manifest.json").unlink()
     cases = json.loads((run / "golden.json").read_text())["cases"]
     live = export._golden_logits(load_base(run / "model", torch.bfloat16).eval(), cases, "cpu", everywhere=True)
     assert {value.dtype for value in live} == {torch.bfloat16}
