@@ -10,6 +10,8 @@ import yaml
 
 from starchat.recipe import Recipe, resolved
 
+TITLES = {"pretrain": "Pretraining", "cpt": "Continued pretraining", "sft": "Fine-tune"}
+
 
 def render_card(
     recipe: Recipe, training: Mapping[str, Any], data: Mapping[str, Any], verified: Mapping[str, Any], packages: Mapping[str, str]
@@ -19,7 +21,7 @@ def render_card(
     head: dict[str, Any] = {"tags": tags, "pipeline_tag": "text-generation"}
     if recipe.model.count("/") == 1 and not Path(recipe.model).exists():  # a Hub id
         head["base_model"] = recipe.model
-    method = f"LoRA, rank {recipe.lora.r}" if recipe.lora else "all weights"
+    method = _method(recipe)
     stage = training["zero_stage"]
     engine = f"{training['processes']} process(es), {f'DeepSpeed ZeRO-{stage}' if stage else 'no DeepSpeed'}"
     numbers = {k.replace("_", " "): v for k, v in data.items() if isinstance(v, int) and not isinstance(v, bool)}
@@ -31,11 +33,11 @@ def render_card(
         "",
         f"# {recipe.output.rstrip('/').split('/')[-1]}",
         "",
-        f"{'Pretraining' if recipe.kind == 'pretrain' else 'Fine-tune'} of `{recipe.model}` on `{recipe.dataset}` ({method}).",
+        f"{TITLES[recipe.kind]} of `{recipe.model}` on `{recipe.dataset}` ({method}).",
         "",
         "| | |",
         "|---|---|",
-        f"| template | `{recipe.template}` |" if recipe.kind == "sft" else "| objective | next token, fill-in-the-middle |",
+        f"| template | `{recipe.template}` |" if recipe.of_dialogues else "| objective | next token, fill-in-the-middle |",
         f"| parameters | {training['parameters']:,}, of which trained {training['trained_parameters']:,} |",
         f"| steps, seconds | {training['steps']:,}, {training['seconds']:.0f} |",
         f"| engine | {engine} |",
@@ -56,3 +58,11 @@ def render_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _method(recipe: Recipe) -> str:
+    """Return what was trained, in the field's words."""
+    if recipe.lora is None:
+        return "all weights"
+    name = f"{'Q' if recipe.quantization else ''}{'DoRA' if recipe.lora.dora else 'LoRA'}"
+    return f"{name}{' (rank-stabilised)' if recipe.lora.rslora else ''}, rank {recipe.lora.r}"

@@ -23,7 +23,6 @@ from starchat.measure import measure
 from starchat.pack import pack
 from starchat.recipe import Recipe
 from starchat.rows import encode_split, read_records
-from starchat.template import find_template
 from starchat.tokens import Tokens, load_tokens
 
 __all__ = ["Finding", "Report", "check_recipe", "examine"]
@@ -39,8 +38,8 @@ def check_recipe(recipe: Recipe, progress: bool = True) -> tuple[Report, dict[st
     Raises `UserError` where there is nothing to check: no dataset, no tokenizer, rows longer than the model's context.
     """
     folder = resolve_model(recipe.model)
-    config = read_config(folder) if recipe.kind == "sft" else dict(recipe.architecture or {})
-    tokens = load_tokens(folder, find_template(recipe.template) if recipe.kind == "sft" else None)
+    config = dict(recipe.architecture or {}) if recipe.from_nothing else read_config(folder)
+    tokens = load_tokens(folder, recipe.dialogue_template)
     _refuse_long_rows(recipe, context_length(config))
     with _progress(progress) as step:
         step("reading records")
@@ -54,7 +53,7 @@ def check_recipe(recipe: Recipe, progress: bool = True) -> tuple[Report, dict[st
             set_aside += [item for item in items if isinstance(item, SetAside)]
         if not rows["train"]:
             raise UserError(_nothing_left(recipe, records, set_aside))
-        model_rows = int(config.get("vocab_size") or tokens.size) if recipe.kind == "sft" else tokens.size
+        model_rows = tokens.size if recipe.from_nothing else int(config.get("vocab_size") or tokens.size)
         report = examine(recipe, tokens, records, rows, set_aside, model_rows, step, unused)
     return report, rows
 
@@ -75,7 +74,7 @@ def examine(
     """
     evidence = gather(tokens, records, rows["train"], rows["test"], set_aside)
     step("matching rows with records")
-    turns = find_turns(evidence) if recipe.kind == "sft" else None
+    turns = find_turns(evidence) if recipe.of_dialogues else None
     findings = _of_dialogues(evidence, turns, step) if turns is not None else _of_documents(evidence, recipe, step)
     step("lengths, packing, duplicates")
     sizes, capacity = evidence.lengths[: evidence.train_rows], recipe.max_length_tokens
@@ -130,7 +129,7 @@ def _run(name: str, step: Step, detector: Callable[[], Finding]) -> Finding:
 def _read(recipe: Recipe) -> tuple[list[Record], int]:
     """Return the records of both splits that this kind of training uses, and how many it does not use."""
     found = [record for split in SPLITS for record in read_records(recipe.dataset, split)]
-    kind, other = ("dialogue", "document") if recipe.kind == "sft" else ("document", "dialogue")
+    kind, other = ("dialogue", "document") if recipe.of_dialogues else ("document", "dialogue")
     records = [record for record in found if record.kind == kind]
     if not any(record.split == "train" for record in records):
         holds = f"{len(found):,} {other}s" if found else "no records"

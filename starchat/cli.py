@@ -155,7 +155,6 @@ def _check(options: argparse.Namespace) -> int:
     from starchat.check import check_recipe
     from starchat.hub import require_loadable, resolve_model
     from starchat.recipe import load_recipe
-    from starchat.template import find_template
     from starchat.tokens import load_tokens
     from starchat.xray import render_text, write_html
 
@@ -163,11 +162,11 @@ def _check(options: argparse.Namespace) -> int:
     with _result_only(options.json) as show:
         recipe = load_recipe(options.recipe, options.overrides)
         require_arguments(recipe)
-        if recipe.kind == "sft":
+        if not recipe.from_nothing:
             require_loadable(resolve_model(recipe.model))
         report, rows = check_recipe(recipe)
         if options.html:
-            tokens = load_tokens(resolve_model(recipe.model), find_template(recipe.template) if recipe.kind == "sft" else None)
+            tokens = load_tokens(resolve_model(recipe.model), recipe.dialogue_template)
             write_html(options.html, report, rows["train"], tokens)
         show(report.to_json(), render_text(report, terminal))
     return 0 if report.ok else 1

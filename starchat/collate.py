@@ -24,6 +24,9 @@ MAX_LEAK = 1e-3
 """As a share of the largest logit. Random models of 16 isolating architectures differ by 2e-7 of it; of those that leak, Bloom by 8e-3,
 Qwen3-Next by 6e-2, OPT, MPT, Falcon and Mamba by 0.2 and more."""
 
+MAX_LEAK_HALF = 4e-2
+"""The same for a model in bfloat16, whose rounding hides smaller leaks."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Collator:
@@ -80,7 +83,7 @@ def require_isolation(model: Any) -> None:
         alone, packed = last_row(rows[1]), last_row(*rows)
     model.train(training)
     leak = float((packed - alone).abs().max() / alone.abs().max())
-    if leak > MAX_LEAK:
+    if leak > (MAX_LEAK if next(model.parameters()).dtype == torch.float32 else MAX_LEAK_HALF):
         raise UserError(
             f"packing: rows of one group see each other in a {model.config.model_type} model (logits differ by {leak:.1%}); "
             "set packing: false, or take a base model of another architecture"

@@ -44,7 +44,6 @@ from starchat.metrics import plot_loss, read_metrics
 from starchat.model import count_parameters, load_saved
 from starchat.recipe import Recipe, load_recipe, resolved
 from starchat.rows import read_records
-from starchat.template import find_template
 from starchat.tokens import Tokens, load_tokens, save_tokens
 
 GOLDEN_CASES = 8
@@ -210,15 +209,15 @@ def allowed_difference(live: torch.Tensor, half: bool = False) -> float:
 
 def saved_tokens(run: Path, recipe: Recipe) -> Tokens:
     """Return the tokens of what a run saved, with `new` as the base model sees it."""
-    template = find_template(recipe.template) if recipe.kind == "sft" else None
+    template = recipe.dialogue_template
     saved = load_tokens(run / ("adapter" if recipe.lora else "model"), template)
-    if recipe.kind != "sft" or not recipe.lora:
+    if template is None or not recipe.lora:
         return saved
     return dataclasses.replace(saved, new=load_tokens(resolve_model(recipe.model), template).new)
 
 
 def _golden_case(record: Record, recipe: Recipe, tokens: Tokens) -> dict[str, Any] | None:
-    if recipe.kind == "pretrain":
+    if not recipe.of_dialogues:
         text = "".join(p.text for p in record.parts)[:600]
         ids = tokens.encode_texts([text])[0][: recipe.max_length_tokens]
         return {"ids": ids, "messages": None, "tools": None, "prompt_ids": None} if text else None

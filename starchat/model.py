@@ -10,13 +10,14 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from starchat.errors import UserError
 from starchat.hub import require_loadable, resolve_model
@@ -24,10 +25,15 @@ from starchat.recipe import Lora, Recipe
 from starchat.tokens import Tokens
 
 
-def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None = None) -> PreTrainedModel:
-    """Return the base model with weights in `dtype`; every weight must be in the files, and every one of the files in the model."""
+def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None = None, quantization: str | None = None) -> PreTrainedModel:
+    """Return the base model with weights in `dtype`; every weight must be in the files, and every one of the files in the model.
+
+    With `quantization` ``nf4`` the linear layers but the head are held in 4 bits, and compute in `dtype`.
+    """
     require_loadable(folder)
     kwargs: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    if quantization:
+        kwargs["quantization_config"] = _in_four_bits(dtype)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False, **kwargs
@@ -42,7 +48,18 @@ def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None 
     ):
         if keys:
             raise UserError(f"{folder}: {what} {', '.join(map(str, sorted(keys)[:5]))}; the files do not fit config.json")
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # Else bitsandbytes 0.50 packs the weights anew for evaluation on a CPU, rounds their scales, and cannot train them afterwards.
+            layer.support_avx512bf16_for_cpu = False
     return model
+
+
+def _in_four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return how QLoRA holds a base model (Dettmers and others 2023): NormalFloat, the scales quantised once more."""
+    if find_spec("bitsandbytes") is None:
+        raise UserError("quantization: nf4 needs the package bitsandbytes; install it with: pip install 'starchat[quantize]'")
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
 
 
 def new_model(recipe: Recipe, tokens: Tokens) -> PreTrainedModel:
@@ -113,6 +130,8 @@ def add_lora(model: PreTrainedModel, lora: Lora, tokens: Tokens) -> PeftModel:
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         target_modules=list(names),
         trainable_token_indices={name: list(tokens.new_ids) for name in rows} or None,
         ensure_weight_tying=is_tied(model) and bool(rows),
@@ -162,7 +181,7 @@ def load_saved(run: Path, recipe: Recipe, tokens: Tokens, dtype: torch.dtype, at
     """Return the model of a finished run as a fresh process sees it: ``run/model``, or base and ``run/adapter``."""
     if (run / "model").is_dir():
         return load_base(run / "model", dtype, attn_implementation).eval()
-    base = load_base(resolve_model(recipe.model), dtype, attn_implementation)
+    base = load_base(resolve_model(recipe.model), dtype, attn_implementation, recipe.quantization)
     fit_vocabulary(base, tokens)
     return load_adapter(base, run / "adapter").eval()
 
@@ -200,5 +219,18 @@ class Size:
 def count_parameters(model: torch.nn.Module) -> Size:
     """Return how many parameters there are and how many are trained (under ZeRO-3: counted across all processes)."""
     parameters = list(model.parameters())
-    sizes = [int(getattr(p, "ds_numel", p.numel())) for p in parameters]
+    sizes = [_numel(p) for p in parameters]
     return Size(sum(sizes), sum(n for n, p in zip(sizes, parameters, strict=True) if p.requires_grad))
+
+
+def _numel(parameter: Any) -> int:
+    """Return the number of weights that a parameter stands for: of a part that ZeRO-3 holds, the whole; of 4 bits, those before packing."""
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel() if state is not None else getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def train_in_float32(model: torch.nn.Module) -> None:
+    """Hold what is trained in float32. TRL leaves QLoRA's adapter in bfloat16, where a step of 1e-4 of a weight rounds to none."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.errors import UserError
-from starchat.template import TEMPLATES, find_template
+from starchat.template import TEMPLATES, Template, find_template
 
 NEARLY = 0.85
 """How alike two keys are that differ by a typing error. No key of SFTConfig is that much like one of ours; a test compares."""
@@ -22,11 +22,16 @@ NEARLY = 0.85
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Low-rank adaptation, with PEFT's meaning of each key. `target_modules` None: every linear layer but the head."""
+    """Low-rank adaptation, with PEFT's meaning of each key. `target_modules` None: every linear layer but the head.
+
+    `rslora` scales by alpha / sqrt(r) instead of alpha / r; `dora` trains a magnitude for each output beside the matrices.
+    """
 
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
     target_modules: tuple[str, ...] | None = None
 
 
@@ -43,16 +48,19 @@ class Recipe:
     """A training run. `trainer` holds keys of ``trl.SFTConfig``."""
 
     model: str
-    """``nano`` (the embedded base), a folder, or a Hub id. With `kind` pretrain: a folder with the tokenizer."""
+    """``nano`` (the embedded base), a folder, or a Hub id. With `kind` pretrain only its tokenizer is used."""
     dataset: str
     """What ``starchat prepare`` wrote, a ``datasets`` folder with a ``messages`` column, or a Hub id of one."""
     output: str
     max_length_tokens: int
     """Rows never exceed this. Over-long dialogues are split at turns, see `starchat.encode`."""
-    kind: Literal["pretrain", "sft"] = "sft"
+    kind: Literal["pretrain", "cpt", "sft"] = "sft"
+    """``sft``: dialogues. ``cpt``: documents, with the base model's weights. ``pretrain``: documents, from random weights."""
     template: str = "starchat"
     lora: Lora | None = None
     """Absent: all weights are trained."""
+    quantization: Literal["nf4"] | None = None
+    """``nf4``: the base model's linear layers are held in 4 bits (bitsandbytes), which makes LoRA QLoRA."""
     fim: Fim | None = None
     architecture: dict[str, Any] | None = None
     """With `kind` pretrain: the keys of the model's configuration, ``model_type`` among them."""
@@ -64,6 +72,21 @@ class Recipe:
     min_stop_rate: float = 0.5
     """The share of sample replies that must stop by themselves for the reload gate to hold, once an epoch was trained."""
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def of_dialogues(self) -> bool:
+        """Whether rows are dialogues; otherwise documents."""
+        return self.kind == "sft"
+
+    @property
+    def from_nothing(self) -> bool:
+        """Whether the run begins with random weights; otherwise with those of `model`."""
+        return self.kind == "pretrain"
+
+    @property
+    def dialogue_template(self) -> Template | None:
+        """The template of the rows, or None where they are documents."""
+        return find_template(self.template) if self.of_dialogues else None
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -108,18 +131,26 @@ def _faults(recipe: Recipe) -> list[str]:
     ]
     if recipe.lora is not None and recipe.lora.target_modules == ():
         faults.append("lora.target_modules: names no layer; remove it to take every linear layer but the head")
-    if recipe.kind == "sft":
-        if recipe.template not in TEMPLATES:
-            try:
-                find_template(recipe.template)
-            except UserError as error:
-                faults.append(str(error))
-        faults += [f"{key}: only for kind: pretrain" for key in ("architecture", "fim") if getattr(recipe, key) is not None]
-    else:
-        if recipe.architecture is None or "model_type" not in recipe.architecture:
-            faults.append("architecture: kind: pretrain needs the model's configuration with model_type, such as gpt_bigcode")
-        if recipe.lora is not None:
-            faults.append("lora: a model that is pretrained from nothing trains all its weights; remove lora")
+    if recipe.quantization and (recipe.lora is None or recipe.from_nothing):
+        faults.append("quantization: weights in 4 bits cannot be trained themselves; add lora, or remove quantization")
+    return faults + _faults_of_kind(recipe)
+
+
+def _faults_of_kind(recipe: Recipe) -> list[str]:
+    faults = []
+    if recipe.of_dialogues and recipe.template not in TEMPLATES:
+        try:
+            find_template(recipe.template)
+        except UserError as error:
+            faults.append(str(error))
+    if recipe.of_dialogues and recipe.fim is not None:
+        faults.append("fim: only for kind: pretrain and kind: cpt")
+    if not recipe.from_nothing and recipe.architecture is not None:
+        faults.append("architecture: only for kind: pretrain")
+    if recipe.from_nothing and (recipe.architecture is None or "model_type" not in recipe.architecture):
+        faults.append("architecture: kind: pretrain needs the model's configuration with model_type, such as gpt_bigcode")
+    if recipe.from_nothing and recipe.lora is not None:
+        faults.append("lora: a model that is pretrained from nothing trains all its weights; remove lora")
     return faults
 
 

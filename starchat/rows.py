@@ -74,7 +74,7 @@ def dataset_digest(dataset: str) -> str:
 def encode_split(recipe: Recipe, tokens: Tokens, split: str) -> Iterator[Row | SetAside]:
     """Yield the rows of one split of the recipe's dataset."""
     records = read_records(recipe.dataset, split)
-    if recipe.kind == "sft":
+    if recipe.of_dialogues:
         dialogues = (r for r in records if r.turns)
         return encode_dialogues(dialogues, tokens, recipe.max_length_tokens)
     documents = (r for r in records if r.parts)

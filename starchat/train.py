@@ -37,11 +37,10 @@ from starchat.files import already_finished, digest_json, read_manifest, sha256_
 from starchat.hub import require_loadable, resolve_model
 from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog
-from starchat.model import add_lora, fit_vocabulary, load_base, new_model
+from starchat.model import add_lora, fit_vocabulary, load_base, new_model, train_in_float32
 from starchat.muon import muon
 from starchat.recipe import Recipe, load_recipe, resolved
 from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, wait_for, write_encoded
-from starchat.template import find_template
 from starchat.tokens import Tokens, load_tokens
 from starchat.xray import render_text, write_html
 
@@ -58,16 +57,17 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     recipe = load_recipe(recipe_path, overrides)
     run = Path(recipe.output)
     first = int(os.environ.get("RANK", "0")) == 0
+    require_engine(recipe)
     require_arguments(recipe)
     training_arguments(recipe)
     folder = resolve_model(recipe.model)
-    tokens = load_tokens(folder, find_template(recipe.template) if recipe.kind == "sft" else None)
+    tokens = load_tokens(folder, recipe.dialogue_template)
     digest = run_digest(recipe, folder)
     encoded_folder = run / f"encoded-{encoded_digest(recipe, tokens)}"
     if first:
         if already_finished(run, STAGE, digest, overwrite):
             return {**(read_manifest(run) or {}), "folder": str(run), "ok": True, "skipped": True}
-        if recipe.kind == "sft":
+        if not recipe.from_nothing:
             require_loadable(folder)
         if not _begin(recipe, run, encoded_folder, tokens):
             return {"folder": str(run), "ok": False}
@@ -128,10 +128,13 @@ def run_digest(recipe: Recipe, folder: Path) -> str:
 def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
     """Return the model to train. Made before any DeepSpeed configuration exists, so no layer is met in pieces:
     growing the vocabulary and PEFT's token rows both fail on weights that ZeRO-3 has already partitioned.
+
+    Weights that are trained are held in float32; those that LoRA leaves as they are, in bfloat16 if the run computes in it.
     """
-    if recipe.kind == "pretrain":
+    if recipe.from_nothing:
         return new_model(recipe, tokens)
-    model = load_base(folder, torch.float32)
+    frozen_half = recipe.lora is not None and training_arguments(recipe).bf16
+    model = load_base(folder, torch.bfloat16 if frozen_half else torch.float32, quantization=recipe.quantization)
     fit_vocabulary(model, tokens)
     torch.manual_seed(int(recipe.trainer.get("seed", 42)))  # half of LoRA's matrices begin at random, before the trainer sets its seed
     return add_lora(model, recipe.lora, tokens) if recipe.lora else model
@@ -141,8 +144,6 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
     """Return TRL's trainer over encoded rows, on the engine that the launch asked for."""
     model.config.use_cache = False
     arguments = training_arguments(recipe)
-    if recipe.optimizer == "muon" and asked_engine()[1]:
-        raise UserError("optimizer: muon needs whole matrices, and ZeRO partitions them; launch with ddp.yaml, or remove optimizer")
     kind = trainer_class(arguments, asked_engine()[1], recipe.lora is not None and bool(tokens.new))
     trainer = kind(
         model=model,
@@ -153,8 +154,18 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
         callbacks=[MetricsLog(Path(recipe.output))],
         optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
     )
+    train_in_float32(model)
     assert_engine(trainer)
     return trainer
+
+
+def require_engine(recipe: Recipe) -> None:
+    """Raise `UserError` if the engine that the launch asks for cannot hold what the recipe asks for."""
+    stage = asked_engine()[1]
+    if recipe.optimizer == "muon" and stage:
+        raise UserError("optimizer: muon needs whole matrices, and ZeRO partitions them; launch with ddp.yaml, or remove optimizer")
+    if recipe.quantization and stage == 3:
+        raise UserError("quantization: ZeRO-3 partitions weights, and those in 4 bits are packed; launch with zero2.yaml or ddp.yaml")
 
 
 def even_groups(groups: int, arguments: SFTConfig) -> int:

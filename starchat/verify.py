@@ -61,14 +61,14 @@ def verify(run: str | Path) -> dict[str, Any]:
         return _result(findings)
     cases, golden = read_golden(folder)
     tokens = saved_tokens(folder, recipe)
-    if recipe.kind == "sft":
+    if recipe.of_dialogues:
         findings += [_ids_of_encoder(cases, tokens), _ids_of_jinja(cases, folder / kind)]
     model = load_saved(folder, recipe, tokens, torch.float32)
     difference, finding = _logits_match(model, cases, golden)
     findings += [finding, _weights_are_finite(model), _stop_ids(model, tokens)]
     findings += [_adapter_is_not_base(model, cases), _every_matrix_moved(model)] if recipe.lora else [_tying_is_as_stated(model)]
     stop_rate = None
-    if recipe.kind == "sft":
+    if recipe.of_dialogues:
         stop_rate, finding = _replies_stop(model, tokens, cases, recipe, epochs_trained(folder))
         findings.append(finding)
     return _result(findings, max_logit_difference=difference if math.isfinite(difference) else None, stop_rate=stop_rate)
@@ -82,7 +82,7 @@ def _files_are_whole(run: Path, kind: str, recipe: Recipe) -> Finding:
     """Every file that a loader needs is there and can be read, and every tensor has elements (ZeRO-3 can save shards of none)."""
     remedy = "the save was incomplete (a full disk, a kill, ungathered ZeRO-3 shards): train again"
     folder = run / kind
-    named = [*NAMED_FILES[kind], *(["chat_template.jinja"] if recipe.kind == "sft" else [])]
+    named = [*NAMED_FILES[kind], *(["chat_template.jinja"] if recipe.of_dialogues else [])]
     weights = sorted(folder.glob(WEIGHTS[kind]))
     needed = [run / "golden.json", run / "golden.safetensors", *(folder / name for name in named)]
     missing = [path.name for path in needed if not path.is_file()] + ([] if weights else [WEIGHTS[kind]])

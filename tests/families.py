@@ -12,11 +12,11 @@ from hostile import write_tokenizer
 from starchat.tokens import load_tokens
 
 SMALL = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "max_position_embeddings": 1024, "initializer_range": 0.2, "attention_dropout": 0.0,
 }  # fmt: skip
 BIGCODE = {
-    "model_type": "gpt_bigcode", "n_positions": 1024, "n_embd": 32, "n_layer": 2, "n_head": 4, "multi_query": True,
+    "model_type": "gpt_bigcode", "n_positions": 1024, "n_embd": 64, "n_layer": 2, "n_head": 4, "multi_query": True,
     "initializer_range": 0.2, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
 }  # fmt: skip
 STARCODER2 = {"model_type": "starcoder2", **SMALL, "sliding_window": 256, "residual_dropout": 0.0, "embedding_dropout": 0.0}
@@ -39,13 +39,13 @@ FAMILIES = {
     "codellama": Family("llama", {"model_type": "llama", **SMALL, "tie_word_embeddings": False}),
     "deepseek-coder": Family("deepseek", {"model_type": "llama", **SMALL, "tie_word_embeddings": False}, spare_rows=40),
     "qwen2.5-coder": Family("qwen", {"model_type": "qwen2", **SMALL, "tie_word_embeddings": True}, spare_rows=40),
-    "qwen3": Family("qwen", {"model_type": "qwen3", **SMALL, "head_dim": 8, "tie_word_embeddings": False}, spare_rows=40),
+    "qwen3": Family("qwen", {"model_type": "qwen3", **SMALL, "head_dim": 16, "tie_word_embeddings": False}, spare_rows=40),
     "qwen3-coder": Family(
         "qwen",
         {
             "model_type": "qwen3_moe",
             **SMALL,
-            "head_dim": 8,
+            "head_dim": 16,
             "num_experts": 4,
             "num_experts_per_tok": 2,
             "moe_intermediate_size": 16,

@@ -199,7 +199,7 @@ def test_terminal_ctrl_c_stops_the_reply_and_not_the_chat(tiny_model: Path) -> N
         os.write(master, b"\x03")
         until(r"tokens/s · context .* · stopped")
         os.write(master, b"\x03")  # before or after the prompt stands
-        until(r"stopped[\s\S]*\n> ")
+        until(r"stopped[\s\S]*> ")
         os.write(master, b"\x03")
         until("/quit or Ctrl-D leaves")
         os.write(master, b"/help\n")
