@@ -11,6 +11,7 @@ Read the modules in the order in which data flows through them:
 ``tokens``              a tokenizer whose control tokens no text can forge
 ``encode``              records to rows of ids and labels; over-long dialogues split at turns
 ``fim``                 fill-in-the-middle at the character level
+``fences``              code blocks in Markdown
 ``pack``                rows to packed rows that do not see each other
 ``recipe``              what a training run is
 ``document``            documents to rows, for pretraining
@@ -31,6 +32,7 @@ Read the modules in the order in which data flows through them:
 ``conversation``        a conversation that grows, is retried, undone, edited and fitted to a context
 ``generate``            prompt to reply, streaming
 ``score``               loss on answers and stop rate, with intervals
+``infill``              does it still fill in the middle: before and after a run
 ``chat``                the terminal chat
 ``quickstart``          the whole road on the embedded base model
 ``cli``                 the command line; nothing imports it

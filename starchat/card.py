@@ -43,6 +43,7 @@ def render_card(
         f"| engine | {engine} |",
         f"| last logged loss | {loss} nats per trained token |",
         *(f"| {name} | {value:,} |" for name, value in numbers.items()),
+        *_infilling(training.get("infilling", {})),
         "",
         "## Reload gate",
         "",
@@ -66,3 +67,15 @@ def _method(recipe: Recipe) -> str:
         return "all weights"
     name = f"{'Q' if recipe.quantization else ''}{'DoRA' if recipe.lora.dora else 'LoRA'}"
     return f"{name}{' (rank-stabilised)' if recipe.lora.rslora else ''}, rank {recipe.lora.r}"
+
+
+def _infilling(found: Mapping[str, Any]) -> list[str]:
+    """Return the rows that say what training did to filling in the middle."""
+    if not {"before", "after"} <= set(found):
+        return []
+    before, after = found["before"], found["after"]
+    change = [f"{before[key]['value']:.3f} before, {after[key]['value']:.3f} after" for key in ("loss", "exact_match")]
+    return [
+        f"| infilling {after['spans']} held-out spans, nats per token | {change[0]} |",
+        f"| infilling, exactly matched | {change[1]} |",
+    ]

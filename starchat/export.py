@@ -8,6 +8,7 @@
 ``adapter/``         after LoRA: the adapter with the tokenizer
 ``model/``           otherwise: the whole model with the tokenizer, as transformers reads it
 ``golden.*``         dialogues with the ids and logits that the live model gave them
+``infill.json``      infilling of held-out code before and after, if the base model can
 ``verify.json``      what the reload gate found
 ``README.md``        the model card
 ``manifest.json``    written last, and only by a run that passed the gate
@@ -40,6 +41,7 @@ from starchat.engine import running_engine
 from starchat.errors import UserError
 from starchat.files import RUN_MARK, describe_file, read_object, versions, write_json, write_manifest, write_text
 from starchat.hub import resolve_model
+from starchat.infill import read_infilling
 from starchat.metrics import plot_loss, read_metrics
 from starchat.model import count_parameters, load_saved
 from starchat.recipe import Recipe, load_recipe, resolved
@@ -122,6 +124,8 @@ def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict
     verified = verify_in_fresh_process(run)
     write_json(run / "verify.json", verified)
     training = {**dataclasses.asdict(outcome), "final_loss": next((m["loss"] for m in reversed(read_metrics(run)) if "loss" in m), None)}
+    if infilling := read_infilling(run):
+        training["infilling"] = infilling
     check = json.loads((run / "check.json").read_text(encoding="utf-8"))
     write_text(run / "README.md", render_card(recipe, training, check["stats"], verified, versions(*PACKAGES)))
     if not verified["ok"]:

@@ -1,7 +1,7 @@
 """The infilling probe: does a model that learns to chat still fill in the middle?
 
-In: a model, its tokens, held-out records. Out: loss and exact match on spans that were cut out of their code, before and
-after training, as numbers with intervals.
+In: a model, its tokens, held-out records. Out: loss and exact match on spans that were cut out of their code, with intervals;
+of a run, before and after it, as ``infill.json``.
 
 A span is the rest of a line. It is exactly matched if greedy decoding would write it token by token; that is seen in the one
 forward pass that measures the loss, since greedy decoding takes the likeliest token at each place. The order is PSM, which every
@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from starchat.dialogue import Record
 from starchat.fences import code_blocks
+from starchat.files import read_object, write_json
 from starchat.fim import Sentinels, find_fim_tokens, rng_for
 from starchat.score import Interval, bootstrap_ratio, wilson
 from starchat.tokens import Tokens
 
+NAME = "infill.json"
 SPANS = 64
 SPANS_OF_A_TEXT = 2
 LEAST_SPAN_CHARACTERS = 6
@@ -111,6 +115,35 @@ def probe(model: Any, tokens: Tokens, spans: Sequence[Span]) -> Infilling | None
         exact += bool((logits.argmax(dim=-1) == wanted).all())
     model.train(training)
     return Infilling(len(spans), bootstrap_ratio(sums, counts), wilson(exact, len(spans)))
+
+
+class InfillProbe(TrainerCallback):
+    """Probes the model when training begins and when it ends, in every process; the first one writes ``infill.json``."""
+
+    def __init__(self, run: Path, tokens: Tokens, spans: Sequence[Span]) -> None:
+        self.path, self.tokens, self.spans = run / NAME, tokens, spans
+        self.found: dict[str, Any] = {}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Probe the base model, as it stands with the new tokens' rows."""
+        self._probe("before", parts["model"])
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Probe the trained model and write both."""
+        self._probe("after", parts["model"])
+        if self.found and state.is_world_process_zero:
+            write_json(self.path, self.found)
+
+    def _probe(self, when: str, model: Any) -> None:
+        result = probe(model, self.tokens, self.spans)
+        if result is not None:
+            self.found[when] = result.to_json()
+
+
+def read_infilling(run: Path) -> dict[str, Any]:
+    """Return what `InfillProbe` wrote of a run, or an empty mapping if it had nothing to measure."""
+    path = run / NAME
+    return read_object(path, "an infilling probe", "run the training again") if path.is_file() else {}
 
 
 def _encode(span: Span, tokens: Tokens, sentinels: Sentinels) -> tuple[list[int], int]:

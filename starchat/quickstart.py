@@ -21,6 +21,7 @@ from starchat.dialogue import Record
 from starchat.files import already_finished, read_manifest, write_json
 from starchat.generate import Assistant
 from starchat.hub import resolve_model
+from starchat.infill import read_infilling
 from starchat.launch import launch_training, recipes_folder
 from starchat.model import fit_vocabulary, load_base
 from starchat.recipe import load_recipe
@@ -65,21 +66,26 @@ def _scores(run: Path, records: list[Record]) -> dict[str, Any]:
     before = answer_loss(base, base_tokens, records, recipe.max_length_tokens)
     after = answer_loss(tuned, tokens, records, recipe.max_length_tokens)
     stops = [stop_rate(Assistant(model, tokens, "scored"), records) for model in (base, tuned)]
+    infilling = read_infilling(run)
     return {
         "held_out_dialogues": len(records),
         "answer_loss": {"base": _plain(before.interval()), "fine_tuned": _plain(after.interval())},
         "answer_loss_change": _plain(paired_difference(before, after)),
         "stop_rate": {"base": _plain(stops[0]), "fine_tuned": _plain(stops[1])},
-        "table": _table(before, after, stops, len(records)),
+        "infilling": infilling,
+        "table": _table(before, after, stops, infilling, len(records)),
     }
 
 
-def _table(before: AnswerLoss, after: AnswerLoss, stops: list[Interval], dialogues: int) -> str:
+def _table(before: AnswerLoss, after: AnswerLoss, stops: list[Interval], infilling: dict[str, Any], dialogues: int) -> str:
     rows = [
         ("", "base", "fine-tuned"),
         ("loss on answers, nats per token", str(before.interval()), str(after.interval())),
         ("replies that stop", str(stops[0]), str(stops[1])),
     ]
+    if {"before", "after"} <= set(infilling):
+        untrained, trained = (str(Interval(**infilling[when]["loss"])) for when in ("before", "after"))
+        rows.append(("loss on infilled code", untrained, trained))
     lines = [f"{name:34} {base:26} {tuned:26}".rstrip() for name, base, tuned in rows]
     change = f"paired change of the loss: {paired_difference(before, after)}"
     return "\n".join([f"{dialogues} held-out dialogues, 95 % intervals", *lines, change])

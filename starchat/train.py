@@ -34,13 +34,15 @@ from starchat.collate import Collator, require_isolation
 from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError, guarded
 from starchat.files import already_finished, digest_json, read_manifest, sha256_file, write_json, write_text
+from starchat.fim import find_fim_tokens
 from starchat.hub import require_loadable, resolve_model
+from starchat.infill import InfillProbe, held_out_spans
 from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog
 from starchat.model import add_lora, fit_vocabulary, load_base, new_model, train_in_float32
 from starchat.muon import muon
 from starchat.recipe import Recipe, load_recipe, resolved
-from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, wait_for, write_encoded
+from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, read_records, wait_for, write_encoded
 from starchat.tokens import Tokens, load_tokens
 from starchat.xray import render_text, write_html
 
@@ -151,7 +153,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
         train_dataset=Dataset.from_dict({"group": list(range(even_groups(len(rows.groups), arguments)))}),
         processing_class=export.transformers_tokenizer(tokens, recipe),
-        callbacks=[MetricsLog(Path(recipe.output))],
+        callbacks=[MetricsLog(Path(recipe.output)), *_probes(recipe, tokens)],
         optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
     )
     train_in_float32(model)
@@ -166,6 +168,14 @@ def require_engine(recipe: Recipe) -> None:
         raise UserError("optimizer: muon needs whole matrices, and ZeRO partitions them; launch with ddp.yaml, or remove optimizer")
     if recipe.quantization and stage == 3:
         raise UserError("quantization: ZeRO-3 partitions weights, and those in 4 bits are packed; launch with zero2.yaml or ddp.yaml")
+
+
+def _probes(recipe: Recipe, tokens: Tokens) -> list[InfillProbe]:
+    """Return the infilling probe, unless there is no base model whose infilling could be lost."""
+    if recipe.from_nothing or find_fim_tokens(tokens.control) is None:
+        return []
+    spans = held_out_spans(read_records(recipe.dataset, "test"))
+    return [InfillProbe(Path(recipe.output), tokens, spans)] if spans else []
 
 
 def even_groups(groups: int, arguments: SFTConfig) -> int:
