@@ -17,7 +17,7 @@ from starchat.dialogue import Record
 from starchat.encode import Row, SetAside
 from starchat.errors import UserError
 from starchat.evidence import Evidence, Turns, find_turns, gather
-from starchat.finding import Finding, Report
+from starchat.finding import Finding, Report, merged
 from starchat.hub import context_length, read_config, resolve_model
 from starchat.measure import measure
 from starchat.pack import pack
@@ -74,8 +74,10 @@ def examine(
     """
     evidence = gather(tokens, records, rows["train"], rows["test"], set_aside)
     step("matching rows with records")
-    turns = find_turns(evidence) if recipe.of_dialogues else None
-    findings = _of_dialogues(evidence, turns, step) if turns is not None else _of_documents(evidence, recipe, step)
+    chats, texts = _by_kind(recipe, evidence)
+    turns = find_turns(chats) if chats else None
+    findings = _of_dialogues(chats, turns, step) if chats and turns else []
+    findings += _of_documents(texts, recipe, step) if texts else []
     step("lengths, packing, duplicates")
     sizes, capacity = evidence.lengths[: evidence.train_rows], recipe.max_length_tokens
     fits = int(evidence.lengths.max()) <= capacity and int(evidence.lengths.min()) > 0
@@ -88,12 +90,32 @@ def examine(
         every.packing(sizes, groups, capacity),
         every.duplicate_rows(evidence, keys),
         every.train_test_disjoint(evidence, keys),
-        every.end_token_stops(tokens.control[tokens.end], tokens.stop_ids, tokens.pad_id),
+        every.end_token_stops(tokens.control[tokens.end], tokens.stop_ids, tokens.pad_id, recipe.of_dialogues),
         every.new_tokens_counted(tokens, model_rows),
         every.ids_in_vocabulary(evidence, model_rows),
-        every.conservation(evidence, turns),
+        *(every.conservation(part, turns if part is chats else None) for part in (chats, texts) if part),
     ]
-    return Report(tuple(findings), measure(recipe, evidence, turns, groups, unused))
+    return Report(merged(findings), measure(recipe, evidence, chats, turns, groups, unused))
+
+
+def _by_kind(recipe: Recipe, evidence: Evidence) -> tuple[Evidence | None, Evidence | None]:
+    """Return the evidence of dialogues and that of documents; a row of no record belongs to the first that there is."""
+    if not recipe.of_documents:
+        return evidence, None
+    if not recipe.of_dialogues:
+        return None, evidence
+
+    def part(kind: str) -> Evidence:
+        records = [record for record in evidence.records if record.kind == kind]
+        ids = {record.id for record in records}
+        mine = [(row, n < evidence.train_rows) for n, row in enumerate(evidence.rows) if row.id in ids or is_stray(row, kind)]
+        train, test = ([row for row, trained in mine if trained is wanted] for wanted in (True, False))
+        return gather(evidence.tokens, records, train, test, [item for item in evidence.set_aside if item.id in ids])
+
+    def is_stray(row: Row, kind: str) -> bool:
+        return kind == "dialogue" and row.id not in evidence.by_id
+
+    return part("dialogue"), part("document")
 
 
 def _of_dialogues(evidence: Evidence, turns: Turns, step: Step) -> list[Finding]:
@@ -115,6 +137,7 @@ def _of_documents(evidence: Evidence, recipe: Recipe, step: Step) -> list[Findin
     windows = documents.read_windows(evidence)
     return [
         documents.all_but_first_trained(evidence),
+        documents.one_beginning_token(evidence),
         documents.documents_are_whole(evidence, windows),
         documents.only_the_documents_own_control_tokens(evidence, windows),
         documents.fim_share(evidence, windows, recipe.fim),
@@ -129,11 +152,14 @@ def _run(name: str, step: Step, detector: Callable[[], Finding]) -> Finding:
 def _read(recipe: Recipe) -> tuple[list[Record], int]:
     """Return the records of both splits that this kind of training uses, and how many it does not use."""
     found = [record for split in SPLITS for record in read_records(recipe.dataset, split)]
-    kind, other = ("dialogue", "document") if recipe.of_dialogues else ("document", "dialogue")
-    records = [record for record in found if record.kind == kind]
-    if not any(record.split == "train" for record in records):
-        holds = f"{len(found):,} {other}s" if found else "no records"
-        raise UserError(f"dataset: {recipe.dataset}: no {kind} in its train split ({holds} in all); kind {recipe.kind} trains on {kind}s")
+    kinds = ["dialogue"] * recipe.of_dialogues + ["document"] * recipe.of_documents
+    for kind in kinds:
+        if not any(record.kind == kind and record.split == "train" for record in found):
+            other = "document" if kind == "dialogue" else "dialogue"
+            holds = f"{len(found):,} {other}s in all" if found else "no records"
+            why = "fim replays documents" if len(kinds) > 1 and kind == "document" else f"kind {recipe.kind} trains on {kind}s"
+            raise UserError(f"dataset: {recipe.dataset}: no {kind} in its train split ({holds}); {why}")
+    records = [record for record in found if record.kind in kinds]
     return records, len(found) - len(records)
 
 

@@ -17,7 +17,7 @@ from starchat.dialogue import ROLES, Turn, to_message
 from starchat.encode import encode_prompts
 from starchat.evidence import Evidence, Turns, control_ids, is_one_of
 from starchat.finding import OUR_FAULT, Finding, excerpt, verdict
-from starchat.template import jinja, turn_text
+from starchat.template import jinja, turn_text, with_tools
 
 CHUNK_ROWS = 2000
 
@@ -166,7 +166,7 @@ def _rendered(evidence: Evidence, asked: Sequence[tuple[str, tuple[Turn, ...]]])
     template = jinja_environment().from_string(jinja(tokens.template, list(tokens.control), tokens.bos))
     for id, turns in asked:
         record = evidence.by_id[id]
-        whole = record.tools is not None and len(turns) in (len(record.turns), len(record.turns) + 1) and turns[-1] is record.turns[-1]
+        whole = record.tools is not None and len(turns) == len(with_tools(record.turns, record.tools))
         used = record.turns if whole else turns
         tools = json.loads(record.tools) if whole and record.tools else None
         yield template.render(messages=[to_message(turn) for turn in used], tools=tools, add_generation_prompt=False)

@@ -11,11 +11,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from starchat.dialogue import Part
-from starchat.encode import Row
 from starchat.evidence import Evidence, control_ids, is_one_of
-from starchat.fim import SANTACODER, STARCODER, join
+from starchat.fim import STARCODER, find_fim_tokens, join
 from starchat.finding import OUR_FAULT, Finding, excerpt, verdict
 from starchat.recipe import Fim
 
@@ -39,10 +39,11 @@ def read_windows(evidence: Evidence) -> list[Window]:
     """Return every row as the parts that its ids decode to, cut at control tokens."""
     tokens, windows = evidence.tokens, []
     control, end = control_ids(tokens), tokens.control[tokens.end_of_text]
-    names = STARCODER if all(name in tokens.control for name in STARCODER) else SANTACODER
+    names = find_fim_tokens(tokens.control) or STARCODER
+    lead = tokens.control[tokens.bos] if tokens.bos else None
     for begin in range(0, len(evidence.rows), CHUNK_ROWS):
         rows = range(begin, min(begin + CHUNK_ROWS, len(evidence.rows)))
-        cut = [_cut(evidence.rows[row], control) for row in rows]
+        cut = [_cut(evidence.rows[row].ids, control, lead) for row in rows]
         texts = iter(tokens.decode_texts([ids for pieces in cut for _, ids in pieces]))
         for row, pieces in zip(rows, cut, strict=True):
             parts = tuple(Part("" if id is None else str(tokens.whole.id_to_token(id)), next(texts)) for id, _ in pieces)
@@ -53,10 +54,11 @@ def read_windows(evidence: Evidence) -> list[Window]:
     return windows
 
 
-def _cut(row: Row, control: np.ndarray) -> list[tuple[int | None, list[int]]]:
-    """Return the control tokens of a row, each with the ids of the text behind it; None for text that none precedes."""
-    at = np.flatnonzero(is_one_of(row.ids, control)).tolist()
-    ids = row.ids.tolist()
+def _cut(row: npt.NDArray[np.int32], control: npt.NDArray[np.int64], lead: int | None) -> list[tuple[int | None, list[int]]]:
+    """Return the control tokens of a row behind its beginning, each with the ids of the text that follows; None for text without one."""
+    row = row[1:] if len(row) and row[0] == lead else row
+    at = np.flatnonzero(is_one_of(row, control)).tolist()
+    ids = row.tolist()
     if not at:
         return [(None, ids)]
     front: list[tuple[int | None, list[int]]] = [(None, ids[: at[0]])] if at[0] else []
@@ -71,6 +73,16 @@ def all_but_first_trained(evidence: Evidence) -> Finding:
     faults = [f"{evidence.place(int(row))}: tokens other than the first are not trained, or the first is" for row in rows]
     holds = f"{int(evidence.trained.sum()):,} of {len(evidence.ids):,} tokens trained: all but the first of each row"
     return verdict("all_but_first_trained", faults, holds, OUR_FAULT)
+
+
+def one_beginning_token(evidence: Evidence) -> Finding:
+    """Hold the first token of every window against the base model's own beginning token, if it has one."""
+    tokens = evidence.tokens
+    lead = tokens.control[tokens.bos] if tokens.bos else None
+    lost = np.flatnonzero(evidence.ids[evidence.offsets[:-1]] != lead).tolist() if lead is not None else []
+    faults = [f"{evidence.place(row)}: does not begin with {tokens.bos}" for row in lost]
+    holds = f"each window begins with {tokens.bos}" if tokens.bos else "no beginning token, as in the base model"
+    return verdict("one_beginning_token", faults, holds, OUR_FAULT)
 
 
 def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Finding:

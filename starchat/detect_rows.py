@@ -104,12 +104,12 @@ def train_test_disjoint(evidence: Evidence, keys: Sequence[bytes]) -> Finding:
     return verdict("train_test_disjoint", faults, holds, remedy)
 
 
-def end_token_stops(end_id: int, stop_ids: Sequence[int], pad_id: int) -> Finding:
-    """Hold the trained end token against the ids at which generation stops, and against padding."""
+def end_token_stops(end_id: int, stop_ids: Sequence[int], pad_id: int, of_dialogues: bool) -> Finding:
+    """Hold the trained end token against the ids at which generation stops and, where replies must end, against padding."""
     faults = []
     if end_id not in stop_ids:
         faults.append(f"the trained end token {end_id} is not among the stop ids {list(stop_ids)}")
-    if end_id == pad_id:
+    if end_id == pad_id and of_dialogues:
         faults.append(f"the end token {end_id} is also the padding token; a program that masks padding would mask it")
     remedy = "name another pad_token in the base model's tokenizer_config.json, or take another template"
     return verdict("end_token_stops", faults, f"id {end_id} ends a reply and stops generation; padding is {pad_id}", remedy)

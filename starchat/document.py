@@ -2,10 +2,10 @@
 
 In: records with `parts`. Out: rows in which every token but the first is trained. Imports no torch.
 
-A document longer than the maximum becomes several windows, each with the document's leading parts (file name and the
-like) before it; a window ends behind a line end where there is one. The last window ends with the end-of-text token.
-Every window is encoded again by itself, as its row will be, and is split once more if that made it too long: the ids at a
-cut are not those that the whole document has there. No row is ever cut.
+A document longer than the maximum becomes several windows, each with the base model's beginning token, if it has one, and the
+document's leading parts (file name and the like) before it; a window ends behind a line end where there is one. The last window
+ends with the end-of-text token. Every window is encoded again by itself, as its row will be, and is split once more if that made
+it too long: the ids at a cut are not those that the whole document has there. No row is ever cut.
 """
 
 from __future__ import annotations
@@ -71,15 +71,16 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
 def _drafts(chunk: Sequence[Record], tokens: Tokens, capacity: int) -> Iterator[_Draft | SetAside]:
     """Yield the windows of documents, each at most `capacity` tokens with its leading parts and the end-of-text token."""
     fronts = _encode([(*record.parts[:-1], Part(record.parts[-1].marker, "")) for record in chunk], tokens)
+    lead = 1 if tokens.bos else 0
     contents = tokens.encode_with_offsets([record.parts[-1].text for record in chunk])
     for record, front, content in zip(chunk, fronts, contents, strict=True):
         id, last = record.id, record.parts[-1]
         total = len(front) + len(content) + 1
         room = capacity - len(front) - 1
         windows = [(last.text, content.ids)] if len(content) <= room else _windows(last.text, content.offsets, tokens, room)
-        if not windows or total == 1:
+        if not windows or total == lead + 1:
             reason = "nothing_trained" if windows else "over_long"
-            yield SetAside(id, reason, record.source.place, total, total - 1)
+            yield SetAside(id, reason, record.source.place, total, total - lead - 1)
             continue
         for piece, (text, ids) in enumerate(windows):
             parts = (*record.parts[:-1], Part(last.marker, text))
@@ -110,7 +111,7 @@ def _encode(documents: Sequence[Sequence[Part]], tokens: Tokens) -> list[list[in
     ids = dict(zip(texts, tokens.encode_texts(texts), strict=True))
     encoded = []
     for parts in documents:
-        out: list[int] = []
+        out = [tokens.control[tokens.bos]] if tokens.bos else []
         for part in parts:
             if part.marker:
                 if part.marker not in tokens.control:

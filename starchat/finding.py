@@ -51,6 +51,23 @@ def verdict(check: str, faults: Sequence[str], holds: str, remedy: str) -> Findi
     return Finding(check, False, f"{len(faults):,} fault{'s' if len(faults) > 1 else ''}: {shown}", remedy)
 
 
+def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings with one for each check: what a check found of dialogues and of documents is told together.
+
+    >>> merged([Finding("whole", True, "3 dialogues"), Finding("whole", True, "2 documents")])[0].detail
+    '3 dialogues; 2 documents'
+    """
+    by_check: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_check.setdefault(finding.check, []).append(finding)
+    return tuple(
+        Finding(
+            name, all(f.ok for f in some), "; ".join(f.detail for f in some), next((f.remedy for f in some if not f.ok), some[0].remedy)
+        )
+        for name, some in by_check.items()
+    )
+
+
 def excerpt(text: str, length: int = 60) -> str:
     """Return the text quoted and shortened in the middle, for a message.
 

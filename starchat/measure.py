@@ -29,8 +29,10 @@ TRAINER_BATCH_SIZE = 8
 """Default of ``per_device_train_batch_size`` in transformers; a test compares."""
 
 
-def measure(recipe: Recipe, evidence: Evidence, turns: Turns | None, groups: Sequence[Sequence[int]], unused: int) -> dict[str, Any]:
-    """Return counts, lengths, packing, steps and what was set aside; `groups` are those of the training rows."""
+def measure(
+    recipe: Recipe, evidence: Evidence, chats: Evidence | None, turns: Turns | None, groups: Sequence[Sequence[int]], unused: int
+) -> dict[str, Any]:
+    """Return counts, lengths, packing, steps and what was set aside; `groups` are those of the training rows, `turns` those of `chats`."""
     sizes = evidence.lengths
     capacity = recipe.max_length_tokens
     batch = _whole(recipe, "per_device_train_batch_size", TRAINER_BATCH_SIZE)
@@ -53,7 +55,7 @@ def measure(recipe: Recipe, evidence: Evidence, turns: Turns | None, groups: Seq
         "steps_per_epoch_with_one_process": -(-len(groups) // (batch * accumulation)),
         "set_aside": _set_aside(evidence),
     }
-    return stats | (_of_turns(evidence, turns) if turns is not None else {"tokens_by_source": _by_source(evidence)})
+    return stats | (_of_turns(chats, turns) if chats and turns else {"tokens_by_source": _by_source(evidence)})
 
 
 def _whole(recipe: Recipe, key: str, default: int) -> int:

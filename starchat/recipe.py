@@ -62,6 +62,8 @@ class Recipe:
     quantization: Literal["nf4"] | None = None
     """``nf4``: the base model's linear layers are held in 4 bits (bitsandbytes), which makes LoRA QLoRA."""
     fim: Fim | None = None
+    """Documents are permuted to be filled in. With `kind` sft: the dataset's documents are trained beside its dialogues, so that the
+    model keeps filling in; how many there are is the mixture's part."""
     architecture: dict[str, Any] | None = None
     """With `kind` pretrain: the keys of the model's configuration, ``model_type`` among them."""
     optimizer: Literal["trainer", "muon"] = "trainer"
@@ -75,8 +77,13 @@ class Recipe:
 
     @property
     def of_dialogues(self) -> bool:
-        """Whether rows are dialogues; otherwise documents."""
+        """Whether rows are dialogues."""
         return self.kind == "sft"
+
+    @property
+    def of_documents(self) -> bool:
+        """Whether rows are documents: all of them, or those that an SFT replays beside its dialogues (`fim`)."""
+        return not self.of_dialogues or self.fim is not None
 
     @property
     def from_nothing(self) -> bool:
@@ -143,8 +150,6 @@ def _faults_of_kind(recipe: Recipe) -> list[str]:
             find_template(recipe.template)
         except UserError as error:
             faults.append(str(error))
-    if recipe.of_dialogues and recipe.fim is not None:
-        faults.append("fim: only for kind: pretrain and kind: cpt")
     if not recipe.from_nothing and recipe.architecture is not None:
         faults.append("architecture: only for kind: pretrain")
     if recipe.from_nothing and (recipe.architecture is None or "model_type" not in recipe.architecture):

@@ -75,10 +75,11 @@ def encode_split(recipe: Recipe, tokens: Tokens, split: str) -> Iterator[Row | S
     """Yield the rows of one split of the recipe's dataset."""
     records = read_records(recipe.dataset, split)
     if recipe.of_dialogues:
-        dialogues = (r for r in records if r.turns)
-        return encode_dialogues(dialogues, tokens, recipe.max_length_tokens)
-    documents = (r for r in records if r.parts)
-    return encode_documents(documents, tokens, recipe.max_length_tokens, recipe.fim, int(recipe.trainer.get("seed", 42)))
+        yield from encode_dialogues((r for r in records if r.turns), tokens, recipe.max_length_tokens)
+        records = read_records(recipe.dataset, split)
+    if recipe.of_documents:
+        documents = (r for r in records if r.parts)
+        yield from encode_documents(documents, tokens, recipe.max_length_tokens, recipe.fim, int(recipe.trainer.get("seed", 42)))
 
 
 def encoded_digest(recipe: Recipe, tokens: Tokens) -> str:

@@ -20,7 +20,7 @@ from hostile import FAMILIES, dialogues
 from planted import PLANTS, RECIPE, RECORDS, make
 from starchat import detect_rows, measure
 from starchat.check import check_recipe
-from starchat.dialogue import Part, Record, Source, to_row
+from starchat.dialogue import Part, Record, Source, Turn, to_row
 from starchat.errors import UserError
 from starchat.recipe import Recipe
 from starchat.template import TEMPLATES
@@ -100,8 +100,10 @@ def test_packing_that_loses_doubles_or_overfills_is_found(groups, message):
 
 
 def test_an_end_token_at_which_nothing_stops_is_found():
-    assert not detect_rows.end_token_stops(7, [0], 4).ok
-    assert detect_rows.end_token_stops(7, [7, 0], 4).ok
+    assert not detect_rows.end_token_stops(7, [0], 4, True).ok
+    assert detect_rows.end_token_stops(7, [7, 0], 4, True).ok
+    assert not detect_rows.end_token_stops(7, [7], 7, True).ok
+    assert detect_rows.end_token_stops(7, [7], 7, False).ok
 
 
 def test_numbers_of_the_report(case):
@@ -198,3 +200,12 @@ def test_the_trainers_own_batch_size():
     fields = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
     assert fields["per_device_train_batch_size"] == measure.TRAINER_BATCH_SIZE
     assert fields["gradient_accumulation_steps"] == 1
+
+
+def test_a_piece_as_long_as_its_record_is_no_whole_dialogue(all_tokens):
+    tokens = all_tokens["starcoder", "starchat"]
+    turns = (Turn("assistant", "<|system|>" * 6), Turn("user", "hi"), Turn("assistant", "ho"))
+    record = Record(Source("h:1"), turns=turns, tools="[{}]")
+    case = make(tokens, [record], dataclasses.replace(RECIPE, max_length_tokens=40))
+    assert [row.piece for row in case.rows] == [0, 1]
+    assert "jinja_gives_the_same_ids" not in faults(case.report())

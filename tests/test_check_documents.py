@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 
-from planted import Case
+from planted import RECIPE, RECORDS, Case, make
 from starchat.dialogue import Part, Record, Source
 from starchat.document import encode_documents
 from starchat.encode import Row, SetAside
 from starchat.recipe import Fim, Recipe
+from starchat.template import find_template
 from starchat.tokens import load_tokens
 
 PRETRAIN = Recipe(
@@ -93,3 +94,51 @@ DOCUMENT_PLANTS = [value for name, value in sorted(globals().items()) if name.st
 def test_each_fault_planted_in_documents_is_found(documents, plant):
     wanted = plant(documents)
     assert wanted in faults(documents.report())
+
+
+def bare_case(tokens, recipe):
+    """Documents without markers, for tokenizers that have none."""
+    records = [Record(Source(f"s:{n}"), parts=(Part("", TEXT.replace("x", f"x{n}")),)) for n in range(30)]
+    items = list(encode_documents(records, tokens, recipe.max_length_tokens, recipe.fim, 42))
+    return Case(tokens, records, [i for i in items if isinstance(i, Row)], [i for i in items if isinstance(i, SetAside)], recipe, 0)
+
+
+@pytest.mark.parametrize("family", ["llama", "codellama", "qwen"])
+def test_documents_of_other_families(bases, family):
+    tokens = load_tokens(bases[family], None)
+    case = bare_case(tokens, dataclasses.replace(PRETRAIN, fim=Fim() if family == "qwen" else None, max_length_tokens=128))
+    assert not faults(case.report())
+    if tokens.bos:
+        assert all(row.ids[0] == tokens.control[tokens.bos] and not row.trained[0] for row in case.rows)
+        case.put(3, 0, drop=1)
+        assert "one_beginning_token" in faults(case.report())
+
+
+@pytest.fixture
+def replay(bases):
+    """Dialogues with documents beside them."""
+    tokens = load_tokens(bases["starcoder"], find_template("starchat"))
+    recipe = dataclasses.replace(RECIPE, fim=Fim())
+    chats = make(tokens, RECORDS, recipe)
+    texts = document_case(tokens, dataclasses.replace(PRETRAIN, max_length_tokens=RECIPE.max_length_tokens))
+    both = ([*getattr(chats, name), *getattr(texts, name)] for name in ("records", "rows", "set_aside"))
+    return Case(tokens, *both, recipe), len(chats.rows)
+
+
+def test_dialogues_and_replayed_documents_are_each_held_to_their_own_law(replay):
+    case, _ = replay
+    report = case.report()
+    assert not faults(report)
+    names = [finding.check for finding in report.findings]
+    assert len(names) == len(set(names))
+    assert {"every_end_token_is_trained", "documents_are_whole", "fim_share"} <= set(names)
+    assert "; " in next(finding.detail for finding in report.findings if finding.check == "conservation")
+
+
+def test_a_fault_in_either_is_found(replay):
+    case, chats = replay
+    case.train(chats + 2, 5, False)
+    assert faults(case.report()) == {"all_but_first_trained"}
+    case.train(chats + 2, 5)
+    case.train(0, case.last_trained(0), False)
+    assert "every_end_token_is_trained" in faults(case.report())

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from data_prep.prepare import prepare
 from families import write_family
-from runs import finish, read_lines, verify_here, write_recipe
+from runs import finish, read_lines, verify_here, write_dialogues, write_recipe
 from starchat import export
 from starchat.cli import main
 from starchat.errors import UserError
@@ -97,13 +97,30 @@ def test_continued_pretraining(keys: dict[str, Any], documents: Path, tmp_path: 
         assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
+def test_dialogues_with_replayed_documents(documents: Path, tmp_path: Path) -> None:
+    source = {"kind": "source", "path": str(documents.parent / "code"), "license": "MIT"}
+    chats = {"kind": "dialogues", "path": str(write_dialogues(tmp_path / "chats.jsonl"))}
+    (tmp_path / "data.yaml").write_text(
+        yaml.safe_dump({"sources": [chats, source], "output": str(tmp_path / "dataset"), "test_fraction": 0.2})
+    )
+    prepare(tmp_path / "data.yaml", progress=False)
+    base = write_family(tmp_path / "base", "starcoder")
+    manifest = read_manifest(finish(tmp_path, "run", base, tmp_path / "dataset", fim={"rate": 0.5}, lora=LORA))
+    assert manifest is not None
+    assert manifest["verify"]["ok"]
+    infilling = manifest["training"]["infilling"]
+    assert infilling["before"]["spans"] == infilling["after"]["spans"] > 0
+    assert infilling["before"]["loss"] != infilling["after"]["loss"]
+    assert "infilling" in (tmp_path / "run" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"quantization": "nf4"}, "quantization: weights in 4 bits cannot be trained themselves; add lora"),
         ({"quantization": "int3", "lora": LORA}, "quantization"),
         ({"kind": "cpt", "architecture": {"model_type": "llama"}}, "architecture: only for kind: pretrain"),
-        ({"fim": {"rate": 0.5}}, "fim: only for kind: pretrain and kind: cpt"),
+        ({"fim": {"rate": 0.5}}, "no document in its train split (32 dialogues in all); fim replays documents"),
     ],
 )
 def test_what_does_not_go_together(keys: dict[str, Any], message: str, base: Path, dataset: Path, tmp_path: Path, capsys: Any) -> None:
