@@ -26,6 +26,7 @@ Read the modules in the order in which data flows through them:
 ``xray_page``           the page: every token coloured by whether it is trained
 ``model``               base model, new token rows, LoRA
 ``train``               the training run, through TRL
+``watch``               what stops a run while it trains
 ``export``              what a run leaves behind, with its golden cases
 ``verify``              the reload gate
 ``sampling``            how the next token is chosen

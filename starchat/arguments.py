@@ -94,6 +94,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "bf16": not cpu,
         "activation_checkpointing": recipe.trainer.get("gradient_checkpointing", not cpu),
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "report_to": "none",
         "save_total_limit": 2,
         "per_device_train_batch_size": 1,

@@ -44,6 +44,7 @@ from starchat.muon import muon
 from starchat.recipe import Recipe, load_recipe, resolved
 from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, read_records, wait_for, write_encoded
 from starchat.tokens import Tokens, load_tokens
+from starchat.watch import Watch
 from starchat.xray import render_text, write_html
 
 STAGE = "train"
@@ -153,7 +154,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
         train_dataset=Dataset.from_dict({"group": list(range(even_groups(len(rows.groups), arguments)))}),
         processing_class=export.transformers_tokenizer(tokens, recipe),
-        callbacks=[MetricsLog(Path(recipe.output)), *_probes(recipe, tokens)],
+        callbacks=[MetricsLog(Path(recipe.output)), Watch(gradients=not asked_engine()[1]), *_probes(recipe, tokens)],
         optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
     )
     train_in_float32(model)

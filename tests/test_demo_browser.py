@@ -124,8 +124,8 @@ class Page:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        script = "return Array.from(document.querySelectorAll(arguments[0]), e => e.innerText.trim()).join('\\n')"
-        return str(self.browser.execute_script(script, selector))  # in one call: the page may renew its parts between two
+        texts = self.until(lambda: ["\n".join(element.text for element in self.all(selector))])  # again if the page renews its parts
+        return str(texts[0])
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
