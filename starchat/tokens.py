@@ -191,14 +191,30 @@ def _read_spec(folder: Path) -> dict[str, Any]:
     spec = read_object(path, "a tokenizer", "fetch the model again")
     if not {"model", "added_tokens", "pre_tokenizer", "normalizer"} <= set(spec):
         raise UserError(f"{path}: not a tokenizer of the tokenizers library; fetch the model again")
-    try:
-        Tokenizer.from_file(str(path))
-    except Exception as error:
-        if type(error) is not Exception:  # the library raises exactly this class for a file that it cannot use
-            raise
-        raise UserError(f"{path}: the tokenizers library cannot load it ({str(error)[:200]}); fetch the model again") from None
+    fault = _fault_of_bpe(spec["model"])
+    if fault:
+        raise UserError(f"{path}: {fault}; fetch the model again, or take one with a BPE tokenizer")
     # A tokenizer saved with truncation would cut every text in silence.
     return _without_dummy_prefix({**spec, "truncation": None, "padding": None})
+
+
+def _fault_of_bpe(model: Any) -> str | None:
+    """Return what keeps the tokenizers library, which says only `Exception`, from loading a tokenizer's model as BPE; None if nothing."""
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        return f"its model is of type {model.get('type') if isinstance(model, dict) else type(model).__name__}; expected BPE"
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not vocab or not all(type(i) is int and i >= 0 for i in vocab.values()):
+        return "its vocabulary is not a mapping of tokens to ids"
+    if not isinstance(merges, list):
+        return "it has no list of merges"
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    prefix = model.get("continuing_subword_prefix") or ""
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(piece, str) for piece in pair):
+            return f"merge {number} is not a pair of tokens"
+        if not {pair[0], pair[1], pair[0] + pair[1].removeprefix(prefix)} <= vocab.keys():
+            return f"merge {number} makes or needs a token that the vocabulary lacks"
+    return None
 
 
 def _without_dummy_prefix(spec: dict[str, Any]) -> dict[str, Any]:
