@@ -105,15 +105,17 @@ def _by_kind(recipe: Recipe, evidence: Evidence) -> tuple[Evidence | None, Evide
     if not recipe.of_dialogues:
         return None, evidence
 
+    def kind_of(id: str) -> str:
+        record = evidence.by_id.get(id)
+        return record.kind if record else "dialogue"
+
     def part(kind: str) -> Evidence:
         records = [record for record in evidence.records if record.kind == kind]
-        ids = {record.id for record in records}
-        mine = [(row, n < evidence.train_rows) for n, row in enumerate(evidence.rows) if row.id in ids or is_stray(row, kind)]
-        train, test = ([row for row, trained in mine if trained is wanted] for wanted in (True, False))
-        return gather(evidence.tokens, records, train, test, [item for item in evidence.set_aside if item.id in ids])
-
-    def is_stray(row: Row, kind: str) -> bool:
-        return kind == "dialogue" and row.id not in evidence.by_id
+        train, test = (
+            [row for row in rows if kind_of(row.id) == kind]
+            for rows in (evidence.rows[: evidence.train_rows], evidence.rows[evidence.train_rows :])
+        )
+        return gather(evidence.tokens, records, train, test, [item for item in evidence.set_aside if kind_of(item.id) == kind])
 
     return part("dialogue"), part("document")
 

@@ -22,6 +22,7 @@ from starchat.dialogue import Turn, to_message
 from starchat.encode import encode_prompt
 from starchat.errors import UserError
 from starchat.files import MANIFEST, read_manifest
+from starchat.hub import context_length, resolve_model
 from starchat.sampling import Sampling as Sampling
 from starchat.sampling import choose
 from starchat.template import TEMPLATES, Template, find_template, prompt_segments, render_text
@@ -242,13 +243,12 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
 
 
 def _context_tokens(model: PreTrainedModel) -> int:
-    values = [getattr(model.config, key, None) for key in ("n_positions", "max_position_embeddings")]
-    found = [value for value in values if isinstance(value, int)]
-    if not found:
+    found = context_length(vars(model.config))
+    if found is None:
         raise UserError(
             f"{model.config.model_type}: its configuration states no context length; set max_position_embeddings in config.json"
         )
-    return min(found)
+    return found
 
 
 def load_assistant(name: str, template: str | None = None) -> Assistant:
@@ -257,8 +257,6 @@ def load_assistant(name: str, template: str | None = None) -> Assistant:
     A model folder's template is the one that its chat template spells, else the first of ours whose control tokens it has;
     `template` overrides that. Never runs code that comes with a model; only a Hub id that is not on this machine is fetched.
     """
-    from starchat.hub import resolve_model
-
     folder = resolve_model(name)
     if (folder / "recipe.yaml").is_file() and not (folder / "config.json").is_file():
         return _load_run(folder, template)

@@ -35,9 +35,6 @@ SPACE = "\u2581"
 HEADER_SPLIT = r"\A(?:"
 """How the pattern begins that splits behind header texts."""
 
-END_OF_TEXT_KEY = "end_of_text_token"
-"""Where tokenizer_config.json keeps the base model's end token, since ``eos_token`` becomes the template's."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
@@ -150,7 +147,6 @@ def save_tokens(tokens: Tokens, folder: str | Path, max_length: int) -> None:
         SAVED_END_OF_TEXT: tokens.end_of_text,
         "tokenizer_class": "PreTrainedTokenizerFast",  # loads tokenizer.json verbatim; model-specific classes rebuild it
         "eos_token": tokens.end,
-        END_OF_TEXT_KEY: tokens.end_of_text,
         "pad_token": tokens.pad,
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from runs import prepare_dialogues  # imports torch
 
     return prepare_dialogues(tmp_path_factory.mktemp("chats"))
+
+
+@pytest.fixture(scope="module")
+def gate_in_this_process() -> Iterator[None]:
+    """The reload gate without a new interpreter, which takes half a minute on a busy machine; `tests/test_verify.py` starts one."""
+    from runs import verify_here
+    from starchat import export
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "verify_in_fresh_process", verify_here)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -312,7 +312,6 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path, tiny_base: Path, capsys: 
     assert not (small_disk / "run" / "manifest.json").exists()
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_a_disk_that_fills_when_weights_are_written(
     small_disk: Path, tiny_base: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

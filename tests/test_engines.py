@@ -27,11 +27,6 @@ from starchat.loss import LogitsTrainer, trainer_class
 from starchat.train import train
 from starchat.verify import verify
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
-]
-
 # Epsilon stands above the rounding of gradients that are zero in theory (tests/test_train.py says which).
 FOUR_STEPS = {"max_steps": 4, "adam_epsilon": 1e-4}
 SEVEN_GROUPS = 165

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from families import FAMILIES, write_family
-from runs import finish, read_lines, verify_here
-from starchat import export
+from runs import finish, read_lines
 from starchat.files import read_manifest
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _gate_in_this_process() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "verify_in_fresh_process", verify_here)
-        yield
+pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -12,18 +12,14 @@ from safetensors.torch import load_file
 
 from data_prep.prepare import prepare
 from families import write_family
-from runs import finish, read_lines, verify_here, write_dialogues, write_recipe
-from starchat import export
+from runs import finish, read_lines, write_dialogues, write_recipe
 from starchat.cli import main
 from starchat.errors import UserError
 from starchat.files import read_manifest
 from starchat.recipe import load_recipe
 from starchat.train import require_engine
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
 LORA = {"r": 4, "alpha": 8}
 METHODS: dict[str, dict[str, Any]] = {
@@ -32,13 +28,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "qlora": {"lora": LORA, "quantization": "nf4"},
     "lora in bfloat16": {"lora": LORA, "trainer": {"bf16": True}},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _gate_in_this_process() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "verify_in_fresh_process", verify_here)
-        yield
 
 
 @pytest.fixture(scope="module", params=["starcoder", "starcoder2-untied"])

@@ -21,11 +21,6 @@ from starchat.recipe import load_recipe
 from starchat.tokens import load_tokens
 from starchat.train import train
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
-]
-
 FOLDER = recipes_folder()
 FILES = sorted(p for p in FOLDER.glob("*/*.yaml") if p.parent.name != "accelerate")
 SPECS = [p for p in FILES if "sources" in yaml.safe_load(p.read_text())]

@@ -14,8 +14,7 @@ import yaml
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
-from runs import finish, read_lines, verify_here, write_dialogues
-from starchat import export
+from runs import finish, read_lines, write_dialogues
 from starchat.arguments import training_arguments
 from starchat.dialogue import Part, Record, Source
 from starchat.errors import UserError
@@ -28,22 +27,11 @@ from starchat.template import find_template
 from starchat.tokens import load_tokens
 from starchat.train import main, run_digest, train
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
 WHOLE = {"per_device_train_batch_size": 8, "max_steps": 3, "adam_epsilon": 1e-4}
 """All groups of the training split in each step. A bias of attention keys has no gradient but rounding (softmax cancels it);
 epsilon stands far above that, or Adam would make whole steps of it and no two orders of summing would agree."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _gate_in_this_process() -> Any:
-    """Starting an interpreter takes half a minute on a busy machine; `tests/test_verify.py` does it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "verify_in_fresh_process", verify_here)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -32,11 +32,6 @@ from starchat.train import train
 from starchat.verify import _replies_stop, verify
 from starchat.verify import main as verify_main
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
-]
-
 SIX_STEPS = {"max_steps": 6, "per_device_train_batch_size": 4}
 ROWS = "base_model.model.transformer.wte.token_adapter.trainable_tokens_delta"
 

@@ -8,21 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from runs import finish, verify_here, write_recipe
-from starchat import export, train
+from runs import finish, write_recipe
+from starchat import train
 from starchat.errors import UserError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
 STEPS = {"max_steps": 4, "warmup_steps": 1}
-
-
-@pytest.fixture(autouse=True)
-def _gate_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "verify_in_fresh_process", verify_here)
 
 
 def spoiled(monkeypatch: pytest.MonkeyPatch, spoil: Any) -> None:
@@ -42,8 +34,8 @@ def test_a_loss_that_is_no_number(
     logging_steps: int, tiny_base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(model: Any) -> None:
-        hook = lambda module, args, out: out * float("nan") if module.training and torch.is_grad_enabled() else out  # noqa: E731
-        model.transformer.ln_f.register_forward_hook(hook)
+        norm = model.transformer.ln_f
+        norm.register_forward_hook(lambda module, args, out: out * float("nan") if torch.is_grad_enabled() else out)
 
     spoiled(monkeypatch, spoil)
     recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", trainer={**STEPS, "logging_steps": logging_steps})
