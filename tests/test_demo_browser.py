@@ -155,8 +155,20 @@ class Page:
         self.box().send_keys(Keys.ENTER)
 
     def finished(self) -> None:
-        """Wait until the reply is written: the send button is back, and the last message has its buttons."""
-        self.until(lambda: self.all("#box .submit-button") and self.all("[aria-label=Retry]:not([disabled])"))
+        """Wait until the reply is written: the send button is back, the last message has its buttons, and the page rests.
+
+        The buttons alone do not tell: for a moment after a message was sent they are still those of the reply before."""
+        seen, since = "", time.monotonic()
+
+        def rests() -> bool:
+            nonlocal seen, since
+            if not (self.all("#box .submit-button") and self.all("[aria-label=Retry]:not([disabled])")):
+                since = time.monotonic()
+            elif (now := self.text("#talk, #status, #notice")) != seen:
+                seen, since = now, time.monotonic()
+            return time.monotonic() > since + 0.4
+
+        self.until(rests)
 
     def ask(self, text: str) -> None:
         asked = len(self.assistant.prompts)
@@ -311,9 +323,8 @@ def test_a_shortened_conversation_says_so(page: Page) -> None:
     page.assistant.reply_text = "z" * 200
     for letter in "abc":
         page.ask(letter * 200)
-    assert page.text("#notice") == (
-        "This conversation is longer than the model's context of 1,024 tokens: the oldest exchange was left out of the prompt."
-    )
+    shortened = "This conversation is longer than the model's context of 1,024 tokens: the oldest exchange was left out of the prompt."
+    page.until(lambda: page.text("#notice") == shortened)
     assert [prompt[0][6:8] for prompt in page.assistant.prompts] == ["aa", "aa", "bb"]
     assert len(page.all("[data-testid=user]")) == 3
 
