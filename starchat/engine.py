@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,11 +14,22 @@ ENGINES = ("NO", "DEEPSPEED")
 """Besides data parallel (``MULTI_...``), the kinds of accelerate's engines that saving and verifying know."""
 
 
-def asked_engine() -> tuple[int, int]:
-    """Return (processes, ZeRO stage) that ``accelerate launch`` put into the environment; stage 0 is no DeepSpeed."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """What trains together, and how it holds the weights. `zero_stage` 0 is no DeepSpeed."""
+
+    processes: int = 1
+    zero_stage: int = 0
+
+    def __str__(self) -> str:
+        plural = "es" if self.processes > 1 else ""
+        return f"{self.processes} process{plural} with {f'ZeRO-{self.zero_stage}' if self.zero_stage else 'no DeepSpeed'}"
+
+
+def asked_engine() -> Engine:
+    """Return the engine that ``accelerate launch`` put into the environment."""
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    return processes, _asked_stage() if deepspeed else 0
+    return Engine(int(os.environ.get("WORLD_SIZE", "1")), _asked_stage() if deepspeed else 0)
 
 
 def _asked_stage() -> int:
@@ -28,11 +40,11 @@ def _asked_stage() -> int:
     return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
 
 
-def running_engine(trainer: Any) -> tuple[int, int]:
-    """Return (processes, ZeRO stage) of a trainer's accelerator."""
+def running_engine(trainer: Any) -> Engine:
+    """Return the engine of a trainer's accelerator."""
     accelerator = trainer.accelerator
     plugin = accelerator.state.deepspeed_plugin if str(accelerator.distributed_type).endswith("DEEPSPEED") else None
-    return int(accelerator.num_processes), int(plugin.zero_stage) if plugin is not None else 0
+    return Engine(int(accelerator.num_processes), int(plugin.zero_stage) if plugin is not None else 0)
 
 
 def assert_engine(trainer: Any) -> None:
@@ -46,8 +58,4 @@ def assert_engine(trainer: Any) -> None:
     asked, running = asked_engine(), running_engine(trainer)
     if asked != running:
         hint = "unset ACCELERATE_USE_CPU" if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else "see recipes/accelerate"
-        raise UserError(f"engine: the launch asked for {_engine(*asked)}, the trainer got {_engine(*running)}; {hint}")
-
-
-def _engine(processes: int, stage: int) -> str:
-    return f"{processes} process{'es' if processes > 1 else ''} with {f'ZeRO-{stage}' if stage else 'no DeepSpeed'}"
+        raise UserError(f"engine: the launch asked for {asked}, the trainer got {running}; {hint}")

@@ -91,7 +91,8 @@ def transformers_tokenizer(tokens: Tokens, recipe: Recipe) -> PreTrainedTokenize
 def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: float) -> Outcome:
     """Write golden cases and weights. Every process calls this; the first one writes."""
     accelerator = trainer.accelerator
-    processes, stage = running_engine(trainer)
+    engine = running_engine(trainer)
+    stage = engine.zero_stage
     model = accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
     size = count_parameters(model)
     model.eval()
@@ -115,7 +116,7 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
     accelerator.wait_for_everyone()
     steps = int(trainer.state.global_step)
     accelerator.end_training()
-    return Outcome(steps, seconds, processes, stage, size.total, size.trained)
+    return Outcome(steps, seconds, engine.processes, stage, size.total, size.trained)
 
 
 def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict[str, Any]:

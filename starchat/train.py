@@ -147,14 +147,14 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
     """Return TRL's trainer over encoded rows, on the engine that the launch asked for."""
     model.config.use_cache = False
     arguments = training_arguments(recipe)
-    kind = trainer_class(arguments, asked_engine()[1], recipe.lora is not None and bool(tokens.new))
+    kind = trainer_class(arguments, asked_engine().zero_stage, recipe.lora is not None and bool(tokens.new))
     trainer = kind(
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
         train_dataset=Dataset.from_dict({"group": list(range(even_groups(len(rows.groups), arguments)))}),
         processing_class=export.transformers_tokenizer(tokens, recipe),
-        callbacks=[MetricsLog(Path(recipe.output)), Watch(gradients=not asked_engine()[1]), *_probes(recipe, tokens)],
+        callbacks=[MetricsLog(Path(recipe.output)), Watch(gradients=not asked_engine().zero_stage), *_probes(recipe, tokens)],
         optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
     )
     train_in_float32(model)
@@ -164,7 +164,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
 
 def require_engine(recipe: Recipe) -> None:
     """Raise `UserError` if the engine that the launch asks for cannot hold what the recipe asks for."""
-    stage = asked_engine()[1]
+    stage = asked_engine().zero_stage
     if recipe.optimizer == "muon" and stage:
         raise UserError("optimizer: muon needs whole matrices, and ZeRO partitions them; launch with ddp.yaml, or remove optimizer")
     if recipe.quantization and stage == 3:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from runs import prepare_dialogues, read_lines, verify_here, write_recipe
 from starchat import export
-from starchat.engine import asked_engine, assert_engine
+from starchat.engine import Engine, asked_engine, assert_engine
 from starchat.errors import UserError
 from starchat.files import read_manifest
 from starchat.launch import recipes_folder
@@ -177,9 +177,9 @@ def test_an_engine_that_nothing_was_proved_with_is_refused() -> None:
 def test_the_stage_is_read_from_the_deepspeed_configuration_that_a_launch_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    assert asked_engine() == (1, 2)
+    assert asked_engine() == Engine(1, 2)
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "ds.json"))
-    assert asked_engine() == (1, 3)
+    assert asked_engine() == Engine(1, 3)
 
 
 def test_a_loss_that_the_engine_does_not_have_is_refused() -> None:
