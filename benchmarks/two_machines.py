@@ -63,7 +63,8 @@ class Machine:
     def die(self) -> int:
         """Kill every process in the namespace at once; return how many there were."""
         pids = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=True).stdout.split()
-        subprocess.run(["kill", "-KILL", *pids], check=False)
+        if pids:
+            subprocess.run(["kill", "-KILL", *pids], check=False)
         return len(pids)
 
 
