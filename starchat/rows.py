@@ -53,7 +53,7 @@ def read_records(dataset: str, split: str) -> Iterator[Record]:
     folder = Path(dataset)
     manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is not None and manifest.get("stage") == "prepare":
-        yield from _read_prepared(folder, split)
+        yield from _read_prepared(folder, split, int(manifest["counts"]["splits"].get(split, 0)))
         return
     if folder.is_dir() and not (folder / "dataset_info.json").is_file() and not (folder / "dataset_dict.json").is_file():
         what = "an unfinished or foreign folder" if any(folder.iterdir()) else "an empty folder"
@@ -123,12 +123,22 @@ def wait_for(folder: Path, poll_s: float = 0.5) -> None:
         time.sleep(poll_s)
 
 
-def _read_prepared(folder: Path, split: str) -> Iterator[Record]:
+def _read_prepared(folder: Path, split: str, expected: int) -> Iterator[Record]:
+    """Yield the records of a split; a part that is damaged or gone is an error, not a smaller dataset."""
+    import pyarrow
     import pyarrow.parquet as pq
 
+    found, remedy = 0, "restore the folder, or prepare the dataset again"
     for path in sorted(folder.glob(f"{split}-*.parquet")):
-        for batch in pq.ParquetFile(path).iter_batches(1000):
-            yield from map(from_row, batch.to_pylist())
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(1000):
+                    yield from map(from_row, batch.to_pylist())
+                    found += batch.num_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:200]}); {remedy}") from None
+    if found != expected:
+        raise UserError(f"{folder}: the {split} split has {found:,} records, its manifest says {expected:,}; {remedy}")
 
 
 def _load_hub(dataset: str, split: str) -> Any:

@@ -244,6 +244,31 @@ def test_bad_recipe(name: str, tiny_base: Path, dataset: Path, tmp_path: Path, c
         assert snapshot(tmp_path) == before
 
 
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGED_DATASETS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a part is gone": (lambda dataset: (dataset / "train-00000.parquet").unlink(), "the train split has 0 records, its manifest says "),
+    "a part is cut": (lambda dataset: cut_in_half(dataset / "train-00000.parquet"), "train-00000.parquet: damaged ("),
+    "a part is there twice": (
+        lambda dataset: shutil.copy(dataset / "test-00000.parquet", dataset / "test-00001.parquet"),
+        "the test split has ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_DATASETS)
+def test_damaged_dataset(name: str, tiny_base: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, expected = DAMAGED_DATASETS[name]
+    copy = shutil.copytree(dataset, tmp_path / "dataset")
+    spoil(copy)
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_base, copy, tmp_path / "run")
+    for command in ("check", "train"):
+        assert expected in fails([command, str(recipe)], capsys)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dialogue_that_is_too_long_is_found_with_its_place(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "chats.jsonl").write_bytes(line() + answer("for number in range(10):\n" * 400))
     assert main(["prepare", write_spec(tmp_path, tmp_path / "chats.jsonl", test_fraction=0)]) == 0

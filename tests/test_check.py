@@ -129,7 +129,8 @@ def write_dataset(folder: Path, records) -> Path:
         rows = [to_row(record) for record in records if record.split == split]
         if rows:
             pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}-00000.parquet")
-    (folder / "manifest.json").write_text('{"stage": "prepare"}')
+    splits = {split: sum(record.split == split for record in records) for split in ("train", "test")}
+    (folder / "manifest.json").write_text(json.dumps({"stage": "prepare", "counts": {"splits": splits}}))
     return folder
 
 
