@@ -8,6 +8,7 @@ target as it was.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -157,6 +158,34 @@ def building(folder: str | Path) -> Iterator[Path]:
             _take_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, for this process; raise `UserError` if another one holds it.
+
+    The system lets go of it when the process ends, however it does. A launcher that is killed leaves its processes behind, and they go
+    on writing. Disks that know no locks, as some shared ones, have none. A folder that was made and stayed empty is taken away again.
+    """
+    if folder.exists() and not folder.is_dir():
+        yield
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"{folder}: another process is at work in it; wait until it is finished, or end it") from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def sweep(folder: Path, target: str | None = None) -> None:

@@ -46,17 +46,16 @@ def identity_of(begun: Mapping[str, Any]) -> str:
     return digest_json(dict(_essential(begun)))
 
 
-def record_begin(run: Path, parts: Mapping[str, Any], rows: str) -> None:
-    """Write what the run depends on; `rows` names its encoded rows. Call it before anything else of the run is written."""
-    write_json(run / BEGUN, {"stage": "train", **parts, "rows": rows})
+def record_begin(run: Path, begun: Mapping[str, Any]) -> None:
+    """Write what the run depends on: its parts, and in ``rows`` the name of its encoded rows. Call it before anything else is written."""
+    write_json(run / BEGUN, begun)
 
 
-def unfinished(run: Path, parts: Mapping[str, Any], rows: str) -> bool:
+def unfinished(run: Path, now: Mapping[str, Any]) -> bool:
     """Return whether a folder holds this run, unfinished; raise `UserError` if it holds that of another recipe, dataset or base."""
     if not (run / BEGUN).is_file() or (run / MANIFEST).exists():
         return False
     then = read_object(run / BEGUN, "what the run depends on", "the folder was damaged: pass --overwrite to begin anew")
-    now = {"stage": "train", **parts, "rows": rows}
     if identity_of(then) == identity_of(now):
         return True
     raise UserError(

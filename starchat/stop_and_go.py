@@ -58,6 +58,14 @@ class StopAndGo:
         elif trainer.args.should_save:
             trainer.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load what transformers knows of, and TRL's count of tokens, which it begins anew."""
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        trainer: Any = self
+        counts = [line["num_tokens"] for line in trainer.state.log_history if "num_tokens" in line]
+        if checkpoint is not None and counts:
+            trainer._total_train_tokens = int(counts[-1])
+
     def _run_epoch(self, *parts: Any, **named: Any) -> None:
         """Run an epoch, in its own order, unless the run has had all its steps.
 

@@ -36,7 +36,7 @@ from starchat.checkpoint import disk_needed_bytes, planned_saves, require_room
 from starchat.collate import Collator, require_isolation
 from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError, guarded
-from starchat.files import BEGUN, MANIFEST, already_finished, digest_json, read_manifest, sweep, write_json, write_text
+from starchat.files import BEGUN, MANIFEST, alone_in, already_finished, digest_json, read_manifest, sweep, write_json, write_text
 from starchat.fim import find_fim_tokens
 from starchat.hub import require_loadable, resolve_model
 from starchat.infill import InfillProbe, held_out_spans
@@ -67,47 +67,48 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     require_engine(recipe)
     require_arguments(recipe)
     training_arguments(recipe)
+    with alone_in(run) if first else contextlib.nullcontext():
+        return _train(recipe, run, first, overwrite)
+
+
+def _train(recipe: Recipe, run: Path, first: bool, overwrite: bool) -> dict[str, Any]:
     folder = resolve_model(recipe.model)
     tokens = load_tokens(folder, recipe.dialogue_template)
     parts = run_parts(recipe, folder)
     digest = digest_json(list(parts.values()))
     encoded_folder = run / f"encoded-{encoded_digest(recipe, tokens)}"
+    begun = {**parts, "rows": encoded_folder.name}
     if not first and (read_manifest(run) or {}).get("digest") == digest:
         return {}
 
     def begin() -> dict[str, Any]:
         """Return the checkpoint to start from, None for none; or the result, if there is nothing to train."""
-        again = not overwrite and unfinished(run, parts, encoded_folder.name)
-        if again:
-            begun = _go_on(recipe, run, encoded_folder, parts)
-            if begun is not None:
-                return begun
-        elif already_finished(run, STAGE, digest, overwrite):
+        again = not overwrite and unfinished(run, begun)
+        if not again and already_finished(run, STAGE, digest, overwrite):
             return {"result": {**(read_manifest(run) or {}), "folder": str(run), "ok": True, "skipped": True}}
         if not recipe.from_nothing:
             require_loadable(folder)
-        held = _begin(recipe, run, encoded_folder, tokens, parts, again)
-        return {"checkpoint": None} if held else {"result": {"folder": str(run), "ok": False}}
+        checkpoint = _go_on(recipe, run, encoded_folder, begun) if again else None
+        if checkpoint is None and not _begin(recipe, run, encoded_folder, tokens, begun, again):
+            return {"result": {"folder": str(run), "ok": False}}
+        return {"checkpoint": checkpoint}
 
-    begun = first_decides(begin)
-    if "result" in begun:
-        return begun["result"] if first else {}
+    start = first_decides(begin)
+    if "result" in start:
+        return start["result"] if first else {}
     wait_for(encoded_folder)
     model = make_model(recipe, folder, tokens)
     if recipe.packing:
         require_isolation(model)
     rows = read_encoded(encoded_folder, "train")
     _require_room(recipe, run, model, len(rows.groups))
-    identity = identity_of({**parts, "rows": encoded_folder.name})
-    trainer = make_trainer(recipe, model, tokens, rows, identity)
-    before, started = seconds_so_far(run), time.monotonic()
-    stop = StopOnSignal()
+    trainer, stop = make_trainer(recipe, model, tokens, rows, identity_of(begun)), StopOnSignal()
     trainer.add_callback(stop)
+    before, started = seconds_so_far(run), time.monotonic()
     try:
         with stop.listening():
-            trainer.train(resume_from_checkpoint=begun["checkpoint"])
-        seconds = before + time.monotonic() - started
-        outcome = export.save_run(run, recipe, trainer, tokens, seconds)
+            trainer.train(resume_from_checkpoint=start["checkpoint"])
+        outcome = export.save_run(run, recipe, trainer, tokens, before + time.monotonic() - started)
     except SafetensorError as error:  # how safetensors says that a disk is full; no OSError
         raise UserError(f"{run}: weights could not be written ({error}); free some space, or choose an output elsewhere") from None
     if not first:
@@ -115,21 +116,22 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     return export.finish_run(run, recipe, digest, outcome)
 
 
-def _go_on(recipe: Recipe, run: Path, encoded_folder: Path, parts: dict[str, Any]) -> dict[str, Any] | None:
+def _go_on(recipe: Recipe, run: Path, encoded_folder: Path, begun: dict[str, Any]) -> str | None:
     """Make an unfinished run's folder ready and return the checkpoint to start from; None if it has none, and begins again."""
     sweep(run)
     if not encoded_folder.is_dir():
         return None
-    groups = even_groups(len(read_encoded(encoded_folder, "train").groups), training_arguments(recipe))
-    found = go_on(run, identity_of({**parts, "rows": encoded_folder.name}), launch_of(training_arguments(recipe), groups))
+    arguments = training_arguments(recipe)
+    groups = even_groups(len(read_encoded(encoded_folder, "train").groups), arguments)
+    found = go_on(run, identity_of(begun), launch_of(arguments, groups))
     if found is None:
         return None
-    record_begin(run, parts, encoded_folder.name)
+    record_begin(run, begun)
     export.write_recipe(run, recipe)
-    return {"checkpoint": str(found.path)}
+    return str(found.path)
 
 
-def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens, parts: dict[str, Any], again: bool) -> bool:
+def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens, begun: dict[str, Any], again: bool) -> bool:
     """Check the recipe, and write recipe, report and, if it holds, encoded rows into a clean run folder; return whether it holds.
 
     A finished run is replaced only by one that may begin. At every moment of it, the folder says whose it is. `again` if it is the
@@ -144,7 +146,7 @@ def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens, part
     keep = {encoded_folder.name, BEGUN, *([RESUMED] if again else [])}
     if report.ok:
         (run / MANIFEST).unlink(missing_ok=True)
-        record_begin(run, parts, encoded_folder.name)
+        record_begin(run, begun)
     for entry in run.iterdir():
         if entry.name not in keep or not report.ok:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
