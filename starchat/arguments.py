@@ -41,11 +41,16 @@ UNUSED = {
         ("eval_strategy", "eval_steps", "eval_delay", "do_eval", "eval_on_start", "load_best_model_at_end", "metric_for_best_model"),
         "there is no evaluation during training; starchat scores held-out records after it",
     ),
-    "resume_from_checkpoint": "a run begins at its first step; start it again with --overwrite",
+    "resume_from_checkpoint": "an unfinished run goes on by itself when the same command is given again",
+    "ignore_data_skip": "a resumed run sees every example once",
+    "save_only_model": "a run cannot be gone on with from weights alone",
+    "save_on_each_node": "all machines share the output folder",
+    "enable_jit_checkpoint": "SIGTERM always saves a checkpoint",
+    "restore_callback_states_from_checkpoint": "a resumed run is what it was",
 }
 
 # Keys of SFTConfig whose least value is checked nowhere before the first step.
-LEAST = {"learning_rate": 0, "weight_decay": 0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+LEAST = {"learning_rate": 0, "weight_decay": 0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "save_total_limit": 1}
 POSITIVE = {"num_train_epochs": "a number above 0", "max_steps": "a whole number from 1, or -1 for whole epochs"}
 
 

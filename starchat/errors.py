@@ -24,6 +24,14 @@ class UserError(Exception):
     """
 
 
+class Preempted(Exception):
+    """A run that was told to leave the machine, and saved what it had. Exit status `PREEMPTED`: not finished, run again."""
+
+
+PREEMPTED = 128 + 15
+"""What a shell says of a program that SIGTERM ended; a queue that sees it may start the program again."""
+
+
 def guarded(work: Callable[[], int]) -> int:
     """Return the exit status of `work`; what the user must change is printed as one message, without a traceback."""
     os.environ.update({key: value for key, value in NO_TELEMETRY.items() if key not in os.environ})
@@ -31,6 +39,9 @@ def guarded(work: Callable[[], int]) -> int:
         return work()
     except UserError as error:
         print(f"starchat: {error}", file=sys.stderr)
+    except Preempted as stop:
+        print(f"starchat: {stop}", file=sys.stderr)
+        return PREEMPTED
     except BrokenPipeError:  # whoever read standard output, such as head, has left; Python would fail again when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141

@@ -7,6 +7,9 @@
 ``metrics.jsonl``    one line for each logged step; ``loss.png`` its plot
 ``adapter/``         after LoRA: the adapter with the tokenizer
 ``model/``           otherwise: the whole model with the tokenizer, as transformers reads it
+``begun.json``       what the run depends on, by which it is known again when it is gone on with
+``resumed.json``     how often that was, at which steps, and what was lost
+``checkpoint-*/``    where it can be gone on from, see `starchat.checkpoint`
 ``golden.*``         dialogues with the ids and logits that the live model gave them
 ``infill.json``      infilling of held-out code before and after, if the base model can
 ``verify.json``      what the reload gate found
@@ -45,6 +48,7 @@ from starchat.infill import read_infilling
 from starchat.metrics import plot_loss, read_metrics
 from starchat.model import count_parameters, load_saved
 from starchat.recipe import Recipe, load_recipe, resolved
+from starchat.resume import read_resumed
 from starchat.rows import read_records
 from starchat.tokens import Tokens, load_tokens, save_tokens
 
@@ -127,6 +131,8 @@ def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict
     training = {**dataclasses.asdict(outcome), "final_loss": next((m["loss"] for m in reversed(read_metrics(run)) if "loss" in m), None)}
     if infilling := read_infilling(run):
         training["infilling"] = infilling
+    if resumed := read_resumed(run):
+        training["resumed"] = resumed
     check = json.loads((run / "check.json").read_text(encoding="utf-8"))
     write_text(run / "README.md", render_card(recipe, training, check["stats"], verified, versions(*PACKAGES)))
     if not verified["ok"]:

@@ -8,10 +8,13 @@ target as it was.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,8 +24,16 @@ from starchat.errors import UserError
 
 MANIFEST = "manifest.json"
 
+BEGUN = "begun.json"
+"""What a run writes before anything else, and what it depends on."""
+
 RUN_MARK = "# Resolved by starchat"
-"""How the ``recipe.yaml`` begins that a run writes first. A folder with a recipe of somebody's own is no run."""
+"""How the ``recipe.yaml`` begins that a run writes. A folder with a recipe of somebody's own is no run."""
+
+_OWNER = f"{socket.gethostname()}-"
+"""Temporary folders are named for host and process, so that what a killed process left can be told from what a live one makes."""
+
+_LEFT = re.compile(rf"\.(?P<target>.+)\.(?P<kind>building|replaced)-{re.escape(_OWNER)}(?P<pid>\d+)")
 
 _DIGESTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
@@ -104,6 +115,7 @@ def already_finished(folder: str | Path, stage: str, digest: str, overwrite: boo
     stage began or finished may be replaced; another stage's result and other files are never touched.
     """
     target = Path(folder)
+    sweep(target.parent, target.name)
     if target.name in ("", ".."):
         raise UserError(f"output {str(folder)!r}: names no folder of its own; choose another output, such as {target / 'result'}")
     if target.exists() and not target.is_dir():
@@ -113,7 +125,7 @@ def already_finished(folder: str | Path, stage: str, digest: str, overwrite: boo
     manifest = read_manifest(target)
     if manifest is not None and manifest.get("stage") == stage and manifest.get("digest") == digest:
         return True
-    begun = manifest is None and _is_marked(target / "recipe.yaml")
+    begun = manifest is None and ((target / BEGUN).is_file() or _is_marked(target / "recipe.yaml"))
     found = manifest.get("stage") if manifest is not None else "train" if begun else None
     ours = found == stage
     if overwrite and ours:
@@ -135,7 +147,8 @@ def building(folder: str | Path) -> Iterator[Path]:
     """Give an empty folder beside `folder` that takes its place when the block ends well, and vanishes otherwise."""
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.building-{os.getpid()}")
+    sweep(target.parent, target.name)
+    temporary = target.with_name(f".{target.name}.building-{_OWNER}{os.getpid()}")
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir()
@@ -147,6 +160,60 @@ def building(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, for this process; raise `UserError` if another one holds it.
+
+    The system lets go of it when the process ends, however it does. A launcher that is killed leaves its processes behind, and they go
+    on writing. Disks that know no locks, as some shared ones, have none. A folder that was made and stayed empty is taken away again.
+    """
+    if folder.exists() and not folder.is_dir():
+        yield
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"{folder}: another process is at work in it; wait until it is finished, or end it") from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def sweep(folder: Path, target: str | None = None) -> None:
+    """Remove what killed processes of this host left half-built in a folder, or of it what was to become `target`.
+
+    What such a process had just moved aside is put back.
+    """
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        found = _LEFT.fullmatch(entry.name)
+        if found is None or target not in (None, found["target"]) or _is_alive(int(found["pid"])):
+            continue
+        place = entry.with_name(found["target"])
+        if found["kind"] == "replaced" and not place.exists():
+            os.replace(entry, place)
+        else:
+            shutil.rmtree(entry)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
 def write_manifest(folder: str | Path, stage: str, digest: str, content: Mapping[str, Any]) -> None:
     """Write the manifest of a finished stage. Call it last."""
     write_json(Path(folder) / MANIFEST, {"stage": stage, "digest": digest, **content})
@@ -154,7 +221,7 @@ def write_manifest(folder: str | Path, stage: str, digest: str, content: Mapping
 
 def _take_place(new: Path, target: Path) -> None:
     """Put the folder `new` where `target` is; if that fails, `target` is what it was."""
-    replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+    replaced = target.with_name(f".{target.name}.replaced-{_OWNER}{os.getpid()}")
     old = target.exists()
     if old:
         os.replace(target, replaced)

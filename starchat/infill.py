@@ -125,12 +125,19 @@ class InfillProbe(TrainerCallback):
         self.found: dict[str, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
-        """Probe the base model, as it stands with the new tokens' rows."""
+        """Probe the base model, as it stands with the new tokens' rows. A resumed run keeps what was found before its first step."""
+        if state.global_step:
+            self.found = read_infilling(self.path.parent)
+            return
         self._probe("before", parts["model"])
+        self._write(state)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Probe the trained model and write both."""
         self._probe("after", parts["model"])
+        self._write(state)
+
+    def _write(self, state: TrainerState) -> None:
         if self.found and state.is_world_process_zero:
             write_json(self.path, self.found)
 

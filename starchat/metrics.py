@@ -16,9 +16,11 @@ class MetricsLog(TrainerCallback):
     def __init__(self, run: Path) -> None:
         self.path = run / "metrics.jsonl"
         self.started = time.monotonic()
+        self.before = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock."""
+        """Start the clock; that of a resumed run stands where its checkpoint was written."""
+        self.before = seconds_so_far(self.path.parent) if state.global_step else 0.0
         self.started = time.monotonic()
 
     def on_log(
@@ -26,7 +28,7 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         """Append one line."""
         if state.is_world_process_zero and logs:
-            line = {"step": state.global_step, "seconds": round(time.monotonic() - self.started, 2), **logs}
+            line = {"step": state.global_step, "seconds": round(self.before + time.monotonic() - self.started, 2), **logs}
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -35,6 +37,12 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     """Return the lines of ``metrics.jsonl``."""
     path = run / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def seconds_so_far(run: Path) -> float:
+    """Return the seconds of training behind the last line of a run's log, 0 before the first."""
+    lines = read_metrics(run)
+    return float(lines[-1]["seconds"]) if lines else 0.0
 
 
 def plot_loss(run: Path, title: str) -> None:

@@ -5,15 +5,17 @@ In: a recipe. Out: the run folder (see `starchat.export`), its ``manifest.json``
     starchat train RECIPE.yaml [key=value ...]
     accelerate launch --config_file recipes/accelerate/zero3.yaml -m starchat.train RECIPE.yaml [key=value ...]
 
-The first process checks and encodes before any process group exists; the others wait for its files. Every process then
+The first process checks and encodes while the others wait for its word (`starchat.lead`). Every process then
 runs the same linear story: model, trainer, engine check, steps, golden logits, save. The first process ends with the
-reload gate in a fresh process: a run that fails it is not finished.
+reload gate in a fresh process: a run that fails it is not finished. A run that was stopped, by whatever, goes on from its newest
+whole checkpoint when the same command is given again (`starchat.resume`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -30,26 +32,28 @@ from trl import SFTConfig, SFTTrainer
 from starchat import export
 from starchat.arguments import require_arguments, training_arguments
 from starchat.check import check_recipe
+from starchat.checkpoint import disk_needed_bytes, planned_saves, require_room
 from starchat.collate import Collator, require_isolation
 from starchat.engine import asked_engine, assert_engine
 from starchat.errors import UserError, guarded
-from starchat.files import already_finished, digest_json, read_manifest, sha256_file, write_json, write_text
+from starchat.files import BEGUN, MANIFEST, alone_in, already_finished, digest_json, read_manifest, sweep, write_json, write_text
 from starchat.fim import find_fim_tokens
 from starchat.hub import require_loadable, resolve_model
 from starchat.infill import InfillProbe, held_out_spans
+from starchat.lead import first_decides
 from starchat.loss import trainer_class
-from starchat.metrics import MetricsLog
-from starchat.model import add_lora, fit_vocabulary, load_base, new_model, train_in_float32
+from starchat.metrics import MetricsLog, seconds_so_far
+from starchat.model import add_lora, count_parameters, fit_vocabulary, load_base, new_model, train_in_float32
 from starchat.muon import muon
-from starchat.recipe import Recipe, load_recipe, resolved
-from starchat.rows import Encoded, dataset_digest, encoded_digest, read_encoded, read_records, wait_for, write_encoded
+from starchat.recipe import Recipe, load_recipe
+from starchat.resume import RESUMED, go_on, identity_of, record_begin, run_parts, unfinished
+from starchat.rows import Encoded, encoded_digest, read_encoded, read_records, wait_for, write_encoded
+from starchat.stop_and_go import StopOnSignal, launch_of, stop_and_go
 from starchat.tokens import Tokens, load_tokens
 from starchat.watch import Watch
 from starchat.xray import render_text, write_html
 
 STAGE = "train"
-
-MODEL_FILES = (".json", ".safetensors", ".jinja")
 
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: bool = False) -> dict[str, Any]:
@@ -63,29 +67,48 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     require_engine(recipe)
     require_arguments(recipe)
     training_arguments(recipe)
+    with alone_in(run) if first else contextlib.nullcontext():
+        return _train(recipe, run, first, overwrite)
+
+
+def _train(recipe: Recipe, run: Path, first: bool, overwrite: bool) -> dict[str, Any]:
     folder = resolve_model(recipe.model)
     tokens = load_tokens(folder, recipe.dialogue_template)
-    digest = run_digest(recipe, folder)
+    parts = run_parts(recipe, folder)
+    digest = digest_json(list(parts.values()))
     encoded_folder = run / f"encoded-{encoded_digest(recipe, tokens)}"
-    if first:
-        if already_finished(run, STAGE, digest, overwrite):
-            return {**(read_manifest(run) or {}), "folder": str(run), "ok": True, "skipped": True}
+    begun = {**parts, "rows": encoded_folder.name}
+    if not first and (read_manifest(run) or {}).get("digest") == digest:
+        return {}
+
+    def begin() -> dict[str, Any]:
+        """Return the checkpoint to start from, None for none; or the result, if there is nothing to train."""
+        again = not overwrite and unfinished(run, begun)
+        if not again and already_finished(run, STAGE, digest, overwrite):
+            return {"result": {**(read_manifest(run) or {}), "folder": str(run), "ok": True, "skipped": True}}
         if not recipe.from_nothing:
             require_loadable(folder)
-        if not _begin(recipe, run, encoded_folder, tokens):
-            return {"folder": str(run), "ok": False}
-    elif (read_manifest(run) or {}).get("digest") == digest:
-        return {}
+        checkpoint = _go_on(recipe, run, encoded_folder, begun) if again else None
+        if checkpoint is None and not _begin(recipe, run, encoded_folder, tokens, begun, again):
+            return {"result": {"folder": str(run), "ok": False}}
+        return {"checkpoint": checkpoint}
+
+    start = first_decides(begin)
+    if "result" in start:
+        return start["result"] if first else {}
     wait_for(encoded_folder)
     model = make_model(recipe, folder, tokens)
     if recipe.packing:
         require_isolation(model)
-    trainer = make_trainer(recipe, model, tokens, read_encoded(encoded_folder, "train"))
-    started = time.monotonic()
+    rows = read_encoded(encoded_folder, "train")
+    _require_room(recipe, run, model, len(rows.groups))
+    trainer, stop = make_trainer(recipe, model, tokens, rows, identity_of(begun)), StopOnSignal()
+    trainer.add_callback(stop)
+    before, started = seconds_so_far(run), time.monotonic()
     try:
-        trainer.train()
-        seconds = time.monotonic() - started
-        outcome = export.save_run(run, recipe, trainer, tokens, seconds)
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=start["checkpoint"])
+        outcome = export.save_run(run, recipe, trainer, tokens, before + time.monotonic() - started)
     except SafetensorError as error:  # how safetensors says that a disk is full; no OSError
         raise UserError(f"{run}: weights could not be written ({error}); free some space, or choose an output elsewhere") from None
     if not first:
@@ -93,21 +116,40 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     return export.finish_run(run, recipe, digest, outcome)
 
 
-def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens) -> bool:
+def _go_on(recipe: Recipe, run: Path, encoded_folder: Path, begun: dict[str, Any]) -> str | None:
+    """Make an unfinished run's folder ready and return the checkpoint to start from; None if it has none, and begins again."""
+    sweep(run)
+    if not encoded_folder.is_dir():
+        return None
+    arguments = training_arguments(recipe)
+    groups = even_groups(len(read_encoded(encoded_folder, "train").groups), arguments)
+    found = go_on(run, identity_of(begun), launch_of(arguments, groups))
+    if found is None:
+        return None
+    record_begin(run, begun)
+    export.write_recipe(run, recipe)
+    return str(found.path)
+
+
+def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens, begun: dict[str, Any], again: bool) -> bool:
     """Check the recipe, and write recipe, report and, if it holds, encoded rows into a clean run folder; return whether it holds.
 
-    A finished run is replaced only by one that may begin.
+    A finished run is replaced only by one that may begin. At every moment of it, the folder says whose it is. `again` if it is the
+    same run, which was stopped before it had a checkpoint.
     """
     report, rows = check_recipe(recipe)
     print(render_text(report), file=sys.stderr)
     if not report.ok and read_manifest(run) is not None:
         print(f"{run}: the finished run in it was not replaced", file=sys.stderr)
         return False
-    if run.exists():
-        for entry in run.iterdir():
-            if entry != encoded_folder:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     run.mkdir(parents=True, exist_ok=True)
+    keep = {encoded_folder.name, BEGUN, *([RESUMED] if again else [])}
+    if report.ok:
+        (run / MANIFEST).unlink(missing_ok=True)
+        record_begin(run, begun)
+    for entry in run.iterdir():
+        if entry.name not in keep or not report.ok:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     export.write_recipe(run, recipe)
     write_json(run / "check.json", report.to_json())
     write_html(run / "check.html", report, rows["train"], tokens)
@@ -120,12 +162,8 @@ def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens) -> b
 
 
 def run_digest(recipe: Recipe, folder: Path) -> str:
-    """Return the digest of everything that a run depends on: the resolved recipe, the dataset, the base model's files.
-
-    All of their bytes, since two runs of one base have files of the same names and sizes.
-    """
-    base = [[p.name, sha256_file(p)] for p in sorted(folder.iterdir()) if p.suffix in MODEL_FILES]
-    return digest_json([resolved(recipe), dataset_digest(recipe.dataset), base])
+    """Return the digest of everything that a run depends on."""
+    return digest_json(list(run_parts(recipe, folder).values()))
 
 
 def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
@@ -143,12 +181,12 @@ def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
     return add_lora(model, recipe.lora, tokens) if recipe.lora else model
 
 
-def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> SFTTrainer:
-    """Return TRL's trainer over encoded rows, on the engine that the launch asked for."""
+def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, identity: str) -> SFTTrainer:
+    """Return TRL's trainer over encoded rows, on the engine that the launch asked for; `identity` is the run's, for its checkpoints."""
     model.config.use_cache = False
     arguments = training_arguments(recipe)
     kind = trainer_class(arguments, asked_engine().zero_stage, recipe.lora is not None and bool(tokens.new))
-    trainer = kind(
+    trainer = stop_and_go(kind, identity, arguments)(
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
@@ -160,6 +198,18 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded) -> S
     train_in_float32(model)
     assert_engine(trainer)
     return trainer
+
+
+def _require_room(recipe: Recipe, run: Path, model: Any, groups: int) -> None:
+    """Raise `UserError` if the disk cannot hold the checkpoints and the result. In every process, so that all end alike."""
+    arguments, size = training_arguments(recipe), count_parameters(model)
+    steps = arguments.max_steps
+    if steps <= 0:
+        together = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        steps = math.ceil(arguments.num_train_epochs * -(-groups // together))
+    weights = size.trained if recipe.lora else size.total
+    saves = planned_saves(arguments.save_strategy, arguments.save_steps, steps, math.ceil(arguments.num_train_epochs))
+    require_room(run, disk_needed_bytes(weights, size.trained, asked_engine().zero_stage, saves, arguments.save_total_limit))
 
 
 def require_engine(recipe: Recipe) -> None:

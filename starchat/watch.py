@@ -28,6 +28,11 @@ class Watch(TrainerCallback):
     def __init__(self, gradients: bool) -> None:
         self.gradients = gradients
         self.without: dict[str, Any] | None = None
+        self.until = WATCHED_STEPS
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Watch the first steps of this process, also where it goes on with a run."""
+        self.until = state.global_step + WATCHED_STEPS
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
@@ -43,7 +48,7 @@ class Watch(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Strike off the tensors that have a gradient."""
-        if not self.gradients or state.global_step >= WATCHED_STEPS:
+        if not self.gradients or state.global_step >= self.until:
             return
         if self.without is None:
             self.without = {name: p for name, p in parts["model"].named_parameters() if p.requires_grad}
@@ -51,7 +56,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """After the watched steps, refuse to go on with tensors that nothing trains."""
-        if state.global_step == WATCHED_STEPS and self.without:
+        if state.global_step == self.until and self.without:
             names = list(self.without)
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             raise UserError(

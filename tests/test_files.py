@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,13 @@ from hypothesis import strategies as st
 from starchat.errors import UserError
 from starchat.files import (
     RUN_MARK,
+    alone_in,
     already_finished,
     building,
     describe_file,
     digest_json,
     read_manifest,
+    sweep,
     versions,
     write_json,
     write_manifest,
@@ -99,6 +104,51 @@ def test_write_text_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     write_json(path, {"é": 1})
     assert path.read_text(encoding="utf-8") == '{\n  "é": 1\n}\n'
+
+
+@pytest.fixture
+def dead() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_swept_and_what_it_moved_aside_comes_back(tmp_path: Path, dead: int) -> None:
+    here = socket.gethostname()
+    kept = [f".out.building-{here}-{os.getpid()}", f".out.building-elsewhere-{dead}", ".out.building-notes", "out"]
+    for name in (*kept, f".out.building-{here}-{dead}", f".out.replaced-{here}-{dead}", f".lost.replaced-{here}-{dead}"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".lost.replaced-{here}-{dead}" / "a").write_text("1")
+    sweep(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {*kept, "lost"}
+    assert (tmp_path / "lost" / "a").read_text() == "1"
+
+
+def test_building_sweeps_what_was_to_become_the_same_folder(tmp_path: Path, dead: int) -> None:
+    here = socket.gethostname()
+    for name in ("out", "other"):
+        (tmp_path / f".{name}.building-{here}-{dead}").mkdir()
+    with building(tmp_path / "out"):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == {"out", f".other.building-{here}-{dead}"}
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    """A killed holder lets go; a folder that was made in vain vanishes."""
+    code = "import sys, time; from pathlib import Path; from starchat.files import alone_in\n"
+    code += f"with alone_in(Path({str(tmp_path / 'run')!r})): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="run: another process is at work in it; wait until it is finished, or end it"):
+            alone_in(tmp_path / "run").__enter__()
+        holder.kill()
+    with alone_in(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    with alone_in(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
 
 
 def test_describe_file(tmp_path: Path) -> None:

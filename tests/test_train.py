@@ -200,10 +200,11 @@ def test_a_folder_of_other_files_is_never_touched(finished: Path, tmp_path: Path
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_that_was_killed_is_not_taken_for_finished(finished: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_that_does_not_say_what_it_depends_on_is_not_gone_on_with(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished, tmp_path / "run")
     (copy / "manifest.json").unlink()
-    with pytest.raises(UserError, match="holds an unfinished run"):
+    (copy / "begun.json").unlink()
+    with pytest.raises(UserError, match="holds an unfinished run; choose another output or pass --overwrite"):
         train(finished.parent / "full.yaml", [f"output={copy}"])
 
 
@@ -262,7 +263,12 @@ def test_tensorboard_events_are_written(finished: Path, tmp_path: Path) -> None:
         ("bf16=maybe", "trainer.bf16: 'maybe' is of type str; expected true or false"),
         ("optim=adamm", "trainer: adamm is not a valid OptimizerNames"),
         ("eval_strategy=steps", "trainer.eval_strategy: there is no evaluation during training"),
-        ("resume_from_checkpoint=true", "trainer.resume_from_checkpoint: a run begins at its first step"),
+        (
+            "resume_from_checkpoint=true",
+            "trainer.resume_from_checkpoint: an unfinished run goes on by itself when the same command is given again",
+        ),
+        ("save_only_model=true", "trainer.save_only_model: a run cannot be gone on with from weights alone"),
+        ("save_total_limit=0", "trainer.save_total_limit: 0; expected at least 1"),
         ("average_tokens_across_devices=false", "trainer.average_tokens_across_devices: set by the loss, which is the same"),
         ("max_steps=0", "trainer.max_steps: 0; expected a whole number from 1, or -1 for whole epochs"),
         ("num_train_epochs=0", "trainer.num_train_epochs: 0; expected a number above 0"),

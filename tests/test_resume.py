@@ -1,0 +1,315 @@
+"""Law 8: a run that was killed and started again sees every example as if it never stopped, and ends with the same weights."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from runs import write_recipe
+from starchat import train as training
+from starchat.checkpoint import MARK, checkpoint_folders, newest_whole
+from starchat.collate import Collator
+from starchat.files import read_manifest
+from starchat.metrics import read_metrics
+from starchat.train import main, train
+
+pytestmark = pytest.mark.usefixtures("gate_in_this_process")
+
+STEPS = {
+    "max_steps": -1,
+    "num_train_epochs": 3,
+    "save_strategy": "steps",
+    "save_steps": 3,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-3,
+}
+"""Seven groups, two an update: four updates an epoch, the last of one group; saved at 3, 6, 9 and 12, the end of an epoch."""
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+class Kill(TrainerCallback):
+    """Ends the process, as far as one can within it, behind a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            raise Killed
+
+
+class Ledger:
+    """What the trainer was given: the group numbers of each life."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lives: list[list[int]] = []
+        ledger = self
+
+        class Noting(Collator):
+            def __call__(self, examples: Any) -> Any:
+                ledger.lives[-1] += [example["group"] for example in examples]
+                return super().__call__(examples)
+
+        monkeypatch.setattr(training, "Collator", Noting)
+
+    def new_life(self) -> None:
+        self.lives.append([])
+
+
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """A function that runs a recipe, killed behind a step if one is given, and returns the groups that it saw."""
+    ledger, make = Ledger(monkeypatch), training.make_trainer
+
+    def run(recipe: Path, *overrides: str, kill: int | None = None) -> list[int]:
+        def make_mortal(*parts: Any) -> Any:
+            trainer = make(*parts)
+            if kill is not None:
+                trainer.add_callback(Kill(kill))
+            return trainer
+
+        ledger.new_life()
+        monkeypatch.setattr(training, "make_trainer", make_mortal)
+        if kill is None:
+            assert train(recipe, overrides)["ok"]
+        else:
+            with pytest.raises(Killed):
+                train(recipe, overrides)
+        return ledger.lives[-1]
+
+    return run
+
+
+Live = Callable[..., list[int]]
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(next(p for p in run.glob("*/*.safetensors") if p.parent.name in ("model", "adapter"))))
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    """Return the log but for times."""
+    return [{k: v for k, v in line.items() if k not in ("seconds", "train_runtime")} for line in read_metrics(run) if "loss" in line]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "all weights": {},
+    "LoRA with dropout": {"lora": {"r": 4, "alpha": 8, "dropout": 0.3}},
+    "Muon": {"optimizer": "muon"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_ends_as_if_it_never_was(kind: str, tiny_base: Path, dataset: Path, tmp_path: Path, live: Live) -> None:
+    """Killed twice: in the middle of the first epoch, and in the second, of which two steps are done again."""
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "one", trainer=STEPS, **KINDS[kind])
+    other = tmp_path / "other"
+    whole = live(recipe)
+    live(recipe, f"output={other}", kill=4)
+    torch.manual_seed(99)
+    resumed = live(recipe, f"output={other}", kill=8)
+    assert resumed == whole[6 : 6 + len(resumed)]
+    last = live(recipe, f"output={other}")
+    assert last == whole[-len(last) :]
+    assert len(last) == 3 + 7, "one update and a half of the second epoch, and the third"
+    assert_same_weights(tmp_path / "one", other)
+    assert lines_of(tmp_path / "one") == lines_of(other)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, dataset: Path) -> Path:
+    """The recipe of a run that was told to stop in its eighth step, which has whole checkpoints at 6 and 8; its folder is ``run``."""
+    folder = tmp_path_factory.mktemp("stopped")
+    recipe = write_recipe(folder / "r.yaml", tiny_base, dataset, folder / "run", trainer=STEPS)
+    make = training.make_trainer
+
+    class Signal(TrainerCallback):
+        def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 7:  # in the middle of the eighth step, and twice, as from a launcher and from Slurm
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def make_signalled(*parts: Any) -> Any:
+        trainer = make(*parts)
+        trainer.add_callback(Signal())
+        return trainer
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as err:
+        patch.setattr(training, "make_trainer", make_signalled)
+        assert main([str(recipe)]) == 143
+    assert signal.getsignal(signal.SIGTERM) == handler
+    (folder / "said").write_text(err.getvalue())
+    return recipe
+
+
+@pytest.fixture
+def again(stopped: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The recipe and a copy of its stopped run."""
+    return stopped, shutil.copytree(stopped.parent / "run", tmp_path / "run")
+
+
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(stopped: Path) -> None:
+    run = stopped.parent / "run"
+    said = (stopped.parent / "said").read_text()
+    assert f"SIGTERM: stopped after step 8 of 12, saved {run}/checkpoint-8; run the same command again to go on" in said
+    assert [p.name for p in checkpoint_folders(run)] == ["checkpoint-6", "checkpoint-8"]
+    assert all((p / MARK).is_file() for p in checkpoint_folders(run))
+    assert read_manifest(run) is None
+
+
+def test_a_stopped_run_goes_on_and_says_so(again: tuple[Path, Path], live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run = again
+    live(recipe, f"output={run}")
+    assert f"{run}: an unfinished run; going on from step 8\n" in capsys.readouterr().err
+    live(recipe, f"output={run.with_name('whole')}")
+    assert_same_weights(run, run.with_name("whole"))
+    manifest = read_manifest(run)
+    assert manifest is not None
+    assert [(entry["step"], entry["lost_steps"]) for entry in manifest["training"]["resumed"]] == [(8, 0)]
+    assert [line["step"] for line in read_metrics(run) if "loss" in line] == list(range(1, 13))
+    seconds = [line["seconds"] for line in read_metrics(run)]
+    assert seconds == sorted(seconds)
+    assert manifest["training"]["seconds"] >= seconds[-1]
+
+
+def test_a_run_that_was_killed_before_it_was_reported_trains_no_step_again(again: tuple[Path, Path], live: Live) -> None:
+    recipe, run = again
+    live(recipe, f"output={run}")
+    before = weights_of(run)
+    (run / "manifest.json").unlink()
+    assert live(recipe, f"output={run}") == []
+    assert {name: bool(torch.equal(value, before[name])) for name, value in weights_of(run).items()} == dict.fromkeys(before, True)
+    assert len(lines_of(run)) == 12
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("learning_rate=0.5", "trainer.learning_rate: 0.001 there, 0.5 now"),
+        ("lora={r: 4}", "lora: None there, {'r': 4, "),
+        ("seed=7", "trainer.seed: None there, 7 now; the encoded rows"),
+        ("model=BASE", "the base model's files"),
+        (
+            "per_device_train_batch_size=2",
+            "an update had 2 sequences of an epoch of 7, and would have 4 of 8 now; launch with 1 process, or",
+        ),
+        ("gradient_accumulation_steps=1", "an update had 2 sequences of an epoch of 7, and would have 1 of 7 now"),
+    ],
+)
+def test_a_checkpoint_of_another_recipe_is_refused(
+    override: str, expected: str, again: tuple[Path, Path], tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, run = again
+    other = shutil.copytree(tiny_base, run.with_name("base"))
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: value + 1 for name, value in tensors.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    before = snapshot(run)
+    assert main([str(recipe), f"output={run}", override.replace("BASE", str(other))]) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert "Traceback" not in message
+    assert snapshot(run) == before
+
+
+def test_overwrite_begins_anew(again: tuple[Path, Path]) -> None:
+    recipe, run = again
+    assert main([str(recipe), f"output={run}", "max_steps=2", "save_strategy=no", "--overwrite"]) == 0
+    assert [line["step"] for line in read_metrics(run) if "loss" in line] == [1, 2]
+    assert checkpoint_folders(run) == []
+    manifest = read_manifest(run)
+    assert manifest is not None
+    assert "resumed" not in manifest["training"]
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "a flipped bit": ("model.safetensors", flip, "model.safetensors holds other bytes than were written"),
+    "a truncated file": ("optimizer.pt", lambda path: os.truncate(path, 100), "optimizer.pt has 100 bytes; "),
+    "a missing file": ("rng_state.pth", Path.unlink, "rng_state.pth is missing"),
+    "a torn mark": (MARK, lambda path: os.truncate(path, 50), "whole.json: not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_never_gone_on_from(
+    name: str, again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one before it is taken; with both damaged, nothing is begun anew and nothing is touched."""
+    file, damage, expected = DAMAGE[name]
+    recipe, run = again
+    damage(run / "checkpoint-8" / file)
+    found, faults = newest_whole(run, json.loads((run / "checkpoint-6" / MARK).read_text())["run"])
+    assert found is not None
+    assert found.step == 6
+    assert [expected in fault for fault in faults] == [True]
+    damage(run / "checkpoint-6" / file)
+    before = snapshot(run)
+    assert main([str(recipe), f"output={run}"]) == 2
+    message = capsys.readouterr().err
+    assert message.count(expected) == 2
+    assert "no whole checkpoint is left; restore the files, or pass --overwrite to begin anew" in message
+    assert snapshot(run) == before
+
+
+def test_going_on_from_the_checkpoint_before_a_damaged_one(
+    again: tuple[Path, Path], live: Live, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, run = again
+    flip(run / "checkpoint-8" / "model.safetensors")
+    live(recipe, f"output={run}")
+    message = capsys.readouterr().err
+    assert "checkpoint-8: model.safetensors holds other bytes than were written; the checkpoint before it is taken" in message
+    assert f"{run}: an unfinished run; going on from step 6; 2 later steps will be done again" in message
+    live(recipe, f"output={run.with_name('whole')}")
+    assert_same_weights(run, run.with_name("whole"))
+
+
+def test_a_checkpoint_whose_writing_never_ended_does_not_count(again: tuple[Path, Path], live: Live) -> None:
+    recipe, run = again
+    (run / "checkpoint-8" / MARK).unlink()
+    (run / ".encoded.building-").mkdir()
+    live(recipe, f"output={run}", kill=7)
+    assert [p.name for p in checkpoint_folders(run)] == ["checkpoint-6"]
+
+
+def test_killed_before_the_first_checkpoint(tiny_base: Path, dataset: Path, tmp_path: Path, live: Live) -> None:
+    """Nothing is lost that was saved: the run begins again, and the manifest tells."""
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", trainer={**STEPS, "num_train_epochs": 1})
+    live(recipe, kill=2)
+    assert len(live(recipe)) == 7
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest is not None
+    assert [(entry["step"], entry["lost_steps"]) for entry in manifest["training"]["resumed"]] == [(0, 1)]
