@@ -80,7 +80,7 @@ def prepare(folder: Path) -> Path:
     ends = {key: rows[key] for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
     GPTBigCodeForCausalLM(GPTBigCodeConfig(**shape, **ends)).save_pretrained(folder / "base")
     prepare_data(recipes_folder() / "nano" / "data.yaml", [f"output={folder / 'dataset'}"], progress=False)
-    content = {"kind": "sft", "model": str(folder / "base"), "dataset": str(folder / "dataset"), "max_length_tokens": 256}
+    content = {"kind": "sft", "model": str(folder / "base"), "dataset": str(folder / "dataset"), "max_length_tokens": 512}
     text = yaml.safe_dump({**content, "output": str(folder / "unused"), "min_stop_rate": 0.0, "trainer": TRAINER})
     recipe.write_text(text, encoding="utf-8")
     return recipe

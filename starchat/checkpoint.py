@@ -155,7 +155,7 @@ def disk_needed_bytes(weights: int, trained: int, zero_stage: int, saves: int, l
 
 
 def planned_saves(strategy: str, save_steps: float, steps: int, epochs: int) -> int:
-    """Return how often a run of so many steps saves by its plan; SIGTERM makes it one, also where the plan has none.
+    """Return how often a run of so many steps saves by its plan; what SIGTERM adds is not planned.
 
     >>> planned_saves("steps", 500, 1200, 3), planned_saves("steps", 0.5, 1200, 3), planned_saves("epoch", 500, 1200, 3)
     (3, 2, 3)
@@ -163,7 +163,7 @@ def planned_saves(strategy: str, save_steps: float, steps: int, epochs: int) -> 
     if strategy == "epoch":
         return epochs
     if strategy != "steps":
-        return 1
+        return 0
     every = save_steps if save_steps >= 1 else math.ceil(save_steps * steps)
     return max(1, math.ceil(steps / every))
 

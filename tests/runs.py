@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from data_prep.prepare import prepare
@@ -75,6 +80,19 @@ def finish(folder: Path, name: str, model: Path, dataset: Path, **keys: Any) -> 
 def verify_here(run: Path) -> dict[str, Any]:
     """Return what the reload gate finds, in this process: all of the gate but the start of a new interpreter."""
     return verify(run)
+
+
+@contextlib.contextmanager
+def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Give a disk of that size, in memory; skip the test without the right to mount one."""
+    folder.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("no right to mount a small disk here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def read_lines(run: Path) -> list[dict[str, Any]]:

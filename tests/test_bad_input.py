@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runs import write_recipe
+from runs import mounted_disk, write_recipe
 from starchat.cli import main
 
 GOOD = {"messages": [{"role": "user", "content": "What is a list?"}, {"role": "assistant", "content": "A row of items."}]}
@@ -302,15 +302,8 @@ def test_a_hub_id_without_a_network(key: str, tiny_base: Path, dataset: Path, tm
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("no right to mount a small disk here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted_disk(tmp_path / "disk", "1m") as folder:
+        yield folder
 
 
 def incompressible(count: int) -> bytes:

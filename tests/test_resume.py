@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from runs import write_recipe
+from runs import mounted_disk, write_recipe
 from starchat import train as training
 from starchat.checkpoint import MARK, checkpoint_folders, newest_whole
 from starchat.collate import Collator
@@ -146,8 +146,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, dataset: 
     make = training.make_trainer
 
     class Signal(TrainerCallback):
-        def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 7:  # in the middle of the eighth step, and twice, as from a launcher and from Slurm
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 7:  # within the eighth step, and twice, as from a launcher and from Slurm
                 os.kill(os.getpid(), signal.SIGTERM)
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -313,3 +313,46 @@ def test_killed_before_the_first_checkpoint(tiny_base: Path, dataset: Path, tmp_
     manifest = read_manifest(tmp_path / "run")
     assert manifest is not None
     assert [(entry["step"], entry["lost_steps"]) for entry in manifest["training"]["resumed"]] == [(0, 1)]
+
+
+def test_a_disk_that_fills_loses_no_earlier_checkpoint(
+    tiny_base: Path, dataset: Path, tmp_path: Path, live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody else fills the disk behind the first checkpoint. With room again, the same command goes on."""
+    make = training.make_trainer
+
+    with mounted_disk(tmp_path / "disk", "4m") as disk:
+
+        class Fill(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.global_step == 5:
+                    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 2**17))
+
+        def make_unlucky(*parts: Any) -> Any:
+            trainer = make(*parts)
+            trainer.add_callback(Fill())
+            return trainer
+
+        run = disk / "run"
+        recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, run, trainer=STEPS)
+        monkeypatch.setattr(training, "make_trainer", make_unlucky)
+        assert main([str(recipe)]) == 2
+        message = capsys.readouterr().err.rpartition("starchat: ")[2]
+        assert f"{run}/checkpoint-6: the checkpoint could not be written (" in message
+        assert "checkpoint-3 is untouched; free some space and run the same command again to go on" in message
+        assert [p.name for p in checkpoint_folders(run)] == ["checkpoint-3"]
+        (disk / "filler").unlink()
+        live(recipe)
+        assert f"{run}: an unfinished run; going on from step 3; 3 later steps will be done again" in capsys.readouterr().err
+        live(recipe, f"output={tmp_path / 'whole'}")
+        assert_same_weights(run, tmp_path / "whole")
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_step(
+    tiny_base: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mounted_disk(tmp_path / "disk", "1m") as disk:
+        recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, disk / "run", trainer=STEPS)
+        assert main([str(recipe)]) == 2
+        assert "checkpoints and final weights need about 1.7 MB, and " in capsys.readouterr().err
+        assert read_metrics(disk / "run") == []

@@ -265,7 +265,7 @@ def test_tensorboard_events_are_written(finished: Path, tmp_path: Path) -> None:
         ("eval_strategy=steps", "trainer.eval_strategy: there is no evaluation during training"),
         (
             "resume_from_checkpoint=true",
-            "trainer.resume_from_checkpoint: an unfinished run goes on by itself when the same command is given again",
+            "trainer.resume_from_checkpoint: an unfinished run goes on by itself",
         ),
         ("save_only_model=true", "trainer.save_only_model: a run cannot be gone on with from weights alone"),
         ("save_total_limit=0", "trainer.save_total_limit: 0; expected at least 1"),
