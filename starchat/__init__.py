@@ -25,8 +25,12 @@ Read the modules in the order in which data flows through them:
 ``xray``                how a report looks as text, and the one call that writes its page
 ``xray_page``           the page: every token coloured by whether it is trained
 ``model``               base model, new token rows, LoRA
+``checkpoint``          checkpoints that are whole or do not count, and the room they need
+``resume``              an unfinished run is gone on with, or refused with what differs
+``lead``                the first process decides how a run begins
+``stop_and_go``         a trainer that can be stopped at any moment
 ``train``               the training run, through TRL
-``watch``               what stops a run while it trains
+``watch``               what ends a run while it trains
 ``export``              what a run leaves behind, with its golden cases
 ``verify``              the reload gate
 ``sampling``            how the next token is chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def render_card(
         f"| engine | {engine} |",
         f"| last logged loss | {loss} nats per trained token |",
         *(f"| {name} | {value:,} |" for name, value in numbers.items()),
+        *_resumed(training.get("resumed", ())),
         *_infilling(training.get("infilling", {})),
         "",
         "## Reload gate",
@@ -67,6 +68,11 @@ def _method(recipe: Recipe) -> str:
         return "all weights"
     name = f"{'Q' if recipe.quantization else ''}{'DoRA' if recipe.lora.dora else 'LoRA'}"
     return f"{name}{' (rank-stabilised)' if recipe.lora.rslora else ''}, rank {recipe.lora.r}"
+
+
+def _resumed(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the row that says at which steps the run was gone on with after a stop."""
+    return [f"| stopped and gone on with, from step | {', '.join(str(entry['step']) for entry in entries)} |"] if entries else []
 
 
 def _infilling(found: Mapping[str, Any]) -> list[str]:

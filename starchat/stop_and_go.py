@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -117,7 +118,13 @@ class StopOnSignal(TrainerCallback):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take note of signals in the block instead of ending by them. A launcher and Slurm may each send one: they count once."""
+        """Take note of signals in the block instead of ending by them. A launcher and Slurm may each send one: they count once.
+
+        Only a process's main thread hears signals; in another one nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def note(number: int, frame: FrameType | None) -> None:
             self.received = number

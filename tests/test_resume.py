@@ -190,6 +190,7 @@ def test_a_stopped_run_goes_on_and_says_so(again: tuple[Path, Path], live: Live,
     assert manifest is not None
     assert [(entry["step"], entry["lost_steps"]) for entry in manifest["training"]["resumed"]] == [(8, 0)]
     assert [line["step"] for line in read_metrics(run) if "loss" in line] == list(range(1, 13))
+    assert "| stopped and gone on with, from step | 8 |" in (run / "README.md").read_text()
     seconds = [line["seconds"] for line in read_metrics(run)]
     assert seconds == sorted(seconds)
     assert manifest["training"]["seconds"] >= seconds[-1]
