@@ -99,9 +99,7 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
 def _overrides(one: argparse.ArgumentParser, overwrite: bool = True) -> None:
     one.add_argument("overrides", nargs="*", metavar="key=value", help="keys to set instead of the file's")
     if overwrite:
-        one.add_argument(
-            "--overwrite", action="store_true", help="begin anew over what an earlier run of this program left in the output folder"
-        )
+        one.add_argument("--overwrite", action="store_true", help="begin anew over what an earlier run of this program left in the output")
 
 
 def _model(one: argparse.ArgumentParser) -> None:

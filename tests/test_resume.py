@@ -58,7 +58,7 @@ class Ledger:
     """What the trainer was given: the group numbers of each life."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.lives: list[list[int]] = []
+        self.lives: list[list[int]] = [[]]
         ledger = self
 
         class Noting(Collator):
@@ -241,7 +241,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(
 
 def test_overwrite_begins_anew(again: tuple[Path, Path]) -> None:
     recipe, run = again
-    assert main([str(recipe), f"output={run}", "max_steps=2", "save_strategy=no", "--overwrite"]) == 0
+    assert main([str(recipe), f"output={run}", "max_steps=2", 'save_strategy="no"', "--overwrite"]) == 0
     assert [line["step"] for line in read_metrics(run) if "loss" in line] == [1, 2]
     assert checkpoint_folders(run) == []
     manifest = read_manifest(run)
@@ -355,5 +355,5 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
     with mounted_disk(tmp_path / "disk", "1m") as disk:
         recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, disk / "run", trainer=STEPS)
         assert main([str(recipe)]) == 2
-        assert "checkpoints and final weights need about 1.7 MB, and " in capsys.readouterr().err
+        assert "checkpoints and final weights need about 2.8 MB, and " in capsys.readouterr().err
         assert read_metrics(disk / "run") == []
