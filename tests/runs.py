@@ -91,8 +91,10 @@ def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
     )
     if not mounted or mounted.returncode:
         pytest.skip("no right to mount a small disk here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def read_lines(run: Path) -> list[dict[str, Any]]:
