@@ -20,7 +20,7 @@ from starchat.evidence import Evidence, Turns, find_turns, gather
 from starchat.finding import Finding, Report, merged
 from starchat.hub import context_length, read_config, resolve_model
 from starchat.measure import measure
-from starchat.pack import pack
+from starchat.pack import one_by_one, pack
 from starchat.recipe import Recipe
 from starchat.rows import encode_split, read_records
 from starchat.tokens import Tokens, load_tokens
@@ -81,13 +81,13 @@ def examine(
     step("lengths, packing, duplicates")
     sizes, capacity = evidence.lengths[: evidence.train_rows], recipe.max_length_tokens
     fits = int(evidence.lengths.max()) <= capacity and int(evidence.lengths.min()) > 0
-    groups = pack(sizes.tolist(), capacity) if recipe.packing and fits else [[n] for n in range(len(sizes))]
+    groups = pack(sizes, capacity) if recipe.packing and fits else one_by_one(len(sizes))
     keys = every.row_keys(evidence)
     findings += [
         every.dead_rows(evidence),
         every.first_tokens_untrained(evidence),
         every.lengths(evidence, capacity, recipe.max_set_aside_fraction),
-        every.packing(sizes, groups, capacity),
+        every.packing(sizes, groups.tolist(), capacity),
         every.duplicate_rows(evidence, keys),
         every.train_test_disjoint(evidence, keys),
         every.end_token_stops(tokens.control[tokens.end], tokens.stop_ids, tokens.pad_id, recipe.of_dialogues),

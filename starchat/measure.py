@@ -6,7 +6,7 @@ In: the evidence. Out: plain mappings, ready for JSON. Imports no torch.
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,7 @@ TRAINER_BATCH_SIZE = 8
 """Default of ``per_device_train_batch_size`` in transformers; a test compares."""
 
 
-def measure(
-    recipe: Recipe, evidence: Evidence, chats: Evidence | None, turns: Turns | None, groups: Sequence[Sequence[int]], unused: int
-) -> dict[str, Any]:
+def measure(recipe: Recipe, evidence: Evidence, chats: Evidence | None, turns: Turns | None, groups: Sized, unused: int) -> dict[str, Any]:
     """Return counts, lengths, packing, steps and what was set aside; `groups` are those of the training rows, `turns` those of `chats`."""
     sizes = evidence.lengths
     capacity = recipe.max_length_tokens

@@ -24,7 +24,7 @@ from starchat.document import encode_documents
 from starchat.encode import Row, SetAside, encode_dialogues
 from starchat.errors import UserError
 from starchat.files import building, digest_json, read_manifest, sha256_file, write_json
-from starchat.pack import pack
+from starchat.pack import Groups, one_by_one, pack
 from starchat.recipe import Recipe
 from starchat.tokens import Tokens
 
@@ -36,7 +36,7 @@ class Encoded:
     ids: npt.NDArray[np.int32]
     trained: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int64]
-    groups: tuple[tuple[int, ...], ...]
+    groups: Groups
     row_ids: tuple[str, ...]
 
     def row(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
@@ -94,11 +94,13 @@ def write_encoded(folder: Path, recipe: Recipe, splits: Mapping[str, Sequence[Ro
     with building(folder) as target:
         for split, rows in splits.items():
             lengths = [len(row.ids) for row in rows]
-            groups = pack(lengths, recipe.max_length_tokens) if recipe.packing else [[n] for n in range(len(rows))]
+            groups = pack(lengths, recipe.max_length_tokens) if recipe.packing else one_by_one(len(rows))
             _save(target / f"{split}-ids.npy", np.concatenate([r.ids for r in rows]) if rows else np.zeros(0, np.int32))
             _save(target / f"{split}-trained.npy", np.concatenate([r.trained for r in rows]) if rows else np.zeros(0, np.bool_))
             _save(target / f"{split}-offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
-            write_json(target / f"{split}.json", {"groups": groups, "row_ids": [r.id for r in rows]})
+            _save(target / f"{split}-groups.npy", groups.rows)
+            _save(target / f"{split}-group-offsets.npy", groups.offsets)
+            write_json(target / f"{split}.json", {"row_ids": [r.id for r in rows]})
 
 
 def _save(path: Path, values: npt.NDArray[Any]) -> None:
@@ -113,8 +115,9 @@ def _save(path: Path, values: npt.NDArray[Any]) -> None:
 def read_encoded(folder: Path, split: str) -> Encoded:
     """Return the encoded rows of one split, memory-mapped."""
     index = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
-    ids, trained, offsets = (np.load(folder / f"{split}-{name}.npy", mmap_mode="r") for name in ("ids", "trained", "offsets"))
-    return Encoded(ids, trained, np.asarray(offsets), tuple(tuple(g) for g in index["groups"]), tuple(index["row_ids"]))
+    ids, trained = (np.load(folder / f"{split}-{name}.npy", mmap_mode="r") for name in ("ids", "trained"))
+    offsets, rows, group_offsets = (np.load(folder / f"{split}-{name}.npy") for name in ("offsets", "groups", "group-offsets"))
+    return Encoded(ids, trained, offsets, Groups(rows, group_offsets), tuple(index["row_ids"]))
 
 
 def wait_for(folder: Path, poll_s: float = 0.5) -> None:

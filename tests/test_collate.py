@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starchat.collate import Collator, batch_tensors, require_isolation
 from starchat.encode import IGNORED
 from starchat.errors import UserError
+from starchat.pack import Groups
 from starchat.rows import Encoded
 
 VOCABULARY = 64
@@ -100,7 +101,8 @@ def encoded(rows: list[list[int]], groups: list[list[int]]) -> Encoded:
     flat = with_flags(rows)
     offsets = np.cumsum([0, *map(len, rows)])
     ids, trained = (np.concatenate(parts) for parts in zip(*flat, strict=True))
-    return Encoded(ids, trained, offsets, tuple(map(tuple, groups)), tuple(f"row-{n}" for n in range(len(rows))))
+    flat = Groups(np.array([n for g in groups for n in g], dtype=np.int64), np.cumsum([0, *map(len, groups)]))
+    return Encoded(ids, trained, offsets, flat, tuple(f"row-{n}" for n in range(len(rows))))
 
 
 def test_collator_restarts_positions_and_trains_no_first_token() -> None:
