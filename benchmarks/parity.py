@@ -188,7 +188,8 @@ def work(task: Path) -> int:
     asked = json.loads(task.read_text(encoding="utf-8"))
     folder, first = Path(asked["folder"]), os.environ.get("RANK", "0") == "0"
     keep_process_group()
-    for cell in asked["cells"]:
+    for number, cell in enumerate(asked["cells"]):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # to the processes, each cell is a launch of its own
         try:
             outcome = run_cell(folder, cell, asked["engine"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:

@@ -16,6 +16,7 @@ from starchat.recipe import Recipe
 from starchat.zero import (
     NAME,
     launched_configuration,
+    live_offloading,
     live_settings,
     owned_settings,
     path_of_configuration,
@@ -29,13 +30,13 @@ ENGINES = ("NO", "DEEPSPEED", "FSDP")
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """What trains together, how it holds the weights, and where. `zero_stage` 0: no DeepSpeed; `fsdp` 0: no FSDP. Devices: none or cpu."""
+    """What trains together, how it holds the weights, and where. `zero_stage` 0: no DeepSpeed; `fsdp` 0: none. Offloaded to the host."""
 
     processes: int = 1
     zero_stage: int = 0
     fsdp: int = 0
-    offload_optimizer: str = "none"
-    offload_parameters: str = "none"
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
 
     @property
     def sharded(self) -> bool:
@@ -46,8 +47,8 @@ class Engine:
         plural = "es" if self.processes > 1 else ""
         kind = f"ZeRO-{self.zero_stage}" if self.zero_stage else f"FSDP{self.fsdp}" if self.fsdp else "no sharding"
         places = [("optimizer", self.offload_optimizer), ("parameters", self.offload_parameters)]
-        offload = "".join(f", {what} on {device}" for what, device in places if device != "none")
-        return f"{self.processes} process{plural} with {kind}{offload}"
+        host = " and ".join(what for what, offloaded in places if offloaded)
+        return f"{self.processes} process{plural} with {kind}{f', {host} in host memory' if host else ''}"
 
 
 def asked_engine() -> Engine:
@@ -55,9 +56,10 @@ def asked_engine() -> Engine:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if _is_set("ACCELERATE_USE_DEEPSPEED"):
         zero = launched_configuration().get("zero_optimization", {})
-        return Engine(processes, int(zero.get("stage", 0)), 0, *_devices(zero))
+        return Engine(processes, int(zero.get("stage", 0)), 0, *_offloaded(zero))
     if _is_set("ACCELERATE_USE_FSDP"):
-        return Engine(processes, 0, int(os.environ.get("FSDP_VERSION", "1")), *_fsdp_devices(_is_set("FSDP_OFFLOAD_PARAMS")))
+        offload = _is_set("FSDP_OFFLOAD_PARAMS")  # parameters, with their gradients and the optimizer's state
+        return Engine(processes, 0, int(os.environ.get("FSDP_VERSION", "1")), offload, offload)
     return Engine(processes)
 
 
@@ -80,13 +82,13 @@ def require_engine(recipe: Recipe) -> None:
 
 def check_launch(arguments: Any) -> None:
     """Raise `UserError` if the launch says something else to DeepSpeed than the recipe."""
-    if asked_engine().zero_stage:
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
         zero_configuration(arguments)
 
 
 def configure_engine(arguments: Any, run: Path) -> None:
     """Give the arguments the DeepSpeed configuration that the recipe and the launch make; the first process writes it into the run."""
-    if asked_engine().zero_stage:
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
         configuration = zero_configuration(arguments)
         use_configuration(arguments, configuration)
         if int(os.environ.get("RANK", "0")) == 0:
@@ -106,13 +108,14 @@ def running_engine(trainer: Any) -> Engine:
     kind, processes = _kind(trainer), int(accelerator.num_processes)
     if kind == "DEEPSPEED":
         live = accelerator.deepspeed_engine_wrapped
-        configuration = live.engine.config if live is not None else accelerator.state.deepspeed_plugin.deepspeed_config
-        zero = configuration.get("zero_optimization", {})
-        return Engine(processes, int(zero.get("stage", 0)), 0, *_devices(zero))
+        if live is not None:
+            return Engine(processes, int(live.engine.zero_optimization_stage()), 0, *live_offloading(live.engine))
+        zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        return Engine(processes, int(zero["stage"]), 0, *_offloaded(zero))
     if kind == "FSDP":
         plugin = accelerator.state.fsdp_plugin
         offload = type(plugin.cpu_offload).__name__ == "CPUOffloadPolicy"
-        return Engine(processes, 0, int(plugin.fsdp_version), *_fsdp_devices(offload))
+        return Engine(processes, 0, int(plugin.fsdp_version), offload, offload)
     return Engine(processes)
 
 
@@ -161,15 +164,10 @@ def _kind(trainer: Any) -> str:
     return str(getattr(kind, "value", kind))
 
 
-def _devices(zero: dict[str, Any]) -> tuple[str, str]:
-    """Return where ZeRO keeps optimizer and parameters."""
-    optimizer, parameters = (str((zero.get(key) or {}).get("device") or "none") for key in ("offload_optimizer", "offload_param"))
+def _offloaded(zero: dict[str, Any]) -> tuple[bool, bool]:
+    """Return whether ZeRO keeps optimizer and parameters elsewhere than where it computes."""
+    optimizer, parameters = ((zero.get(key) or {}).get("device") not in (None, "none") for key in ("offload_optimizer", "offload_param"))
     return optimizer, parameters
-
-
-def _fsdp_devices(offload: bool) -> tuple[str, str]:
-    """Return both places: FSDP moves parameters together with their gradients and the optimizer's state."""
-    return ("cpu", "cpu") if offload else ("none", "none")
 
 
 def _is_set(name: str) -> bool:

@@ -59,6 +59,13 @@ def live_settings(engine: Any) -> dict[str, Any]:
     }
 
 
+def live_offloading(engine: Any) -> tuple[bool, bool]:
+    """Return whether a running DeepSpeed engine keeps optimizer and parameters in host memory."""
+    parts = (engine.zero_offload_optimizer(), engine.zero_offload_param())
+    optimizer, parameters = (part is not None and str(getattr(part.device, "value", part.device)) != "none" for part in parts)
+    return optimizer, parameters
+
+
 def path_of_configuration() -> str:
     """Return the name of the DeepSpeed JSON of a launch, or else what to call the settings of accelerate's own file."""
     return os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE") or "the accelerate configuration"
