@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from starchat.errors import UserError
 from starchat.files import write_json
-from starchat.fsdp import shard_without_gpu
+from starchat.fsdp import require_shardable, shard_without_gpu
 from starchat.recipe import Recipe
 from starchat.zero import (
     NAME,
@@ -97,8 +97,10 @@ def configure_engine(arguments: Any, run: Path) -> None:
 
 def start_engine(trainer: Any) -> None:
     """Make a trainer ready for its engine, and see that it got it."""
-    if asked_engine().fsdp and trainer.args.use_cpu:
-        shard_without_gpu(trainer)
+    if asked_engine().fsdp:
+        require_shardable(trainer.model)
+        if trainer.args.use_cpu:
+            shard_without_gpu(trainer)
     assert_engine(trainer)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
+from starchat.errors import UserError
+
 
 def shard_without_gpu(trainer: Any) -> None:
     """Make a trainer's accelerator shard over gloo. The same code of accelerate and torch runs then as on GPUs."""
@@ -20,6 +22,16 @@ def shard_without_gpu(trainer: Any) -> None:
     if state.mixed_precision != "no":
         state.fsdp_plugin.set_mixed_precision(state.mixed_precision)
     trainer.is_fsdp_enabled = True
+
+
+def require_shardable(model: Any) -> None:
+    """Raise `UserError` for what accelerate 1.15 cannot put into units: token rows that are trained beside a matrix which two layers share."""
+    head = model.get_output_embeddings()
+    if type(head).__name__ == "TrainableTokensWrapper" and getattr(model.config, "tie_word_embeddings", False):
+        raise UserError(
+            "engine: FSDP2 cannot shard the trained rows of new tokens where input and output embeddings are one matrix; "
+            "launch with zero3.yaml, or train all weights"
+        )
 
 
 def whole_weights(model: Any) -> dict[str, Any]:
