@@ -117,8 +117,9 @@ def prepare(folder: Path, families: Sequence[str]) -> None:
     if not (folder / "documents" / "manifest.json").is_file():
         prepare_documents(folder)
     for name in families:
-        if not (folder / "bases" / name).is_dir():
-            write_family(folder / "bases" / name, name)
+        base = folder / "bases" / name
+        if not base.is_dir():
+            write_family(base, name)
 
 
 def run_engine(folder: Path, engine: str, cells: Sequence[str]) -> int:
@@ -194,8 +195,9 @@ def work(task: Path) -> int:
             outcome = run_cell(folder, cell, asked["engine"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-            with open(asked["done"], "a", encoding="utf-8") as done:
-                done.write(json.dumps({"cell": cell, "outcome": outcome}) + "\n")
+            if first:
+                with open(asked["done"], "a", encoding="utf-8") as done:
+                    done.write(json.dumps({"cell": cell, "outcome": outcome}) + "\n")
             raise
         if first:
             with open(asked["done"], "a", encoding="utf-8") as done:

@@ -25,7 +25,7 @@ def shard_without_gpu(trainer: Any) -> None:
 
 
 def require_shardable(model: Any) -> None:
-    """Raise `UserError` for what accelerate 1.15 cannot put into units: token rows that are trained beside a matrix which two layers share."""
+    """Raise `UserError` for what accelerate 1.15 cannot put into units: rows trained beside a matrix that two layers share."""
     head = model.get_output_embeddings()
     if type(head).__name__ == "TrainableTokensWrapper" and getattr(model.config, "tie_word_embeddings", False):
         raise UserError(

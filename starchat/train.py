@@ -186,7 +186,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, iden
     model.config.use_cache = False
     arguments, engine = training_arguments(recipe), asked_engine()
     configure_engine(arguments, Path(recipe.output))
-    kind, proof = trainer_class(arguments, engine.zero_stage, recipe.lora is not None and bool(tokens.new)), EngineProof()
+    kind, proof = trainer_class(arguments, engine.sharded, recipe.lora is not None and bool(tokens.new)), EngineProof()
     watch = Watch(gradients=not engine.zero_stage and not engine.fsdp)
     trainer = stop_and_go(kind, identity, arguments)(
         model=model,
@@ -224,11 +224,12 @@ def _probes(recipe: Recipe, tokens: Tokens) -> list[InfillProbe]:
 
 
 def even_groups(groups: int, arguments: SFTConfig) -> int:
-    """Return the number of groups, empty ones included, that makes an epoch a whole number of micro-batches of all processes.
+    """Return the number of groups, empty ones included, that makes an epoch a whole number of updates.
 
-    It depends on the product of batch size and processes alone, so the order of groups is the same on every engine.
+    It depends on the size of an update alone, so the order of groups is the same on every engine, and however an update is divided into
+    micro-batches.
     """
-    together = arguments.per_device_train_batch_size * arguments.world_size
+    together = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return -(-groups // together) * together
 
 

@@ -117,33 +117,47 @@ def test_planted_merge_that_forgets_the_adapter(folder: Path, tmp_path: Path, mo
 
 
 @pytest.mark.usefixtures("without_new_interpreter")
-@pytest.mark.parametrize(
-    ("fault", "check"), [("weights", "same_logits"), ("tie", "tied_as_stated"), ("stop", "end_token_in_generation_config")]
-)
+@pytest.mark.parametrize(("fault", "check"), [("weights", "same_logits"), ("stop", "end_token_in_generation_config"), ("ids", "same_ids")])
 def test_planted_fault_in_what_was_written(fault: str, check: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module._proved_in_fresh_process
 
     def spoiled(draft: Path, *rest: Any) -> list[Finding]:
         if fault == "weights":
             weights = load_file(draft / "model.safetensors")
-            weights["transformer.wte.weight"][-1] += 1.0
+            weights["transformer.h.0.mlp.c_fc.weight"] *= 1.1
             save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
+        elif fault == "stop":
+            settings = json.loads((draft / "generation_config.json").read_text())
+            (draft / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": 0}))
         else:
-            name, key, value = (
-                ("config.json", "tie_word_embeddings", False) if fault == "tie" else ("generation_config.json", "eos_token_id", 0)
-            )
-            settings = json.loads((draft / name).read_text())
-            (draft / name).write_text(json.dumps({**settings, key: value}))
-            if fault == "tie":
-                weights = load_file(draft / "model.safetensors")
-                weights["lm_head.weight"] = weights["transformer.wte.weight"].clone()
-                save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
+            path = draft / "tokenizer.json"
+            path.write_text(path.read_text().replace('"individual_digits":true', '"individual_digits":false'))
         return list(real(draft, *rest))
 
     monkeypatch.setattr(module, "_proved_in_fresh_process", spoiled)
     result = merge(folder / "lora", tmp_path / "merged")
     assert check in [f["check"] for f in result["findings"] if not f["ok"]]
-    assert not (tmp_path / "merged").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_new_interpreter")
+@pytest.mark.parametrize(
+    ("name", "stated", "message"), [("lora", False, "weights missing for lm_head"), ("untied", True, "no place for lm_head")]
+)
+def test_planted_tie_that_is_not_as_stated(
+    name: str, stated: bool, message: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module._proved_in_fresh_process
+
+    def spoiled(draft: Path, *rest: Any) -> list[Finding]:
+        settings = json.loads((draft / "config.json").read_text())
+        (draft / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": stated}))
+        return list(real(draft, *rest))
+
+    monkeypatch.setattr(module, "_proved_in_fresh_process", spoiled)
+    with pytest.raises(UserError, match=message):
+        merge(folder / name, tmp_path / "merged")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("without_new_interpreter")
