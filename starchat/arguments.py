@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import typing
 from typing import Any
 
@@ -106,6 +107,8 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "dataloader_pin_memory": not cpu,
         **recipe.trainer,
     }
+    if recipe.train_batch_size is not None:
+        settings["gradient_accumulation_steps"] = _accumulation(recipe.train_batch_size, settings["per_device_train_batch_size"])
     try:
         arguments = SFTConfig(
             output_dir=recipe.output,
@@ -118,6 +121,20 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())[:300]}") from None
     return arguments
+
+
+def _accumulation(together: int, per_device: int) -> int:
+    """Return how many micro-batches of all processes make one update of `together` sequences."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    at_once = processes * per_device
+    if together % at_once:
+        lower = together // at_once * at_once
+        near = f"{lower} or {lower + at_once}" if lower else str(at_once)
+        raise UserError(
+            f"train_batch_size: {together} sequences do not divide by {processes} processes x {per_device} (per_device_train_batch_size); "
+            f"take {near}, another number of processes, or another per_device_train_batch_size"
+        )
+    return together // at_once
 
 
 def _try_parts(arguments: SFTConfig) -> None:

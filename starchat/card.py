@@ -22,8 +22,6 @@ def render_card(
     if recipe.model.count("/") == 1 and not Path(recipe.model).exists():  # a Hub id
         head["base_model"] = recipe.model
     method = _method(recipe)
-    stage = training["zero_stage"]
-    engine = f"{training['processes']} process(es), {f'DeepSpeed ZeRO-{stage}' if stage else 'no DeepSpeed'}"
     numbers = {k.replace("_", " "): v for k, v in data.items() if isinstance(v, int) and not isinstance(v, bool)}
     loss = "not logged" if training["final_loss"] is None else f"{training['final_loss']:.4f}"
     lines = [
@@ -40,7 +38,7 @@ def render_card(
         f"| template | `{recipe.template}` |" if recipe.of_dialogues else "| objective | next token, fill-in-the-middle |",
         f"| parameters | {training['parameters']:,}, of which trained {training['trained_parameters']:,} |",
         f"| steps, seconds | {training['steps']:,}, {training['seconds']:.0f} |",
-        f"| engine | {engine} |",
+        f"| engine | {training['engine']} |",
         f"| last logged loss | {loss} nats per trained token |",
         *(f"| {name} | {value:,} |" for name, value in numbers.items()),
         *_resumed(training.get("resumed", ())),

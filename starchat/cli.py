@@ -69,6 +69,14 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, "verify", _verify, "reload a run and compare it with what was trained", "starchat verify runs/nano-lora")
     one.add_argument("folder", metavar="RUN", help="a run folder")
 
+    one = _command(
+        commands, "merge", _merge, "merge an adapter into its base model", "starchat merge runs/nano-lora --output merged/nano-lora"
+    )
+    one.add_argument("folder", metavar="RUN", help="a finished run with an adapter")
+    one.add_argument("--output", required=True, metavar="FOLDER", help="folder for the merged model")
+    one.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="how weights are stored (default: as the base model's)")
+    one.add_argument("--overwrite", action="store_true", help="replace an earlier merge in the output folder")
+
     one = _command(commands, "chat", _chat, "talk to a model in the terminal", "starchat chat runs/nano-lora")
     _model(one)
     _sampling(one)
@@ -187,6 +195,15 @@ def _verify(options: argparse.Namespace) -> int:
 
     with _result_only(options.json) as show:
         result = verify(options.folder)
+        show(result, render(result))
+    return 0 if result["ok"] else 1
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from starchat.merge import merge, render
+
+    with _result_only(options.json) as show:
+        result = merge(options.folder, options.output, options.dtype, options.overwrite)
         show(result, render(result))
     return 0 if result["ok"] else 1
 

@@ -3,59 +3,174 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from starchat.errors import UserError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-ENGINES = ("NO", "DEEPSPEED")
+from starchat.errors import UserError
+from starchat.files import write_json
+from starchat.fsdp import require_shardable, shard_without_gpu
+from starchat.recipe import Recipe
+from starchat.zero import (
+    NAME,
+    launched_configuration,
+    live_offloading,
+    live_settings,
+    owned_settings,
+    path_of_configuration,
+    use_configuration,
+    zero_configuration,
+)
+
+ENGINES = ("NO", "DEEPSPEED", "FSDP")
 """Besides data parallel (``MULTI_...``), the kinds of accelerate's engines that saving and verifying know."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """What trains together, and how it holds the weights. `zero_stage` 0 is no DeepSpeed."""
+    """What trains together, how it holds the weights, and where. `zero_stage` 0: no DeepSpeed; `fsdp` 0: none. Offloaded to the host."""
 
     processes: int = 1
     zero_stage: int = 0
+    fsdp: int = 0
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no process holds the whole model."""
+        return self.zero_stage == 3 or bool(self.fsdp)
 
     def __str__(self) -> str:
         plural = "es" if self.processes > 1 else ""
-        return f"{self.processes} process{plural} with {f'ZeRO-{self.zero_stage}' if self.zero_stage else 'no DeepSpeed'}"
+        kind = f"ZeRO-{self.zero_stage}" if self.zero_stage else f"FSDP{self.fsdp}" if self.fsdp else "no sharding"
+        places = [("optimizer", self.offload_optimizer), ("parameters", self.offload_parameters)]
+        host = " and ".join(what for what, offloaded in places if offloaded)
+        return f"{self.processes} process{plural} with {kind}{f', {host} in host memory' if host else ''}"
 
 
 def asked_engine() -> Engine:
     """Return the engine that ``accelerate launch`` put into the environment."""
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    return Engine(int(os.environ.get("WORLD_SIZE", "1")), _asked_stage() if deepspeed else 0)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        zero = launched_configuration().get("zero_optimization", {})
+        return Engine(processes, int(zero.get("stage", 0)), 0, *_offloaded(zero))
+    if _is_set("ACCELERATE_USE_FSDP"):
+        offload = _is_set("FSDP_OFFLOAD_PARAMS")  # parameters, with their gradients and the optimizer's state
+        return Engine(processes, 0, int(os.environ.get("FSDP_VERSION", "1")), offload, offload)
+    return Engine(processes)
 
 
-def _asked_stage() -> int:
-    """Return the stage of the DeepSpeed configuration that a launch names, or else of accelerate's own."""
-    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-    if path and Path(path).is_file():
-        return int(json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0))
-    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+def require_engine(recipe: Recipe) -> None:
+    """Raise `UserError` if the engine that the launch asks for cannot hold what the recipe asks for."""
+    engine = asked_engine()
+    stage = engine.zero_stage
+    if recipe.optimizer == "muon" and (stage or engine.fsdp):
+        raise UserError(
+            f"optimizer: muon needs whole matrices, and the launch asks for {engine}; launch with ddp.yaml, or remove optimizer"
+        )
+    if recipe.quantization and engine.sharded:
+        raise UserError(
+            f"quantization: weights in 4 bits are packed and cannot be partitioned, and the launch asks for {engine}; "
+            "launch with zero2.yaml or ddp.yaml"
+        )
+    if engine.fsdp == 1:
+        raise UserError("engine: the launch asks for FSDP1, with which nothing was proved; launch with fsdp2.yaml, or set fsdp_version: 2")
+
+
+def check_launch(arguments: Any) -> None:
+    """Raise `UserError` if the launch says something else to DeepSpeed than the recipe."""
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        zero_configuration(arguments)
+
+
+def configure_engine(arguments: Any, run: Path) -> None:
+    """Give the arguments the DeepSpeed configuration that the recipe and the launch make; the first process writes it into the run."""
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        configuration = zero_configuration(arguments)
+        use_configuration(arguments, configuration)
+        if int(os.environ.get("RANK", "0")) == 0:
+            write_json(run / NAME, configuration)
+
+
+def start_engine(trainer: Any) -> None:
+    """Make a trainer ready for its engine, and see that it got it."""
+    if asked_engine().fsdp:
+        require_shardable(trainer.model)
+        if trainer.args.use_cpu:
+            shard_without_gpu(trainer)
+    assert_engine(trainer)
 
 
 def running_engine(trainer: Any) -> Engine:
-    """Return the engine of a trainer's accelerator."""
+    """Return the engine of a trainer's accelerator; once it trains, as DeepSpeed itself tells it."""
     accelerator = trainer.accelerator
-    plugin = accelerator.state.deepspeed_plugin if str(accelerator.distributed_type).endswith("DEEPSPEED") else None
-    return Engine(int(accelerator.num_processes), int(plugin.zero_stage) if plugin is not None else 0)
+    kind, processes = _kind(trainer), int(accelerator.num_processes)
+    if kind == "DEEPSPEED":
+        live = accelerator.deepspeed_engine_wrapped
+        if live is not None:
+            return Engine(processes, int(live.engine.zero_optimization_stage()), 0, *live_offloading(live.engine))
+        zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        return Engine(processes, int(zero["stage"]), 0, *_offloaded(zero))
+    if kind == "FSDP":
+        plugin = accelerator.state.fsdp_plugin
+        offload = type(plugin.cpu_offload).__name__ == "CPUOffloadPolicy"
+        return Engine(processes, 0, int(plugin.fsdp_version), offload, offload)
+    return Engine(processes)
 
 
 def assert_engine(trainer: Any) -> None:
-    """Raise `UserError` if the trainer runs on another engine than the launch asked for.
+    """Raise `UserError` if the trainer runs on another engine, or in another precision, than was asked for.
 
     ``ACCELERATE_USE_CPU=true`` makes accelerate ignore a DeepSpeed configuration and run plain data parallel, exit 0.
     """
-    kind = str(getattr(trainer.accelerator.distributed_type, "value", trainer.accelerator.distributed_type))
+    kind = _kind(trainer)
     if kind not in ENGINES and not kind.startswith("MULTI_"):
         raise UserError(f"engine: the launch asked for {kind}, with which nothing was proved; use a configuration of recipes/accelerate")
     asked, running = asked_engine(), running_engine(trainer)
     if asked != running:
-        hint = "unset ACCELERATE_USE_CPU" if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else "see recipes/accelerate"
+        hint = "unset ACCELERATE_USE_CPU" if _is_set("ACCELERATE_USE_CPU") else "see recipes/accelerate"
         raise UserError(f"engine: the launch asked for {asked}, the trainer got {running}; {hint}")
+    arguments = trainer.args
+    precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no"
+    if trainer.accelerator.mixed_precision != precision:
+        raise UserError(
+            f"engine: the recipe asks for mixed precision {precision!r}, the launch for {trainer.accelerator.mixed_precision!r}; "
+            "set bf16 under trainer, and leave mixed_precision of the launch at 'no'"
+        )
+
+
+class EngineProof(TrainerCallback):
+    """Compares, when everything is built and before the first step, what runs with what launch and recipe asked for."""
+
+    def __init__(self) -> None:
+        self.trainer: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Read the live engine back."""
+        assert_engine(self.trainer)
+        if _kind(self.trainer) != "DEEPSPEED":
+            return
+        asked, live = owned_settings(args), live_settings(self.trainer.accelerator.deepspeed_engine_wrapped.engine)
+        faults = [f"{key} is {live[key]}, the recipe asks for {asked[key]}" for key in live if live[key] != asked[key]]
+        if faults:
+            raise UserError(
+                f"engine: DeepSpeed runs with other settings than the recipe's: {'; '.join(faults)}; see {path_of_configuration()}"
+            )
+
+
+def _kind(trainer: Any) -> str:
+    kind = trainer.accelerator.distributed_type
+    return str(getattr(kind, "value", kind))
+
+
+def _offloaded(zero: dict[str, Any]) -> tuple[bool, bool]:
+    """Return whether ZeRO keeps optimizer and parameters elsewhere than where it computes."""
+    optimizer, parameters = ((zero.get(key) or {}).get("device") not in (None, "none") for key in ("offload_optimizer", "offload_param"))
+    return optimizer, parameters
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "false").lower() == "true"

@@ -43,6 +43,7 @@ from starchat.encode import Row, encode_dialogues, encode_prompt
 from starchat.engine import running_engine
 from starchat.errors import UserError
 from starchat.files import RUN_MARK, describe_file, read_object, versions, write_json, write_manifest, write_text
+from starchat.fsdp import whole_weights
 from starchat.hub import resolve_model
 from starchat.infill import read_infilling
 from starchat.metrics import plot_loss, read_metrics
@@ -75,6 +76,7 @@ class Outcome:
     seconds: float
     processes: int
     zero_stage: int
+    engine: str
     parameters: int
     trained_parameters: int
 
@@ -96,23 +98,23 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
     """Write golden cases and weights. Every process calls this; the first one writes."""
     accelerator = trainer.accelerator
     engine = running_engine(trainer)
-    stage = engine.zero_stage
     model = accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
     size = count_parameters(model)
     model.eval()
     cases = golden_cases(recipe, tokens)
-    logits = _golden_logits(trainer.model_wrapped if stage == 3 else model, cases, accelerator.device, everywhere=stage == 3)
+    logits = _golden_logits(trainer.model_wrapped if engine.sharded else model, cases, accelerator.device, everywhere=engine.sharded)
     model.config.use_cache = True
     if getattr(model.config, "output_router_logits", False):  # TRL turns it on for the balance of experts; it breaks padded generation
         model.config.output_router_logits = False
     target = run / ("adapter" if recipe.lora else "model")
-    with _whole_parameters(model, stage):
+    with _whole_parameters(model, engine.zero_stage):
+        weights = whole_weights(model) if engine.fsdp else None
         if accelerator.is_main_process:
             if recipe.lora:
-                model.save_pretrained(target, save_embedding_layers=False)
+                model.save_pretrained(target, save_embedding_layers=False, state_dict=weights)
                 _name_base(target, recipe.model)
             else:
-                model.save_pretrained(target, state_dict=dict(model.state_dict()))
+                model.save_pretrained(target, state_dict=weights or dict(model.state_dict()))
     if accelerator.is_main_process:
         save_tokens(tokens, target, recipe.max_length_tokens)
         save_file({f"logits_{n}": value for n, value in enumerate(logits)}, run / "golden.safetensors")
@@ -120,7 +122,7 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
     accelerator.wait_for_everyone()
     steps = int(trainer.state.global_step)
     accelerator.end_training()
-    return Outcome(steps, seconds, engine.processes, stage, size.total, size.trained)
+    return Outcome(steps, seconds, engine.processes, engine.zero_stage, str(engine), size.total, size.trained)
 
 
 def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict[str, Any]:

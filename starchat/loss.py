@@ -1,6 +1,6 @@
-"""The loss where TRL's fused one cannot go: a tied head with trained token rows under ZeRO-3.
+"""The loss where TRL's fused one cannot go: a head with trained token rows under ZeRO-3 or FSDP2.
 
-There TRL 1.16 asks the head's merged weight, which is no parameter, for its DeepSpeed state and fails. The model's own
+There TRL 1.16 takes the head's merged weight, which is no parameter, from pieces of it and fails. The model's own
 forward gathers what it needs, so the loss is taken from its logits: the same sum over trained tokens, divided by the same
 count over all processes.
 """
@@ -35,13 +35,13 @@ class LogitsTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def trainer_class(arguments: SFTConfig, zero_stage: int, lora_rows: bool) -> type[SFTTrainer]:
+def trainer_class(arguments: SFTConfig, sharded: bool, lora_rows: bool) -> type[SFTTrainer]:
     """Return the trainer whose loss works on this engine."""
-    if zero_stage != 3 or not lora_rows:
+    if not sharded or not lora_rows:
         return SFTTrainer
     if arguments.loss_type != "nll" or arguments.label_smoothing_factor:
         asked = f"loss_type {arguments.loss_type}, label_smoothing_factor {arguments.label_smoothing_factor}"
         raise UserError(
-            f"trainer: {asked}; LoRA with new tokens under ZeRO-3 has the plain loss only; remove them, or launch with zero2.yaml"
+            f"trainer: {asked}; LoRA with new tokens under ZeRO-3 or FSDP2 has the plain loss only; remove them, or launch with zero2.yaml"
         )
     return LogitsTrainer

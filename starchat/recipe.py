@@ -68,6 +68,9 @@ class Recipe:
     """With `kind` pretrain: the keys of the model's configuration, ``model_type`` among them."""
     optimizer: Literal["trainer", "muon"] = "trainer"
     """``trainer``: what ``trainer.optim`` names. ``muon``: see `starchat.muon`; one process or data parallel."""
+    train_batch_size: int | None = None
+    """The sequences of one update, all processes together, as DeepSpeed names it; ``gradient_accumulation_steps`` follows from it, so the
+    recipe trains the same on any number of processes that divides it. Absent: what ``trainer`` says, times the processes."""
     packing: bool = True
     max_set_aside_fraction: float = 0.01
     """The share of trained tokens that may be lost to over-long exchanges before the run is refused."""
@@ -129,6 +132,10 @@ def _faults(recipe: Recipe) -> list[str]:
         faults.append("lora: r and alpha must be at least 1, dropout from 0 to below 1")
     if recipe.fim is not None and not (0 <= recipe.fim.rate <= 1 and 0 <= recipe.fim.spm_rate <= 1):
         faults.append("fim: rate and spm_rate must be from 0 to 1")
+    if recipe.train_batch_size is not None and recipe.train_batch_size < 1:
+        faults.append(f"train_batch_size: {recipe.train_batch_size}; expected at least 1")
+    if recipe.train_batch_size is not None and "gradient_accumulation_steps" in recipe.trainer:
+        faults.append("train_batch_size: decides trainer.gradient_accumulation_steps; remove one of them")
     if recipe.optimizer == "muon" and (recipe.lora is not None or "optim" in recipe.trainer):
         faults.append("optimizer: muon needs whole matrices and replaces trainer.optim; remove lora and trainer.optim, or optimizer")
     faults += [

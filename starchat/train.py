@@ -34,7 +34,7 @@ from starchat.arguments import require_arguments, training_arguments
 from starchat.check import check_recipe
 from starchat.checkpoint import disk_needed_bytes, planned_saves, require_room
 from starchat.collate import Collator, require_isolation
-from starchat.engine import asked_engine, assert_engine
+from starchat.engine import EngineProof, asked_engine, check_launch, configure_engine, require_engine, start_engine
 from starchat.errors import UserError, guarded
 from starchat.files import BEGUN, MANIFEST, alone_in, already_finished, digest_json, read_manifest, sweep, write_json, write_text
 from starchat.fim import find_fim_tokens
@@ -66,7 +66,7 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     first = int(os.environ.get("RANK", "0")) == 0
     require_engine(recipe)
     require_arguments(recipe)
-    training_arguments(recipe)
+    check_launch(training_arguments(recipe))
     with alone_in(run) if first else contextlib.nullcontext():
         return _train(recipe, run, first, overwrite)
 
@@ -184,19 +184,22 @@ def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
 def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, identity: str) -> SFTTrainer:
     """Return TRL's trainer over encoded rows, on the engine that the launch asked for; `identity` is the run's, for its checkpoints."""
     model.config.use_cache = False
-    arguments = training_arguments(recipe)
-    kind = trainer_class(arguments, asked_engine().zero_stage, recipe.lora is not None and bool(tokens.new))
+    arguments, engine = training_arguments(recipe), asked_engine()
+    configure_engine(arguments, Path(recipe.output))
+    kind, proof = trainer_class(arguments, engine.sharded, recipe.lora is not None and bool(tokens.new)), EngineProof()
+    watch = Watch(gradients=not engine.zero_stage and not engine.fsdp)
     trainer = stop_and_go(kind, identity, arguments)(
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
         train_dataset=Dataset.from_dict({"group": list(range(even_groups(len(rows.groups), arguments)))}),
         processing_class=export.transformers_tokenizer(tokens, recipe),
-        callbacks=[MetricsLog(Path(recipe.output)), Watch(gradients=not asked_engine().zero_stage), *_probes(recipe, tokens)],
+        callbacks=[proof, MetricsLog(Path(recipe.output)), watch, *_probes(recipe, tokens)],
         optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
     )
+    proof.trainer = trainer
     train_in_float32(model)
-    assert_engine(trainer)
+    start_engine(trainer)
     return trainer
 
 
@@ -212,15 +215,6 @@ def _require_room(recipe: Recipe, run: Path, model: Any, groups: int) -> None:
     require_room(run, disk_needed_bytes(weights, size.trained, asked_engine().zero_stage, saves, arguments.save_total_limit))
 
 
-def require_engine(recipe: Recipe) -> None:
-    """Raise `UserError` if the engine that the launch asks for cannot hold what the recipe asks for."""
-    stage = asked_engine().zero_stage
-    if recipe.optimizer == "muon" and stage:
-        raise UserError("optimizer: muon needs whole matrices, and ZeRO partitions them; launch with ddp.yaml, or remove optimizer")
-    if recipe.quantization and stage == 3:
-        raise UserError("quantization: ZeRO-3 partitions weights, and those in 4 bits are packed; launch with zero2.yaml or ddp.yaml")
-
-
 def _probes(recipe: Recipe, tokens: Tokens) -> list[InfillProbe]:
     """Return the infilling probe, unless there is no base model whose infilling could be lost."""
     if recipe.from_nothing or find_fim_tokens(tokens.control) is None:
@@ -230,11 +224,12 @@ def _probes(recipe: Recipe, tokens: Tokens) -> list[InfillProbe]:
 
 
 def even_groups(groups: int, arguments: SFTConfig) -> int:
-    """Return the number of groups, empty ones included, that makes an epoch a whole number of micro-batches of all processes.
+    """Return the number of groups, empty ones included, that makes an epoch a whole number of updates.
 
-    It depends on the product of batch size and processes alone, so the order of groups is the same on every engine.
+    It depends on the size of an update alone, so the order of groups is the same on every engine, and however an update is divided into
+    micro-batches.
     """
-    together = arguments.per_device_train_batch_size * arguments.world_size
+    together = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return -(-groups // together) * together
 
 

@@ -62,11 +62,11 @@ def verify(run: str | Path) -> dict[str, Any]:
     cases, golden = read_golden(folder)
     tokens = saved_tokens(folder, recipe)
     if recipe.of_dialogues:
-        findings += [_ids_of_encoder(cases, tokens), _ids_of_jinja(cases, folder / kind)]
+        findings += [ids_of_encoder(cases, tokens), ids_of_jinja(cases, folder / kind)]
     model = load_saved(folder, recipe, tokens, torch.float32)
-    difference, finding = _logits_match(model, cases, golden)
-    findings += [finding, _weights_are_finite(model), _stop_ids(model, tokens)]
-    findings += [_adapter_is_not_base(model, cases), _every_matrix_moved(model)] if recipe.lora else [_tying_is_as_stated(model)]
+    difference, finding = logits_match(model, cases, golden)
+    findings += [finding, weights_are_finite(model), stop_ids(model, tokens)]
+    findings += [_adapter_is_not_base(model, cases), _every_matrix_moved(model)] if recipe.lora else [tying_is_as_stated(model)]
     stop_rate = None
     if recipe.of_dialogues:
         stop_rate, finding = _replies_stop(model, tokens, cases, recipe, epochs_trained(folder))
@@ -124,7 +124,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
-def _ids_of_encoder(cases: Sequence[dict[str, Any]], tokens: Tokens) -> Finding:
+def ids_of_encoder(cases: Sequence[dict[str, Any]], tokens: Tokens) -> Finding:
     wrong = 0
     for case in cases:
         turns = [from_message(m) for m in case["messages"]]
@@ -134,7 +134,7 @@ def _ids_of_encoder(cases: Sequence[dict[str, Any]], tokens: Tokens) -> Finding:
     return Finding("same_ids", not wrong, detail, "the saved tokenizer is not the one that trained: restore it or train again")
 
 
-def _ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
+def ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     wrong = 0
     for case in cases:
@@ -150,7 +150,7 @@ def _ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
     )
 
 
-def _logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, torch.Tensor]) -> tuple[float, Finding]:
+def logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, torch.Tensor]) -> tuple[float, Finding]:
     """Compare in float32 what the live model gave."""
     differences, allowed, ok = [0.0], [MAX_LOGIT_DIFFERENCE], bool(cases)
     for number, case in enumerate(cases):
@@ -163,13 +163,13 @@ def _logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str,
     return worst, Finding("same_logits", ok, detail, "what was saved is not what was trained: do not use it; train again")
 
 
-def _weights_are_finite(model: torch.nn.Module) -> Finding:
+def weights_are_finite(model: torch.nn.Module) -> Finding:
     bad = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
     detail = f"not finite: {', '.join(bad[:5])}" if bad else "every weight is finite"
     return Finding("weights_are_finite", not bad, detail, "lower the learning rate, or clip gradients (max_grad_norm)")
 
 
-def _stop_ids(model: Any, tokens: Tokens) -> Finding:
+def stop_ids(model: Any, tokens: Tokens) -> Finding:
     eos = model.generation_config.eos_token_id
     stated = set(eos if isinstance(eos, list) else [eos])
     wanted = {tokens.control[tokens.end]}
@@ -194,7 +194,7 @@ def _every_matrix_moved(model: torch.nn.Module) -> Finding:
     return Finding("every_matrix_moved", bool(matrices) and not dead, detail, remedy)
 
 
-def _tying_is_as_stated(model: Any) -> Finding:
+def tying_is_as_stated(model: Any) -> Finding:
     stated = bool(getattr(model.config, "tie_word_embeddings", False))
     detail = f"tie_word_embeddings is {stated}, the loaded head is {'tied' if is_tied(model) else 'a matrix of its own'}"
     return Finding("tied_as_stated", is_tied(model) == stated, detail, "save the model with its true tie_word_embeddings")

@@ -56,6 +56,20 @@ def prepare_dialogues(folder: Path) -> Path:
     return folder / "dataset"
 
 
+def prepare_documents(folder: Path) -> Path:
+    """Return a prepared dataset of 24 source files."""
+    code = folder / "code"
+    code.mkdir()
+    for number in range(24):
+        body = "\n".join(f"def f{number}_{n}(value):\n    return value + {n * number}\n" for n in range(8))
+        (code / f"m{number}.py").write_text(body)
+    source = {"kind": "source", "path": str(code), "license": "MIT"}
+    spec = folder / "documents.yaml"
+    spec.write_text(yaml.safe_dump({"sources": [source], "output": str(folder / "documents"), "test_fraction": 0.2}))
+    prepare(spec, progress=False)
+    return folder / "documents"
+
+
 def write_recipe(path: Path, model: Path, dataset: Path, output: Path, **keys: Any) -> Path:
     """Write a recipe of two quick steps; `keys` replace its own, those under ``trainer`` one by one."""
     trainer = {"learning_rate": 1e-2, "max_steps": 2, "save_strategy": "no", "disable_tqdm": True, **keys.pop("trainer", {})}

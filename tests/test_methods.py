@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from data_prep.prepare import prepare
 from families import write_family
-from runs import finish, read_lines, write_dialogues, write_recipe
+from runs import finish, prepare_documents, read_lines, write_dialogues, write_recipe
 from starchat.cli import main
 from starchat.errors import UserError
 from starchat.files import read_manifest
@@ -37,16 +37,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("documents")
-    (folder / "code").mkdir()
-    for number in range(24):
-        body = "\n".join(f"def f{number}_{n}(value):\n    return value + {n * number}\n" for n in range(8))
-        (folder / "code" / f"m{number}.py").write_text(body)
-    source = {"kind": "source", "path": str(folder / "code"), "license": "MIT"}
-    spec = {"sources": [source], "output": str(folder / "dataset"), "test_fraction": 0.2}
-    (folder / "data.yaml").write_text(yaml.safe_dump(spec))
-    prepare(folder / "data.yaml", progress=False)
-    return folder / "dataset"
+    return prepare_documents(tmp_path_factory.mktemp("documents"))
 
 
 @pytest.mark.parametrize("method", METHODS)

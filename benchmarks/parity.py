@@ -1,0 +1,407 @@
+"""The matrix family x method x engine: does every cell make the update of one process, and is what it saves what it trained?
+
+    python benchmarks/parity.py                                                   # everything; 40 minutes on two cores
+    python benchmarks/parity.py --families starcoder --engines ddp,zero3 --methods lora
+    python benchmarks/parity.py --render docs/parity.md                           # the table of all results so far
+
+In: nothing; tiny random bases of every family (tests/families.py) and small datasets are made in ``--folder``. Out: one line a cell in
+``FOLDER/results.json``, which later calls add to; with ``--render`` the table. Exit status 1 if a cell of this call fails.
+
+A cell is one run of `starchat.train.train`, the whole of it but its gate. It is compared with the run of one process on the same global
+batch: the loss of each of four steps, and the weights that were saved, as a share of how far training moved them (law 6). This process,
+which never saw the model, then loads what was saved and runs the reload gate (law 7), merges adapters (law 7), and compares packed rows
+with lone ones (law 4). All cells of an engine run in one launch, since importing the libraries takes longer than a cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the tests' tiny bases and datasets are this benchmark's too
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from families import FAMILIES, write_family  # noqa: E402
+from runs import prepare_dialogues, prepare_documents, read_lines, write_recipe  # noqa: E402
+from starchat import export  # noqa: E402
+from starchat import merge as merging  # noqa: E402
+from starchat.collate import batch_tensors  # noqa: E402
+from starchat.errors import UserError  # noqa: E402
+from starchat.export import saved_tokens  # noqa: E402
+from starchat.hub import resolve_model  # noqa: E402
+from starchat.model import load_saved  # noqa: E402
+from starchat.recipe import load_recipe  # noqa: E402
+from starchat.rows import read_encoded  # noqa: E402
+from starchat.tokens import load_tokens  # noqa: E402
+from starchat.train import make_model, train  # noqa: E402
+from starchat.verify import verify  # noqa: E402
+
+LORA = {"r": 4, "alpha": 8}
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": {"lora": LORA},
+    "rslora": {"lora": {**LORA, "rslora": True}},
+    "dora": {"lora": {**LORA, "dora": True}},
+    "qlora": {"lora": LORA, "quantization": "nf4"},
+    "cpt": {"kind": "cpt", "fim": {"rate": 0.5}},
+}
+"""What differs in the recipe. A kind of training is one line here."""
+
+ENGINES = ("one", "accumulated", "ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
+"""``one`` process with a batch of two is what the others are compared with; ``accumulated``: one process, twice one row."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "bf16": {"bf16": True},
+    "checkpointing": {"gradient_checkpointing": True},
+}
+STEPS = {"max_steps": 4, "adam_epsilon": 1e-4}
+"""Epsilon stands above the rounding of gradients that are zero in theory: Adam would turn their noise into whole steps."""
+
+LENGTH = 165
+MOST = {"fp32": (1e-4, 2e-3), "checkpointing": (1e-4, 2e-3), "bf16": (3e-2, 0.5)}
+"""How far (losses, update) may be off, as shares of themselves. In bfloat16 DeepSpeed holds the weights in it and the others autocast, so
+there a step differs in its third digit; a missing or a doubled gradient would move the update by 1."""
+
+MOST_PACKED = 1e-3
+PATIENCE_S = 170
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cells that are asked for, or render what was found."""
+    parser = argparse.ArgumentParser(description="The parity matrix: family x method x engine.")
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--variants", default="fp32", help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument("--folder", type=Path, default=Path("parity"))
+    parser.add_argument("--render", type=Path, help="write the table of all results here, and run nothing")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.worker:
+        return work(options.worker)
+    if options.render:
+        options.render.write_text(render(read_results(options.folder)), encoding="utf-8")
+        return 0
+    asked = {name: getattr(options, name).split(",") for name in ("families", "methods", "engines", "variants")}
+    unknown = [w for name, known in zip(asked, (FAMILIES, METHODS, ENGINES, VARIANTS), strict=True) for w in asked[name] if w not in known]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    cells = [f"{f}/{m}/{v}" for v in asked["variants"] for f in asked["families"] for m in asked["methods"]]
+    prepare(options.folder, asked["families"])
+    engines = ["one", *(engine for engine in ENGINES if engine in asked["engines"] and engine != "one")]
+    bad = sum(run_engine(options.folder, engine, cells) for engine in engines)
+    print(f"{bad} cells failed")
+    return 1 if bad else 0
+
+
+def prepare(folder: Path, families: Sequence[str]) -> None:
+    """Make bases and datasets, once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "dataset" / "manifest.json").is_file():
+        prepare_dialogues(folder)
+    if not (folder / "documents" / "manifest.json").is_file():
+        prepare_documents(folder)
+    for name in families:
+        base = folder / "bases" / name
+        if not base.is_dir():
+            write_family(base, name)
+
+
+def run_engine(folder: Path, engine: str, cells: Sequence[str]) -> int:
+    """Run cells on an engine and judge them; return how many failed. What ``one`` has done before is not done again."""
+    results = read_results(folder)
+    waiting = [cell for cell in cells if not (engine == "one" and results.get(f"{cell}/one", {}).get("status") == "ok")]
+    waiting = [cell for cell in waiting if engine == "one" or results.get(f"{cell}/one", {}).get("status") == "ok"]
+    started = time.monotonic()
+    for cell, outcome in (run_here if engine in ("one", "accumulated") else run_launched)(folder, engine, waiting):
+        found = outcome if outcome["status"] != "ok" else judge(folder, cell, engine)
+        results[f"{cell}/{engine}"] = found
+        print(f"{cell:36} {engine:14} {describe(found)}", flush=True)
+        write_results(folder, results)
+    print(f"{engine}: {len(waiting)} cells in {time.monotonic() - started:.0f} s", flush=True)
+    return sum(results[f"{cell}/{engine}"]["status"] == "failed" for cell in waiting)
+
+
+def run_here(folder: Path, engine: str, cells: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run cells in this process."""
+    for cell in cells:
+        yield cell, run_cell(folder, cell, engine)
+
+
+def run_launched(folder: Path, engine: str, cells: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run cells in as few launches of two processes as their faults allow."""
+    task = folder / f"{engine}.task.json"
+    waiting = list(cells)
+    while waiting:
+        done = folder / f"{engine}.done.jsonl"
+        done.write_text("", encoding="utf-8")
+        task.write_text(json.dumps({"folder": str(folder), "engine": engine, "cells": waiting, "done": str(done)}), encoding="utf-8")
+        tail = launch(engine, task, done, len(waiting))
+        ended = [json.loads(line) for line in done.read_text(encoding="utf-8").splitlines()]
+        for one in ended:
+            yield one["cell"], one["outcome"]
+        waiting = waiting[len(ended) :]
+        if waiting and not (ended and ended[-1]["outcome"]["status"] == "failed"):  # died without a word in the first that waits
+            yield waiting[0], {"status": "failed", "reason": f"the launch ended: {tail}"}
+            waiting = waiting[1:]
+
+
+def launch(engine: str, task: Path, done: Path, cells: int) -> str:
+    """Start two processes on a task; return the last line of what they wrote."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / f"{engine}.yaml")]
+    command += ["--num_processes", "2", "--main_process_port", str(port), str(Path(__file__).resolve()), "--worker", str(task)]
+    log = task.with_suffix(".log")
+    with open(log, "w", encoding="utf-8") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        while process.poll() is None:
+            quiet = time.time() - max(done.stat().st_mtime, task.stat().st_mtime)
+            if quiet > PATIENCE_S:
+                process.terminate()
+                process.wait()
+                return f"no cell ended for {PATIENCE_S} s"
+            time.sleep(0.2)
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "Error" in line]
+    return lines[-1][-300:] if lines else f"exit status {process.returncode}"
+
+
+def work(task: Path) -> int:
+    """Run a task's cells in this process of a launch. A refusal is every process's; any other fault ends the launch."""
+    import faulthandler
+
+    faulthandler.dump_traceback_later(PATIENCE_S - 30, exit=False)
+    asked = json.loads(task.read_text(encoding="utf-8"))
+    folder, first = Path(asked["folder"]), os.environ.get("RANK", "0") == "0"
+    keep_process_group()
+    for number, cell in enumerate(asked["cells"]):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # to the processes, each cell is a launch of its own
+        try:
+            outcome = run_cell(folder, cell, asked["engine"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:
+            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            if first:
+                with open(asked["done"], "a", encoding="utf-8") as done:
+                    done.write(json.dumps({"cell": cell, "outcome": outcome}) + "\n")
+            raise
+        if first:
+            with open(asked["done"], "a", encoding="utf-8") as done:
+                done.write(json.dumps({"cell": cell, "outcome": outcome}) + "\n")
+        faulthandler.dump_traceback_later(PATIENCE_S - 30, exit=False)
+        forget_the_last_trainer()
+    return 0
+
+
+def keep_process_group() -> None:
+    """Let the end of a run leave the process group to the next."""
+    from accelerate.state import PartialState
+
+    PartialState.destroy_process_group = lambda self, group=None: None
+
+
+def forget_the_last_trainer() -> None:
+    """Put the libraries back to where a new process begins."""
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    unset_hf_deepspeed_config()
+
+
+def run_cell(folder: Path, cell: str, engine: str) -> dict[str, Any]:
+    """Train a cell; return ``{status, reason}``. Its gate is left to `judge`."""
+    family, method, variant = cell.split("/")
+    run = run_folder(folder, cell, engine)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    keys = dict(METHODS[method])
+    dataset = folder / ("documents" if keys.get("kind") == "cpt" else "dataset")
+    batch = {"per_device_train_batch_size": 1 if engine == "accumulated" else 2 // processes}
+    trainer = {**STEPS, **VARIANTS[variant], **batch}
+    name = run.with_name(f"{run.name}.{os.environ.get('RANK', '0')}.yaml")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    write_recipe(name, folder / "bases" / family, dataset, run, max_length_tokens=LENGTH, train_batch_size=2, trainer=trainer, **keys)
+    export.verify_in_fresh_process = lambda _: {"ok": True, "findings": []}
+    try:
+        train(name, overwrite=True)
+    except UserError as error:
+        return {"status": "refused", "reason": str(error)}
+    return {"status": "ok", "reason": ""}
+
+
+def run_folder(folder: Path, cell: str, engine: str) -> Path:
+    return folder / "runs" / engine / cell.replace("/", "-")
+
+
+def judge(folder: Path, cell: str, engine: str) -> dict[str, Any]:
+    """Return what a finished cell is: its differences, and whether they are allowed."""
+    run, reference = run_folder(folder, cell, engine), run_folder(folder, cell, "one")
+    recipe = load_recipe(run / "recipe.yaml")
+    most_loss, most_update = MOST[cell.split("/")[2]]
+    faults = []
+    found: dict[str, Any] = {}
+    if engine != "one":
+        found["loss"] = largest_loss_difference(reference, run)
+        found["update"] = update_difference(reference, run)
+        faults += [name for name, most in (("loss", most_loss), ("update", most_update)) if not found[name] <= most]
+    gate = verify(run)
+    found["reload"] = gate["max_logit_difference"]
+    faults += [f"reload gate: {f['check']}: {f['detail']}" for f in gate["findings"] if not f["ok"]]
+    if engine == "one":
+        found["packed"] = packed_difference(run)
+        faults += ["packed"] if found["packed"] > MOST_PACKED else []
+    if recipe.lora:
+        merged = merge_here(run, run.with_name(f"{run.name}-merged"))
+        found["merge"] = merged["divergences"][0]["max_logit_difference"]
+        faults += [f"merge: {f['check']}: {f['detail']}" for f in merged["findings"] if not f["ok"]]
+    if engine != "one":
+        shutil.rmtree(run)
+    return {"status": "failed" if faults else "ok", "reason": "; ".join(faults), **found}
+
+
+def largest_loss_difference(reference: Path, run: Path) -> float:
+    """Return the largest difference of a step's loss, as a share of it."""
+    losses = [[line["loss"] for line in read_lines(one)] for one in (reference, run)]
+    return max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
+
+
+def update_difference(reference: Path, run: Path) -> float:
+    """Return how far the saved weights are apart, as a share of how far training moved those of one process."""
+    before, one, other = initial_weights(reference), saved_weights(reference), saved_weights(run)
+    if one.keys() != other.keys():
+        return float("inf")
+    apart = sum(float((other[name].float() - one[name].float()).square().sum()) for name in one)
+    moved = sum(float((one[name].float() - before[name].float()).square().sum()) for name in one)
+    return float((apart / moved) ** 0.5)
+
+
+def saved_weights(run: Path) -> dict[str, torch.Tensor]:
+    return {name: value for path in sorted(run.glob("*/*model.safetensors")) for name, value in load_file(path).items()}
+
+
+def initial_weights(run: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that a run began with, under the names under which it saved them."""
+    path = run / "initial.safetensors"
+    if not path.is_file():
+        from peft import get_peft_model_state_dict
+
+        recipe = load_recipe(run / "recipe.yaml")
+        folder = resolve_model(recipe.model)
+        model = make_model(recipe, folder, load_tokens(folder, recipe.dialogue_template))
+        state = get_peft_model_state_dict(model, save_embedding_layers=False) if recipe.lora else dict(model.state_dict())
+        names = saved_weights(run)
+        save_file({name: value.float().contiguous().clone() for name, value in state.items() if name in names}, path)
+    return load_file(path)
+
+
+def packed_difference(run: Path) -> float:
+    """Return how far the trained model's logits of packed rows are from those of each row alone, as a share of the largest."""
+    recipe = load_recipe(run / "recipe.yaml")
+    tokens = saved_tokens(run, recipe)
+    model = load_saved(run, recipe, tokens, torch.float32)
+    encoded = read_encoded(next(run.glob("encoded-*")), "train")
+    group = max(encoded.groups, key=len)
+    rows = [encoded.row(number) for number in group]
+
+    def logits(*some: Any) -> torch.Tensor:
+        length = sum(len(ids) for ids, _ in some)
+        tensors = batch_tensors([some], tokens.pad_id, length)
+        inputs = {name: tensors[name] for name in ("input_ids", "position_ids")}
+        with torch.no_grad():
+            return torch.as_tensor(model(**inputs, use_cache=False).logits[0].float())
+
+    packed, alone = logits(*rows), torch.cat([logits(row) for row in rows])
+    return float((packed - alone).abs().max() / alone.abs().max())
+
+
+def merge_here(run: Path, output: Path) -> dict[str, Any]:
+    """Merge; the folder is proved in this process, which did not train it."""
+
+    def proved(draft: Path, proof: Path, cases: Any, logits: Any) -> Any:
+        save_file({f"logits_{n}": value for n, value in enumerate(logits)}, proof / "golden.safetensors")
+        (proof / "golden.json").write_text(json.dumps({"cases": cases}), encoding="utf-8")
+        return merging.prove(draft, proof)
+
+    merging._proved_in_fresh_process = proved
+    result = merging.merge(run, output, "float32")
+    shutil.rmtree(output, ignore_errors=True)
+    return result
+
+
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / "results.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def write_results(folder: Path, results: dict[str, dict[str, Any]]) -> None:
+    (folder / "results.json").write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def describe(found: dict[str, Any]) -> str:
+    numbers = [f"{name} {found[name]:.1e}" for name in ("loss", "update", "reload", "packed", "merge") if found.get(name) is not None]
+    return " ".join(part for part in (found["status"], *numbers, found["reason"]) if part)
+
+
+def render(results: dict[str, dict[str, Any]]) -> str:
+    """Return the table of all results as Markdown."""
+    reasons: list[str] = []
+    failed = sum(found["status"] == "failed" for found in results.values())
+    lines = [HEAD.format(steps=STEPS["max_steps"], cells=len(results), failed=failed)]
+    for variant in VARIANTS:
+        cells = {key: found for key, found in results.items() if key.split("/")[2] == variant}
+        engines = [engine for engine in ENGINES if any(key.endswith(f"/{engine}") for key in cells)]
+        if not cells:
+            continue
+        lines += [f"## {TITLES[variant]}", "", f"| family | method | {' | '.join(engines)} |", "|---" * (2 + len(engines)) + "|"]
+        for family in FAMILIES:
+            for method in METHODS:
+                row = [_cell(cells.get(f"{family}/{method}/{variant}/{engine}"), reasons) for engine in engines]
+                if any(row):
+                    lines.append(f"| {family} | {method} | {' | '.join(row)} |")
+        lines.append("")
+    if reasons:
+        lines += ["## Refused and failed", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)), ""]
+    return "\n".join(lines)
+
+
+TITLES = {"fp32": "float32", "bf16": "bfloat16", "checkpointing": "float32, activations recomputed"}
+HEAD = """# Parity: the same update on every engine
+
+Written by `python benchmarks/parity.py --render docs/parity.md` from runs of {steps} steps on tiny random models; {cells} cells, {failed}
+failed. Column `one` is one process; its number is the largest logit difference of the reload gate. `accumulated` is one process too, in
+two halves a step; all others are two processes under the file of that name in `recipes/accelerate`. Their number is how far the saved
+weights are from those of one process, as a share of how far training moved them. Every cell passed the reload gate (law 7), gave the
+losses of one process (law 6; to 1e-4, in bfloat16 3e-2), and, with an adapter, merged into a plain model with the same logits (law 7);
+every base gives packed rows the logits that they have alone (law 4; to 1e-3). A number in brackets is a refusal before training, or a
+failure; the reasons are below.
+"""
+
+
+def _cell(found: dict[str, Any] | None, reasons: list[str]) -> str:
+    if found is None:
+        return ""
+    if found["status"] == "ok":
+        return f"{found.get('update', found['reload']):.0e}"
+    reason = found["reason"].splitlines()[0]
+    if reason not in reasons:
+        reasons.append(reason)
+    return f"{found['status']} [{reasons.index(reason) + 1}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
