@@ -22,7 +22,7 @@ from starchat.tokens import load_tokens
 from starchat.train import train
 
 FOLDER = recipes_folder()
-FILES = sorted(p for p in FOLDER.glob("*/*.yaml") if p.parent.name != "accelerate")
+FILES = sorted(p for p in FOLDER.glob("*/*.yaml") if p.parent.name not in ("accelerate", "launch"))
 SPECS = [p for p in FILES if "sources" in yaml.safe_load(p.read_text())]
 RECIPES = [p for p in FILES if p not in SPECS]
 LAUNCHES = sorted((FOLDER / "accelerate").glob("*.yaml"))
