@@ -21,7 +21,8 @@ head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_JOB_NUM_NODES nodes, $STARCHAT_PROCESSES processes each, first node $head_node, $launch"
 
 stopped=
-trap 'stopped=1; kill -TERM "$step"' TERM # five minutes before the time limit; srun passes it on to every process
+# Five minutes before the time limit. Told to srun instead, the signal would kill the step at once.
+trap 'stopped=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
 
 # shellcheck disable=SC2016  # SLURM_NODEID is each node's own
 srun --kill-on-bad-exit=1 bash -c '
