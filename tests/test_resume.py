@@ -196,14 +196,18 @@ def test_a_stopped_run_goes_on_and_says_so(again: tuple[Path, Path], live: Live,
     assert manifest["training"]["seconds"] >= seconds[-1]
 
 
-def test_a_run_that_was_killed_before_it_was_reported_trains_no_step_again(again: tuple[Path, Path], live: Live) -> None:
-    recipe, run = again
-    live(recipe, f"output={run}")
-    before = weights_of(run)
+def test_a_run_that_was_killed_before_it_was_reported_trains_no_step_again(
+    tiny_base: Path, dataset: Path, tmp_path: Path, live: Live
+) -> None:
+    """Its last step is in the middle of an epoch, where transformers would take one more."""
+    run = tmp_path / "run"
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, run, trainer={**STEPS, "max_steps": 3})
+    live(recipe)
+    before, lines = (run / "model" / "model.safetensors").read_bytes(), lines_of(run)
     (run / "manifest.json").unlink()
-    assert live(recipe, f"output={run}") == []
-    assert {name: bool(torch.equal(value, before[name])) for name, value in weights_of(run).items()} == dict.fromkeys(before, True)
-    assert len(lines_of(run)) == 12
+    assert live(recipe) == []
+    assert (run / "model" / "model.safetensors").read_bytes() == before
+    assert lines_of(run) == lines
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
