@@ -28,6 +28,9 @@ from starchat.pack import Groups, one_by_one, pack
 from starchat.recipe import Recipe
 from starchat.tokens import Tokens
 
+SEEN_S = 180.0
+"""A shared disk shows another machine's folder late: NFS asks again after at most 60 s by default (``acdirmax``)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -120,9 +123,12 @@ def read_encoded(folder: Path, split: str) -> Encoded:
     return Encoded(ids, trained, offsets, Groups(rows, group_offsets), tuple(index["row_ids"]))
 
 
-def wait_for(folder: Path, poll_s: float = 0.5) -> None:
-    """Return when another process has written the encoded rows. It writes them whole or ends, and the launcher then ends us."""
+def wait_for(folder: Path, limit_s: float = SEEN_S, poll_s: float = 0.5) -> None:
+    """Return when the encoded rows that another process has written are seen here too; raise `UserError` if that takes too long."""
+    until = time.monotonic() + limit_s
     while not folder.is_dir():
+        if time.monotonic() > until:
+            raise UserError(f"{folder}: written by the first process and not seen here; give an output on a disk that all machines share")
         time.sleep(poll_s)
 
 

@@ -121,7 +121,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "Muon")) for kind in KINDS])
 def test_a_killed_run_ends_as_if_it_never_was(kind: str, tiny_base: Path, dataset: Path, tmp_path: Path, live: Live) -> None:
     """Killed twice: in the middle of the first epoch, and in the second, of which two steps are done again."""
     recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "one", trainer=STEPS, **KINDS[kind])
@@ -165,6 +165,13 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, dataset: 
     return recipe
 
 
+@pytest.fixture(scope="module")
+def whole(stopped: Path) -> Path:
+    """The same run, never stopped."""
+    assert train(stopped, [f"output={stopped.parent / 'whole'}"])["ok"]
+    return stopped.parent / "whole"
+
+
 @pytest.fixture
 def again(stopped: Path, tmp_path: Path) -> tuple[Path, Path]:
     """The recipe and a copy of its stopped run."""
@@ -180,12 +187,11 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(stopped: Path) -
     assert read_manifest(run) is None
 
 
-def test_a_stopped_run_goes_on_and_says_so(again: tuple[Path, Path], live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_run_goes_on_and_says_so(again: tuple[Path, Path], whole: Path, live: Live, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, run = again
     live(recipe, f"output={run}")
     assert f"{run}: an unfinished run; going on from step 8\n" in capsys.readouterr().err
-    live(recipe, f"output={run.with_name('whole')}")
-    assert_same_weights(run, run.with_name("whole"))
+    assert_same_weights(run, whole)
     manifest = read_manifest(run)
     assert manifest is not None
     assert [(entry["step"], entry["lost_steps"]) for entry in manifest["training"]["resumed"]] == [(8, 0)]
@@ -290,7 +296,7 @@ def test_a_damaged_checkpoint_is_named_and_never_gone_on_from(
 
 
 def test_going_on_from_the_checkpoint_before_a_damaged_one(
-    again: tuple[Path, Path], live: Live, capsys: pytest.CaptureFixture[str]
+    again: tuple[Path, Path], whole: Path, live: Live, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, run = again
     flip(run / "checkpoint-8" / "model.safetensors")
@@ -298,8 +304,7 @@ def test_going_on_from_the_checkpoint_before_a_damaged_one(
     message = capsys.readouterr().err
     assert "checkpoint-8: model.safetensors holds other bytes than were written; the checkpoint before it is taken" in message
     assert f"{run}: an unfinished run; going on from step 6; 2 later steps will be done again" in message
-    live(recipe, f"output={run.with_name('whole')}")
-    assert_same_weights(run, run.with_name("whole"))
+    assert_same_weights(run, whole)
 
 
 def test_a_checkpoint_whose_writing_never_ended_does_not_count(again: tuple[Path, Path], live: Live) -> None:
@@ -321,7 +326,13 @@ def test_killed_before_the_first_checkpoint(tiny_base: Path, dataset: Path, tmp_
 
 
 def test_a_disk_that_fills_loses_no_earlier_checkpoint(
-    tiny_base: Path, dataset: Path, tmp_path: Path, live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path,
+    dataset: Path,
+    tmp_path: Path,
+    whole: Path,
+    live: Live,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Somebody else fills the disk behind the first checkpoint. With room again, the same command goes on."""
     make = training.make_trainer
@@ -349,8 +360,7 @@ def test_a_disk_that_fills_loses_no_earlier_checkpoint(
         (disk / "filler").unlink()
         live(recipe)
         assert f"{run}: an unfinished run; going on from step 3; 3 later steps will be done again" in capsys.readouterr().err
-        live(recipe, f"output={tmp_path / 'whole'}")
-        assert_same_weights(run, tmp_path / "whole")
+        assert_same_weights(run, whole)
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_step(
