@@ -1,7 +1,7 @@
 """A recipe's dataset as encoded rows, and on disk for every process of a run to read.
 
 In: the dataset that a recipe names. Out: `Encoded`: flat arrays in ``<run>/encoded-<digest>/``, written whole by the first
-process, memory-mapped by all. Encoding happens before any process group exists, so no rank times out waiting for it.
+process, memory-mapped by all. Encoding happens while no process is in a collective, so none times out waiting for it.
 Imports no torch.
 """
 

@@ -371,3 +371,14 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
         assert main([str(recipe)]) == 2
         assert "checkpoints and final weights need about 2.8 MB, and " in capsys.readouterr().err
         assert read_metrics(disk / "run") == []
+
+
+def test_rows_of_another_version_are_told_as_that(again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run = again
+    begun = json.loads((run / "begun.json").read_text())
+    (run / "begun.json").write_text(json.dumps({**begun, "rows": "encoded-otherwise"}))
+    assert main([str(recipe), f"output={run}"]) == 2
+    assert (
+        "holds an unfinished run of another version of starchat, which may encode rows otherwise; go on with that one"
+        in capsys.readouterr().err
+    )
