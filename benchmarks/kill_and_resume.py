@@ -3,7 +3,7 @@
     python benchmarks/kill_and_resume.py --engine one --kills 20 --log kill-one.log
     python benchmarks/kill_and_resume.py --engine zero3 --kills 20 --log kill-zero3.log --folder /tmp/zero3
 
-A small random model with dropout is trained with all its weights on the embedded dialogues; one step in twenty writes a checkpoint.
+A small random model with dropout is trained with all its weights on the embedded dialogues; one step in eight writes a checkpoint.
 SIGKILL goes to every process of the launch at once. A fifth of the moments lie before the first step, the others are spread evenly over
 steps, writing of checkpoints, saving of the result and the reload gate. After `--kills-a-run` kills a run is left to finish, and the
 next begins. Wanted: no group of examples repeated or left out by any process, the same log and the same weights, bit for bit. What the
@@ -44,10 +44,10 @@ DRAWN_AGAIN_S = 0.05
 TIMES = ("seconds", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 
 TRAINER = {
-    "max_steps": 240,
+    "max_steps": 80,
     "learning_rate": 1.0e-3,
     "gradient_accumulation_steps": 2,
-    "save_steps": 20,
+    "save_steps": 8,
     "disable_tqdm": True,
 }
 
@@ -80,9 +80,17 @@ def prepare(folder: Path) -> Path:
     ends = {key: rows[key] for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
     GPTBigCodeForCausalLM(GPTBigCodeConfig(**shape, **ends)).save_pretrained(folder / "base")
     prepare_data(recipes_folder() / "nano" / "data.yaml", [f"output={folder / 'dataset'}"], progress=False)
-    content = {"kind": "sft", "model": str(folder / "base"), "dataset": str(folder / "dataset"), "max_length_tokens": 512}
-    text = yaml.safe_dump({**content, "output": str(folder / "unused"), "min_stop_rate": 0.0, "trainer": TRAINER})
-    recipe.write_text(text, encoding="utf-8")
+    content = {
+        "kind": "sft",
+        "model": str(folder / "base"),
+        "dataset": str(folder / "dataset"),
+        "output": str(folder / "unused"),
+        "max_length_tokens": 128,
+        "max_set_aside_fraction": 1.0,
+        "min_stop_rate": 0.0,
+        "trainer": TRAINER,
+    }
+    recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
     return recipe
 
 
