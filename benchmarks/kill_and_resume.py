@@ -40,7 +40,7 @@ from starchat.resume import read_resumed
 
 PROCESSES = {"one": 1, "zero3": 2}
 BEFORE_FIRST_STEP = 0.2
-DRAWN_AGAIN_S = 0.05
+POLL_S = 0.05
 TIMES = ("seconds", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 
 TRAINER = {
@@ -143,7 +143,6 @@ def read_metrics_torn(run: Path) -> int:
 def live(engine: str, recipe: Path, run: Path, notes: Path, killed_s: float | None) -> Life:
     """Start the program and kill it after so many seconds; None lets it finish."""
     before = len(read_resumed(run))
-    first = not run.exists()
     process = start(engine, recipe, run, notes)
     try:
         status = process.wait(killed_s)
@@ -155,7 +154,6 @@ def live(engine: str, recipe: Path, run: Path, notes: Path, killed_s: float | No
     resumed = read_resumed(run)
     seen = notes_of(notes, 0)
     begun_at = None if not seen else resumed[-1]["step"] if len(resumed) > before else 0
-    assert first or not seen or len(resumed) > before or not before
     phase = "finished" if status == 0 else phase_of(run, TRAINER["max_steps"]) if seen else "start-up"  # type: ignore[arg-type]
     return Life(killed_s if status is None else None, phase, begun_at, read_metrics_torn(run))
 
@@ -198,7 +196,7 @@ def first_step_s(engine: str, recipe: Path, folder: Path) -> tuple[float, float]
     run = folder / f"{engine}-whole"
     process, started, first = start(engine, recipe, run, folder / f"{engine}-whole-notes"), time.monotonic(), 0.0
     while process.poll() is None:
-        time.sleep(DRAWN_AGAIN_S)
+        time.sleep(POLL_S)
         if not first and (run / "metrics.jsonl").is_file():
             first = time.monotonic() - started
     if process.returncode:
@@ -209,7 +207,10 @@ def first_step_s(engine: str, recipe: Path, folder: Path) -> tuple[float, float]
 
 
 def draw(rng: random.Random, first_s: float, end_s: float, done: float) -> float:
-    """Return a moment of a life that has the share `done` of its steps behind it: in a fifth of cases before the first step."""
+    """Return a moment of a life that has the share `done` of its steps behind it: in a fifth of cases before the first step.
+
+    About half of the time behind the first step goes into steps, the rest into saving and the reload gate.
+    """
     if rng.random() < BEFORE_FIRST_STEP:
         return rng.uniform(0.5, first_s)
     return rng.uniform(first_s, max(first_s + 1, end_s - done * (end_s - first_s) / 2))
