@@ -81,10 +81,12 @@ def go_on(run: Path, identity: str, launch: Launch) -> Checkpoint | None:
     step = found.step if found else 0
     lost = int(reached.get("step", step)) - step
     print(f"starchat: {run}: an unfinished run; going on from step {step}{_lost(lost)}", file=sys.stderr)
+    kept = 0.0
     if found is not None:
         _clean(run, found)
-    seconds = float(reached.get("seconds", 0.0)) - float(_last_line(run / "metrics.jsonl").get("seconds", 0.0)) if found else None
-    entry = {"step": step, "lost_steps": lost, "lost_seconds": seconds and round(seconds, 2), "engine": dict(launch.engine)}
+        kept = float(_last_line(run / "metrics.jsonl").get("seconds", 0.0))
+    seconds = round(float(reached.get("seconds", kept)) - kept, 2)
+    entry = {"step": step, "lost_steps": lost, "lost_seconds": seconds, "engine": dict(launch.engine)}
     write_json(run / RESUMED, {"resumed": [*read_resumed(run), entry]})
     return found
 
