@@ -38,7 +38,7 @@ from starchat.launch import recipes_folder
 from starchat.metrics import read_metrics
 from starchat.resume import read_resumed
 
-PROCESSES = {"one": 1, "zero3": 2}
+PROCESSES = {"one": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "fsdp2": 2}
 BEFORE_FIRST_STEP = 0.2
 POLL_S = 0.05
 TIMES = ("seconds", "train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -240,7 +240,8 @@ def experiment(engine: str, folder: Path, kills: int, kills_a_run: int, seed: in
     first_s, end_s = first_step_s(engine, recipe, folder)
     whole = folder / f"{engine}-whole"
     groups = len(json.loads(next(whole.glob("encoded-*/train.json")).read_text(encoding="utf-8"))["groups"])
-    epoch = -(-groups // PROCESSES[engine])
+    update = PROCESSES[engine] * TRAINER["gradient_accumulation_steps"]  # type: ignore[operator]
+    epoch = -(-groups // update) * update // PROCESSES[engine]
     say(f"engine {engine}, {groups} groups an epoch, {TRAINER['max_steps']} steps; first step after {first_s:.1f} s, end {end_s:.1f} s")
     phases: dict[str, int] = {}
     verdicts, done = [], 0

@@ -36,7 +36,7 @@ STEPS = {
     "gradient_accumulation_steps": 2,
     "learning_rate": 1e-3,
 }
-"""Seven groups, two an update: four updates an epoch, the last of one group; saved at 3, 6, 9 and 12, the end of an epoch."""
+"""Seven groups, two an update: four updates an epoch, the last with an empty group; saved at 3, 6, 9 and 12, the end of an epoch."""
 
 
 class Killed(BaseException):
@@ -133,7 +133,7 @@ def test_a_killed_run_ends_as_if_it_never_was(kind: str, tiny_base: Path, datase
     assert resumed == whole[6 : 6 + len(resumed)]
     last = live(recipe, f"output={other}")
     assert last == whole[-len(last) :]
-    assert len(last) == 3 + 7, "one update and a half of the second epoch, and the third"
+    assert len(last) == 4 + 8, "two updates of the second epoch, and the third"
     assert_same_weights(tmp_path / "one", other)
     assert lines_of(tmp_path / "one") == lines_of(other)
 
@@ -229,9 +229,9 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         ("model=BASE", "the base model's files"),
         (
             "per_device_train_batch_size=2",
-            "an update had 2 sequences of an epoch of 7, and would have 4 of 8 now; launch with 1 process, or",
+            "an update had 2 sequences of an epoch of 8, and would have 4 of 8 now; launch with 1 process, or",
         ),
-        ("gradient_accumulation_steps=1", "an update had 2 sequences of an epoch of 7, and would have 1 of 7 now"),
+        ("gradient_accumulation_steps=1", "an update had 2 sequences of an epoch of 8, and would have 1 of 7 now"),
     ],
 )
 def test_a_checkpoint_of_another_recipe_is_refused(
@@ -319,7 +319,7 @@ def test_killed_before_the_first_checkpoint(tiny_base: Path, dataset: Path, tmp_
     """Nothing is lost that was saved: the run begins again, and the manifest tells."""
     recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", trainer={**STEPS, "num_train_epochs": 1})
     live(recipe, kill=2)
-    assert len(live(recipe)) == 7
+    assert len(live(recipe)) == 8
     manifest = read_manifest(tmp_path / "run")
     assert manifest is not None
     assert [(entry["step"], entry["lost_steps"]) for entry in manifest["training"]["resumed"]] == [(0, 1)]
