@@ -37,6 +37,7 @@ from starchat.hub import resolve_model
 from starchat.launch import recipes_folder
 from starchat.metrics import read_metrics
 from starchat.resume import read_resumed
+from starchat.rows import read_encoded
 
 PROCESSES = {"one": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "fsdp2": 2}
 BEFORE_FIRST_STEP = 0.2
@@ -239,7 +240,7 @@ def experiment(engine: str, folder: Path, kills: int, kills_a_run: int, seed: in
     recipe, rng = prepare(folder), random.Random(seed)
     first_s, end_s = first_step_s(engine, recipe, folder)
     whole = folder / f"{engine}-whole"
-    groups = len(json.loads(next(whole.glob("encoded-*/train.json")).read_text(encoding="utf-8"))["groups"])
+    groups = len(read_encoded(next(whole.glob("encoded-*")), "train").groups)
     update = PROCESSES[engine] * TRAINER["gradient_accumulation_steps"]  # type: ignore[operator]
     epoch = -(-groups // update) * update // PROCESSES[engine]
     say(f"engine {engine}, {groups} groups an epoch, {TRAINER['max_steps']} steps; first step after {first_s:.1f} s, end {end_s:.1f} s")
