@@ -3,7 +3,7 @@
     python benchmarks/kill_and_resume.py --engine one --kills 20 --log kill-one.log
     python benchmarks/kill_and_resume.py --engine zero3 --kills 20 --log kill-zero3.log --folder /tmp/zero3
 
-A small random model with dropout is trained with all its weights on the embedded dialogues; one step in eight writes a checkpoint.
+A small random model with dropout is trained with all its weights on embedded dialogues; one step in eight writes a checkpoint.
 SIGKILL goes to every process of the launch at once. A fifth of the moments lie before the first step, the others are spread evenly over
 steps, writing of checkpoints, saving of the result and the reload gate. After `--kills-a-run` kills a run is left to finish, and the
 next begins. Wanted: no group of examples repeated or left out by any process, the same log and the same weights, bit for bit. What the
@@ -80,7 +80,10 @@ def prepare(folder: Path) -> Path:
     shape = {"n_positions": 512, "n_embd": 32, "n_layer": 2, "n_head": 4, "multi_query": True, "resid_pdrop": 0.1, "attn_pdrop": 0.1}
     ends = {key: rows[key] for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
     GPTBigCodeForCausalLM(GPTBigCodeConfig(**shape, **ends)).save_pretrained(folder / "base")
-    prepare_data(recipes_folder() / "nano" / "data.yaml", [f"output={folder / 'dataset'}"], progress=False)
+    dialogues = min((nano.parent / "dialogues").glob("*.jsonl"), key=lambda path: path.stat().st_size)
+    spec = {"sources": [{"kind": "dialogues", "path": str(dialogues)}], "output": str(folder / "dataset")}
+    (folder / "data.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    prepare_data(folder / "data.yaml", progress=False)
     content = {
         "kind": "sft",
         "model": str(folder / "base"),
