@@ -19,6 +19,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -151,8 +152,10 @@ def live(engine: str, recipe: Path, run: Path, notes: Path, killed_s: float | No
     try:
         status = process.wait(killed_s)
     except subprocess.TimeoutExpired:
-        kill(process)
         status = None
+    finally:
+        if process.poll() is None:
+            kill(process)
     if status not in (0, None):
         raise SystemExit(f"the run ended with status {status}; see {run.parent / 'messages.txt'}")
     resumed = read_resumed(run)
@@ -199,10 +202,14 @@ def first_step_s(engine: str, recipe: Path, folder: Path) -> tuple[float, float]
         return tuple(json.loads(timing.read_text(encoding="utf-8")))
     run = folder / f"{engine}-whole"
     process, started, first = start(engine, recipe, run, folder / f"{engine}-whole-notes"), time.monotonic(), 0.0
-    while process.poll() is None:
-        time.sleep(POLL_S)
-        if not first and (run / "metrics.jsonl").is_file():
-            first = time.monotonic() - started
+    try:
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            if not first and (run / "metrics.jsonl").is_file():
+                first = time.monotonic() - started
+    finally:
+        if process.poll() is None:
+            kill(process)
     if process.returncode:
         raise SystemExit(f"the run ended with status {process.returncode}; see {folder / 'messages.txt'}")
     found = first, time.monotonic() - started
@@ -297,6 +304,7 @@ def main() -> int:
             with open(options.log, "a", encoding="utf-8") as file:
                 file.write(text + "\n")
 
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and what was started ends too
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
