@@ -3,7 +3,7 @@
     python benchmarks/kill_and_resume.py --engine one --kills 20 --log kill-one.log
     python benchmarks/kill_and_resume.py --engine zero3 --kills 20 --log kill-zero3.log --folder /tmp/zero3
 
-A small random model with dropout is trained with all its weights on the embedded dialogues; one step in twenty writes a checkpoint.
+A small random model with dropout is trained with all its weights on embedded dialogues; one step in eight writes a checkpoint.
 SIGKILL goes to every process of the launch at once. A fifth of the moments lie before the first step, the others are spread evenly over
 steps, writing of checkpoints, saving of the result and the reload gate. After `--kills-a-run` kills a run is left to finish, and the
 next begins. Wanted: no group of examples repeated or left out by any process, the same log and the same weights, bit for bit. What the
@@ -19,6 +19,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,17 +38,18 @@ from starchat.hub import resolve_model
 from starchat.launch import recipes_folder
 from starchat.metrics import read_metrics
 from starchat.resume import read_resumed
+from starchat.rows import read_encoded
 
-PROCESSES = {"one": 1, "zero3": 2}
+PROCESSES = {"one": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "fsdp2": 2}
 BEFORE_FIRST_STEP = 0.2
-DRAWN_AGAIN_S = 0.05
+POLL_S = 0.05
 TIMES = ("seconds", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 
 TRAINER = {
-    "max_steps": 240,
+    "max_steps": 80,
     "learning_rate": 1.0e-3,
     "gradient_accumulation_steps": 2,
-    "save_steps": 20,
+    "save_steps": 8,
     "disable_tqdm": True,
 }
 
@@ -79,10 +81,21 @@ def prepare(folder: Path) -> Path:
     shape = {"n_positions": 512, "n_embd": 32, "n_layer": 2, "n_head": 4, "multi_query": True, "resid_pdrop": 0.1, "attn_pdrop": 0.1}
     ends = {key: rows[key] for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
     GPTBigCodeForCausalLM(GPTBigCodeConfig(**shape, **ends)).save_pretrained(folder / "base")
-    prepare_data(recipes_folder() / "nano" / "data.yaml", [f"output={folder / 'dataset'}"], progress=False)
-    content = {"kind": "sft", "model": str(folder / "base"), "dataset": str(folder / "dataset"), "max_length_tokens": 512}
-    text = yaml.safe_dump({**content, "output": str(folder / "unused"), "min_stop_rate": 0.0, "trainer": TRAINER})
-    recipe.write_text(text, encoding="utf-8")
+    dialogues = min((nano.parent / "dialogues").glob("*.jsonl"), key=lambda path: path.stat().st_size)
+    spec = {"sources": [{"kind": "dialogues", "path": str(dialogues)}], "output": str(folder / "dataset")}
+    (folder / "data.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    prepare_data(folder / "data.yaml", progress=False)
+    content = {
+        "kind": "sft",
+        "model": str(folder / "base"),
+        "dataset": str(folder / "dataset"),
+        "output": str(folder / "unused"),
+        "max_length_tokens": 128,
+        "max_set_aside_fraction": 1.0,
+        "min_stop_rate": 0.0,
+        "trainer": TRAINER,
+    }
+    recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
     return recipe
 
 
@@ -135,19 +148,19 @@ def read_metrics_torn(run: Path) -> int:
 def live(engine: str, recipe: Path, run: Path, notes: Path, killed_s: float | None) -> Life:
     """Start the program and kill it after so many seconds; None lets it finish."""
     before = len(read_resumed(run))
-    first = not run.exists()
     process = start(engine, recipe, run, notes)
     try:
         status = process.wait(killed_s)
     except subprocess.TimeoutExpired:
-        kill(process)
         status = None
+    finally:
+        if process.poll() is None:
+            kill(process)
     if status not in (0, None):
         raise SystemExit(f"the run ended with status {status}; see {run.parent / 'messages.txt'}")
     resumed = read_resumed(run)
     seen = notes_of(notes, 0)
     begun_at = None if not seen else resumed[-1]["step"] if len(resumed) > before else 0
-    assert first or not seen or len(resumed) > before or not before
     phase = "finished" if status == 0 else phase_of(run, TRAINER["max_steps"]) if seen else "start-up"  # type: ignore[arg-type]
     return Life(killed_s if status is None else None, phase, begun_at, read_metrics_torn(run))
 
@@ -189,10 +202,14 @@ def first_step_s(engine: str, recipe: Path, folder: Path) -> tuple[float, float]
         return tuple(json.loads(timing.read_text(encoding="utf-8")))
     run = folder / f"{engine}-whole"
     process, started, first = start(engine, recipe, run, folder / f"{engine}-whole-notes"), time.monotonic(), 0.0
-    while process.poll() is None:
-        time.sleep(DRAWN_AGAIN_S)
-        if not first and (run / "metrics.jsonl").is_file():
-            first = time.monotonic() - started
+    try:
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            if not first and (run / "metrics.jsonl").is_file():
+                first = time.monotonic() - started
+    finally:
+        if process.poll() is None:
+            kill(process)
     if process.returncode:
         raise SystemExit(f"the run ended with status {process.returncode}; see {folder / 'messages.txt'}")
     found = first, time.monotonic() - started
@@ -201,7 +218,10 @@ def first_step_s(engine: str, recipe: Path, folder: Path) -> tuple[float, float]
 
 
 def draw(rng: random.Random, first_s: float, end_s: float, done: float) -> float:
-    """Return a moment of a life that has the share `done` of its steps behind it: in a fifth of cases before the first step."""
+    """Return a moment of a life that has the share `done` of its steps behind it: in a fifth of cases before the first step.
+
+    About half of the time behind the first step goes into steps, the rest into saving and the reload gate.
+    """
     if rng.random() < BEFORE_FIRST_STEP:
         return rng.uniform(0.5, first_s)
     return rng.uniform(first_s, max(first_s + 1, end_s - done * (end_s - first_s) / 2))
@@ -230,8 +250,9 @@ def experiment(engine: str, folder: Path, kills: int, kills_a_run: int, seed: in
     recipe, rng = prepare(folder), random.Random(seed)
     first_s, end_s = first_step_s(engine, recipe, folder)
     whole = folder / f"{engine}-whole"
-    groups = len(json.loads(next(whole.glob("encoded-*/train.json")).read_text(encoding="utf-8"))["groups"])
-    epoch = -(-groups // PROCESSES[engine])
+    groups = len(read_encoded(next(whole.glob("encoded-*")), "train").groups)
+    update = PROCESSES[engine] * TRAINER["gradient_accumulation_steps"]  # type: ignore[operator]
+    epoch = -(-groups // update) * update // PROCESSES[engine]
     say(f"engine {engine}, {groups} groups an epoch, {TRAINER['max_steps']} steps; first step after {first_s:.1f} s, end {end_s:.1f} s")
     phases: dict[str, int] = {}
     verdicts, done = [], 0
@@ -283,6 +304,7 @@ def main() -> int:
             with open(options.log, "a", encoding="utf-8") as file:
                 file.write(text + "\n")
 
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and what was started ends too
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ SHARED = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """Keys of the trainer that say how an update is shared among processes; `require_same_updates` watches over what they make."""
 
 RESULTS = ("adapter", "model", "golden.json", "golden.safetensors", "verify.json", "README.md", "loss.png", "FAILED")
+ROWS = "the encoded rows"
 SHOWN = 5
 
 
@@ -59,7 +60,7 @@ def unfinished(run: Path, now: Mapping[str, Any]) -> bool:
     if identity_of(then) == identity_of(now):
         return True
     raise UserError(
-        f"{run}: holds an unfinished run of another recipe ({_differences(then, now)}); go on with that recipe, choose another output, "
+        f"{run}: holds an unfinished run of {_differences(then, now)}; go on with that one, choose another output, "
         "or pass --overwrite to begin anew"
     )
 
@@ -80,10 +81,12 @@ def go_on(run: Path, identity: str, launch: Launch) -> Checkpoint | None:
     step = found.step if found else 0
     lost = int(reached.get("step", step)) - step
     print(f"starchat: {run}: an unfinished run; going on from step {step}{_lost(lost)}", file=sys.stderr)
+    kept = 0.0
     if found is not None:
         _clean(run, found)
-    seconds = float(reached.get("seconds", 0.0)) - float(_last_line(run / "metrics.jsonl").get("seconds", 0.0)) if found else None
-    entry = {"step": step, "lost_steps": lost, "lost_seconds": seconds and round(seconds, 2), "engine": dict(launch.engine)}
+        kept = float(_last_line(run / "metrics.jsonl").get("seconds", 0.0))
+    seconds = round(float(reached.get("seconds", kept)) - kept, 2)
+    entry = {"step": step, "lost_steps": lost, "lost_seconds": seconds, "engine": dict(launch.engine)}
     write_json(run / RESUMED, {"resumed": [*read_resumed(run), entry]})
     return found
 
@@ -164,15 +167,18 @@ def _essential(begun: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
     yield "the dataset's files", begun["dataset"]
     yield "the base model's files", begun["base"]
-    yield "the encoded rows", begun["rows"]
+    yield ROWS, begun["rows"]
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the keys that differ with their values; of files only that they do."""
+    """Return whose run it is: the keys that differ with their values; of files only that they do."""
     before, after = dict(_essential(then)), dict(_essential(now))
     differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    if differing == [ROWS]:
+        return "another version of starchat, which may encode rows otherwise"
     told = [
         key if key.startswith("the ") else f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in sorted(differing, key=lambda key: key.startswith("the "))
     ]
-    return "; ".join(told[:SHOWN]) + (f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else "")
+    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return f"another recipe ({'; '.join(told[:SHOWN])}{more})"

@@ -1,7 +1,7 @@
 """A recipe's dataset as encoded rows, and on disk for every process of a run to read.
 
 In: the dataset that a recipe names. Out: `Encoded`: flat arrays in ``<run>/encoded-<digest>/``, written whole by the first
-process, memory-mapped by all. Encoding happens before any process group exists, so no rank times out waiting for it.
+process, memory-mapped by all. Encoding happens while no process is in a collective, so none times out waiting for it.
 Imports no torch.
 """
 
@@ -27,6 +27,9 @@ from starchat.files import building, digest_json, read_manifest, sha256_file, wr
 from starchat.pack import Groups, one_by_one, pack
 from starchat.recipe import Recipe
 from starchat.tokens import Tokens
+
+SEEN_S = 180.0
+"""A shared disk shows another machine's folder late: NFS asks again after at most 60 s by default (``acdirmax``)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +123,12 @@ def read_encoded(folder: Path, split: str) -> Encoded:
     return Encoded(ids, trained, offsets, Groups(rows, group_offsets), tuple(index["row_ids"]))
 
 
-def wait_for(folder: Path, poll_s: float = 0.5) -> None:
-    """Return when another process has written the encoded rows. It writes them whole or ends, and the launcher then ends us."""
+def wait_for(folder: Path, limit_s: float = SEEN_S, poll_s: float = 0.5) -> None:
+    """Return when the encoded rows that another process has written are seen here too; raise `UserError` if that takes too long."""
+    until = time.monotonic() + limit_s
     while not folder.is_dir():
+        if time.monotonic() > until:
+            raise UserError(f"{folder}: written by the first process and not seen here; give an output on a disk that all machines share")
         time.sleep(poll_s)
 
 

@@ -19,6 +19,7 @@ HEAVY = ("torch", "transformers")
 LIGHT_MODULES = [
     *("starchat", "starchat.dialogue", "starchat.template", "starchat.tokens", "starchat.encode", "starchat.pack", "starchat.document"),
     *("starchat.fim", "starchat.recipe", "starchat.rows", "starchat.check", "starchat.hub", "starchat.config", "starchat.files"),
+    *("starchat.checkpoint", "starchat.resume", "starchat.lead"),
     *("starchat.launch", "starchat.evidence", "starchat.measure", "starchat.finding", "starchat.sampling", "starchat.cli"),
     *(f"starchat.{p.stem}" for pattern in ("xray*", "detect_*") for p in (ROOT / "starchat").glob(f"{pattern}.py")),
     *(f"data_prep.{p.stem}" for p in (ROOT / "data_prep").glob("*.py") if p.stem != "__init__"),

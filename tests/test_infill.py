@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from starchat.dialogue import Part, Record, Source, Turn
-from starchat.infill import Span, held_out_spans, probe
+from starchat.infill import InfillProbe, Span, held_out_spans, probe, read_infilling
 from starchat.tokens import load_tokens
 
 CODE = "def add(first, second):\n    total = first + second\n    return total\n\n\nprint(add(1, 2))\n"
@@ -82,3 +83,16 @@ def test_a_long_text_keeps_its_nearest_part(bases: dict[str, Path]) -> None:
 def test_a_tokenizer_without_such_tokens_is_not_probed(bases: dict[str, Path], family: str) -> None:
     tokens = load_tokens(bases[family], None)
     assert probe(Oracle(tokens.size), tokens, held_out_spans([document()])) is None
+
+
+def test_a_resumed_run_keeps_what_was_found_before_its_first_step(bases: dict[str, Path], tmp_path: Path) -> None:
+    tokens, arguments, control = load_tokens(bases["starcoder"], None), TrainingArguments(str(tmp_path), use_cpu=True), TrainerControl()
+    spans = held_out_spans([document()])
+    first, later = InfillProbe(tmp_path, tokens, spans), InfillProbe(tmp_path, tokens, spans)
+    first.on_train_begin(arguments, TrainerState(), control, model=Oracle(tokens.size, 1))
+    before = read_infilling(tmp_path)
+    assert list(before) == ["before"]
+    later.on_train_begin(arguments, TrainerState(global_step=5), control, model=Oracle(tokens.size))
+    later.on_train_end(arguments, TrainerState(global_step=9), control, model=Oracle(tokens.size))
+    assert read_infilling(tmp_path)["before"] == before["before"]
+    assert read_infilling(tmp_path)["after"]["exact_match"]["value"] == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch.distributed import TCPStore
 from starchat import lead
 from starchat.errors import UserError
 from starchat.lead import first_decides
+from starchat.rows import wait_for
 
 
 @pytest.fixture
@@ -23,6 +25,11 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def never() -> dict[str, Any]:
     raise AssertionError("decided in another process than the first")
+
+
+def test_rows_that_are_never_seen_here(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="encoded: written by the first process and not seen here; give an output on a disk that all"):
+        wait_for(tmp_path / "encoded", limit_s=0.2, poll_s=0.05)
 
 
 def test_one_process_decides_by_itself() -> None:

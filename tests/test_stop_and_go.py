@@ -9,21 +9,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from accelerate import PartialState, skip_first_batches
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, SeedableRandomSampler
 from safetensors.torch import load_file
+from torch.utils.data import BatchSampler
 
 from runs import prepare_dialogues, write_recipe
 from starchat.checkpoint import checkpoint_folders, step_of
 from starchat.files import read_manifest
 from starchat.launch import recipes_folder
 from starchat.metrics import read_metrics
+from starchat.stop_and_go import stop_and_go
 from starchat.train import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("gate_in_this_process")]
+pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
 TRAINER: dict[str, Any] = {"max_steps": 40, "save_strategy": "steps", "save_steps": 6, "per_device_train_batch_size": 1}
 SEVEN_GROUPS = 165
@@ -90,6 +95,44 @@ def losses_of(run: Path) -> list[tuple[float, float]]:
     return [(line["step"], line["loss"]) for line in read_metrics(run) if "loss" in line]
 
 
+class Trainer:
+    """What transformers does with the loader of an epoch that is resumed behind two batches."""
+
+    def __init__(self) -> None:
+        self.state = SimpleNamespace(global_step=6, max_steps=8)
+        self.seen: list[list[int]] = []
+
+    def _run_epoch(self, *, train_dataloader: Any, epoch: int) -> None:
+        rest = skip_first_batches(train_dataloader, 2)
+        rest.set_epoch(epoch)
+        self.seen.append([int(number) for number in rest])
+
+
+def loader_of_two() -> Any:
+    """Return the loader that the first of two processes has over eight groups."""
+    PartialState(cpu=True)
+    batches = BatchSampler(SeedableRandomSampler(range(8), data_seed=42), 1, False)
+    return DataLoaderShard(range(8), batch_sampler=BatchSamplerShard(batches, 2, 0))
+
+
+def test_a_resumed_epoch_of_several_processes_has_its_own_order() -> None:
+    """Left to itself, transformers gives the rest of the second epoch from the order of the first."""
+    whole = loader_of_two()
+    orders = []
+    for epoch in range(2):
+        whole.set_epoch(epoch)
+        orders.append([int(number) for number in whole])
+    left, ours = Trainer(), stop_and_go(Trainer, "a run", SimpleNamespace(save_total_limit=2))()
+    for trainer in (left, ours):
+        trainer._run_epoch(train_dataloader=loader_of_two(), epoch=1)
+    assert left.seen == [orders[0][2:]]
+    assert ours.seen == [orders[1][2:]]
+    ours.state.global_step = 8
+    ours._run_epoch(train_dataloader=loader_of_two(), epoch=2)
+    assert len(ours.seen) == 1, "a run that has had all its steps takes no more"
+
+
+@pytest.mark.slow
 def test_zero3_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One process alone may not go on with what two wrote."""
     whole, other = tmp_path / "whole", tmp_path / "other"
@@ -109,6 +152,7 @@ def test_zero3_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, tmp_path
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
+@pytest.mark.slow
 def test_told_to_stop_and_gone_on_with_by_one_process(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGTERM to the launcher: both processes end behind the same step. One process with batches twice as large makes the same updates."""
     whole, other = tmp_path / "whole", tmp_path / "other"
