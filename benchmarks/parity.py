@@ -5,7 +5,7 @@
     python benchmarks/parity.py --render docs/parity.md                           # the table of all results so far
 
 In: nothing; tiny random bases of every family (tests/families.py) and small datasets are made in ``--folder``. Out: one line a cell in
-``FOLDER/results.json``, which later calls add to; with ``--render`` the table. Exit status 1 if a cell of this call fails.
+``FOLDER/results``, which later calls add to; with ``--render`` the table. Exit status 1 if a cell of this call fails.
 
 A cell is one run of `starchat.train.train`, the whole of it but its gate. It is compared with the run of one process on the same global
 batch: the loss of each of four steps, and the weights that were saved, as a share of how far training moved them (law 6). This process,
@@ -132,7 +132,7 @@ def run_engine(folder: Path, engine: str, cells: Sequence[str]) -> int:
         found = outcome if outcome["status"] != "ok" else judge(folder, cell, engine)
         results[f"{cell}/{engine}"] = found
         print(f"{cell:36} {engine:14} {describe(found)}", flush=True)
-        write_results(folder, results)
+        write_results(folder, engine, results)
     print(f"{engine}: {len(waiting)} cells in {time.monotonic() - started:.0f} s", flush=True)
     return sum(results[f"{cell}/{engine}"]["status"] == "failed" for cell in waiting)
 
@@ -344,12 +344,15 @@ def merge_here(run: Path, output: Path) -> dict[str, Any]:
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / "results.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """Return what is known of each ``family/method/variant/engine``."""
+    return {key: found for path in sorted((folder / "results").glob("*.json")) for key, found in json.loads(path.read_text()).items()}
 
 
-def write_results(folder: Path, results: dict[str, dict[str, Any]]) -> None:
-    (folder / "results.json").write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def write_results(folder: Path, engine: str, results: dict[str, dict[str, Any]]) -> None:
+    """Write the results of an engine; each has a file, so that engines may run beside each other."""
+    (folder / "results").mkdir(exist_ok=True)
+    own = {key: found for key, found in results.items() if key.endswith(f"/{engine}")}
+    (folder / "results" / f"{engine}.json").write_text(json.dumps(own, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def describe(found: dict[str, Any]) -> str:

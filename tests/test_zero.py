@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runs import write_recipe
-from starchat.arguments import training_arguments
+from starchat.arguments import accumulation_steps, training_arguments
 from starchat.engine import Engine, EngineProof, asked_engine, assert_engine, check_launch
 from starchat.errors import UserError
 from starchat.recipe import load_recipe
@@ -188,12 +188,10 @@ def test_fsdp_that_became_data_parallel_is_refused(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("processes", "per_device", "accumulation"), [(1, 1, 12), (2, 3, 2), (4, 3, 1), (6, 2, 1)])
 def test_an_update_is_the_same_on_any_number_of_processes(
-    processes: int, per_device: int, accumulation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: int, per_device: int, accumulation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = {"per_device_train_batch_size": per_device}
-    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path, tmp_path / "o", train_batch_size=12, trainer=trainer))
     monkeypatch.setenv("WORLD_SIZE", str(processes))
-    assert training_arguments(recipe).gradient_accumulation_steps == accumulation
+    assert accumulation_steps(12, per_device) == accumulation
 
 
 @pytest.mark.parametrize(
@@ -204,12 +202,19 @@ def test_an_update_is_the_same_on_any_number_of_processes(
     ],
 )
 def test_a_number_of_processes_that_does_not_divide_the_batch(
-    processes: int, size: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: int, size: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path, tmp_path / "o", train_batch_size=size))
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     with pytest.raises(UserError, match=message):
-        training_arguments(recipe)
+        accumulation_steps(size, 1)
+
+
+def test_the_accumulation_follows_from_the_batch(tmp_path: Path) -> None:
+    trainer = {"per_device_train_batch_size": 3}
+    recipe = load_recipe(
+        write_recipe(tmp_path / "r.yaml", tmp_path / "m", tmp_path / "d", tmp_path / "o", train_batch_size=12, trainer=trainer)
+    )
+    assert training_arguments(recipe).gradient_accumulation_steps == 4
 
 
 def test_a_batch_that_is_said_twice(tmp_path: Path) -> None:
