@@ -11,7 +11,7 @@ import pytest
 
 from runs import write_recipe
 from starchat.arguments import accumulation_steps, training_arguments
-from starchat.engine import Engine, EngineProof, asked_engine, assert_engine, check_launch
+from starchat.engine import Engine, EngineProof, asked_engine, assert_engine, check_launch, require_engine
 from starchat.errors import UserError
 from starchat.recipe import load_recipe
 from starchat.zero import owned_settings, zero_configuration
@@ -173,6 +173,46 @@ def test_planted_engine_that_runs_otherwise(planted: dict[str, Any], message: st
     proof.trainer = running(**{"optimizer": "cpu", **planted})
     with pytest.raises(UserError, match=message):
         proof.on_train_begin(proof.trainer.args, state, state)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"},
+            "fsdp_state_dict_type is 'SHARDED_STATE_DICT'; checkpoints were proved with whole",
+        ),
+        ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "fsdp_cpu_ram_efficient_loading is 'true'; the model is grown and wrapped whole"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "the recipe decides, by trainer.gradient_checkpointing; set it to 'false'"),
+        ({"FSDP_VERSION": "1"}, "asks for FSDP1, with which nothing was proved; launch with fsdp2.yaml"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3_init_flag is not set; set it to 'false'"),
+        (
+            {
+                "ACCELERATE_USE_DEEPSPEED": "true",
+                "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+                "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true",
+            },
+            "zero3_init_flag is 'true'; the model is grown and wrapped whole before it is partitioned",
+        ),
+    ],
+)
+def test_planted_launch_that_partitions_otherwise(
+    variables: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path / "m", tmp_path / "d", tmp_path / "o"))
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        require_engine(recipe)
+
+
+@pytest.mark.parametrize("keys", [{"optimizer": "muon"}, {"lora": {"r": 2, "alpha": 4}, "quantization": "nf4"}], ids=["muon", "qlora"])
+def test_what_fsdp_cannot_hold(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path / "m", tmp_path / "d", tmp_path / "o", **keys))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(UserError, match="the launch asks for 1 process with FSDP2; launch with"):
+        require_engine(recipe)
 
 
 def test_fsdp_that_became_data_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
