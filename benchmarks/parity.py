@@ -296,17 +296,13 @@ def saved_weights(run: Path) -> dict[str, torch.Tensor]:
 
 def initial_weights(run: Path) -> dict[str, torch.Tensor]:
     """Return the weights that a run began with, under the names under which it saved them."""
-    path = run / "initial.safetensors"
-    if not path.is_file():
-        from peft import get_peft_model_state_dict
-
+    folder = run / "initial"
+    if not folder.is_dir():
         recipe = load_recipe(run / "recipe.yaml")
-        folder = resolve_model(recipe.model)
-        model = make_model(recipe, folder, load_tokens(folder, recipe.dialogue_template))
-        state = get_peft_model_state_dict(model, save_embedding_layers=False) if recipe.lora else dict(model.state_dict())
-        names = saved_weights(run)
-        save_file({name: value.float().contiguous().clone() for name, value in state.items() if name in names}, path)
-    return load_file(path)
+        base = resolve_model(recipe.model)
+        model = make_model(recipe, base, load_tokens(base, recipe.dialogue_template))
+        model.save_pretrained(folder / "weights", **({"save_embedding_layers": False} if recipe.lora else {}))
+    return saved_weights(folder)
 
 
 def packed_difference(run: Path) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor
 
 from starchat.errors import UserError
 
@@ -42,7 +43,7 @@ def whole_weights(model: Any) -> dict[str, Any]:
     for name, value in model.state_dict().items():
         key = parameters.get(name, name)
         if key not in gathered:
-            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+            whole = value.full_tensor() if isinstance(value, DTensor) else value
             gathered[key] = whole.detach().cpu()
         names[name] = gathered[key]
     return names
