@@ -144,41 +144,46 @@ def run_here(folder: Path, engine: str, cells: Sequence[str]) -> Iterator[tuple[
 
 
 def run_launched(folder: Path, engine: str, cells: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run cells in as few launches of two processes as their faults allow."""
-    task = folder / f"{engine}.task.json"
+    """Run cells in as few launches of two processes as their faults allow; each is given as soon as it has ended."""
     waiting = list(cells)
     while waiting:
-        done = folder / f"{engine}.done.jsonl"
+        ended: list[dict[str, Any]] = []
+        task, done = folder / f"{engine}.task.json", folder / f"{engine}.done.jsonl"
         done.write_text("", encoding="utf-8")
         task.write_text(json.dumps({"folder": str(folder), "engine": engine, "cells": waiting, "done": str(done)}), encoding="utf-8")
-        tail = launch(engine, task, done, len(waiting))
-        ended = [json.loads(line) for line in done.read_text(encoding="utf-8").splitlines()]
-        for one in ended:
-            yield one["cell"], one["outcome"]
+        with open(task.with_suffix(".log"), "w", encoding="utf-8") as log, launch(engine, task, log) as process:
+            try:
+                last = time.monotonic()
+                running = True
+                while running:
+                    running = process.poll() is None and time.monotonic() - last < PATIENCE_S
+                    for line in done.read_text(encoding="utf-8").splitlines()[len(ended) :]:
+                        ended.append(json.loads(line))
+                        yield ended[-1]["cell"], ended[-1]["outcome"]
+                        last = time.monotonic()
+                    time.sleep(0.2)
+            finally:
+                process.terminate()
         waiting = waiting[len(ended) :]
-        if waiting and not (ended and ended[-1]["outcome"]["status"] == "failed"):  # died without a word in the first that waits
-            yield waiting[0], {"status": "failed", "reason": f"the launch ended: {tail}"}
+        if waiting and not (
+            ended and ended[-1]["outcome"]["status"] == "failed"
+        ):  # died, or fell silent, without a word in the first that waits
+            text = task.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+            last_error = [line for line in text.splitlines() if "Error" in line][-1:] or [
+                f"silent for {PATIENCE_S} s, or ended without a word"
+            ]
+            yield waiting[0], {"status": "failed", "reason": last_error[0][-300:]}
             waiting = waiting[1:]
 
 
-def launch(engine: str, task: Path, done: Path, cells: int) -> str:
-    """Start two processes on a task; return the last line of what they wrote."""
+def launch(engine: str, task: Path, log: Any) -> subprocess.Popen[bytes]:
+    """Start two processes on a task."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / f"{engine}.yaml")]
     command += ["--num_processes", "2", "--main_process_port", str(port), str(Path(__file__).resolve()), "--worker", str(task)]
-    log = task.with_suffix(".log")
-    with open(log, "w", encoding="utf-8") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        while process.poll() is None:
-            quiet = time.time() - max(done.stat().st_mtime, task.stat().st_mtime)
-            if quiet > PATIENCE_S:
-                process.terminate()
-                process.wait()
-                return f"no cell ended for {PATIENCE_S} s"
-            time.sleep(0.2)
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "Error" in line]
-    return lines[-1][-300:] if lines else f"exit status {process.returncode}"
+    return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def work(task: Path) -> int:
