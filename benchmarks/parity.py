@@ -5,7 +5,7 @@
     python benchmarks/parity.py --render docs/parity.md                           # the table of all results so far
 
 In: nothing; tiny random bases of every family (tests/families.py) and small datasets are made in ``--folder``. Out: one line a cell in
-``FOLDER/results.json``, which later calls add to; with ``--render`` the table. Exit status 1 if a cell of this call fails.
+``FOLDER/results``, which later calls add to; with ``--render`` the table. Exit status 1 if a cell of this call fails.
 
 A cell is one run of `starchat.train.train`, the whole of it but its gate. It is compared with the run of one process on the same global
 batch: the loss of each of four steps, and the weights that were saved, as a share of how far training moved them (law 6). This process,
@@ -132,7 +132,7 @@ def run_engine(folder: Path, engine: str, cells: Sequence[str]) -> int:
         found = outcome if outcome["status"] != "ok" else judge(folder, cell, engine)
         results[f"{cell}/{engine}"] = found
         print(f"{cell:36} {engine:14} {describe(found)}", flush=True)
-        write_results(folder, results)
+        write_results(folder, engine, results)
     print(f"{engine}: {len(waiting)} cells in {time.monotonic() - started:.0f} s", flush=True)
     return sum(results[f"{cell}/{engine}"]["status"] == "failed" for cell in waiting)
 
@@ -144,41 +144,46 @@ def run_here(folder: Path, engine: str, cells: Sequence[str]) -> Iterator[tuple[
 
 
 def run_launched(folder: Path, engine: str, cells: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run cells in as few launches of two processes as their faults allow."""
-    task = folder / f"{engine}.task.json"
+    """Run cells in as few launches of two processes as their faults allow; each is given as soon as it has ended."""
     waiting = list(cells)
     while waiting:
-        done = folder / f"{engine}.done.jsonl"
+        ended: list[dict[str, Any]] = []
+        task, done = folder / f"{engine}.task.json", folder / f"{engine}.done.jsonl"
         done.write_text("", encoding="utf-8")
         task.write_text(json.dumps({"folder": str(folder), "engine": engine, "cells": waiting, "done": str(done)}), encoding="utf-8")
-        tail = launch(engine, task, done, len(waiting))
-        ended = [json.loads(line) for line in done.read_text(encoding="utf-8").splitlines()]
-        for one in ended:
-            yield one["cell"], one["outcome"]
+        with open(task.with_suffix(".log"), "w", encoding="utf-8") as log, launch(engine, task, log) as process:
+            try:
+                last = time.monotonic()
+                running = True
+                while running:
+                    running = process.poll() is None and time.monotonic() - last < PATIENCE_S
+                    for line in done.read_text(encoding="utf-8").splitlines()[len(ended) :]:
+                        ended.append(json.loads(line))
+                        yield ended[-1]["cell"], ended[-1]["outcome"]
+                        last = time.monotonic()
+                    time.sleep(0.2)
+            finally:
+                process.terminate()
         waiting = waiting[len(ended) :]
-        if waiting and not (ended and ended[-1]["outcome"]["status"] == "failed"):  # died without a word in the first that waits
-            yield waiting[0], {"status": "failed", "reason": f"the launch ended: {tail}"}
+        if waiting and not (
+            ended and ended[-1]["outcome"]["status"] == "failed"
+        ):  # died, or fell silent, without a word in the first that waits
+            text = task.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+            last_error = [line for line in text.splitlines() if "Error" in line][-1:] or [
+                f"silent for {PATIENCE_S} s, or ended without a word"
+            ]
+            yield waiting[0], {"status": "failed", "reason": last_error[0][-300:]}
             waiting = waiting[1:]
 
 
-def launch(engine: str, task: Path, done: Path, cells: int) -> str:
-    """Start two processes on a task; return the last line of what they wrote."""
+def launch(engine: str, task: Path, log: Any) -> subprocess.Popen[bytes]:
+    """Start two processes on a task."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / f"{engine}.yaml")]
     command += ["--num_processes", "2", "--main_process_port", str(port), str(Path(__file__).resolve()), "--worker", str(task)]
-    log = task.with_suffix(".log")
-    with open(log, "w", encoding="utf-8") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        while process.poll() is None:
-            quiet = time.time() - max(done.stat().st_mtime, task.stat().st_mtime)
-            if quiet > PATIENCE_S:
-                process.terminate()
-                process.wait()
-                return f"no cell ended for {PATIENCE_S} s"
-            time.sleep(0.2)
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "Error" in line]
-    return lines[-1][-300:] if lines else f"exit status {process.returncode}"
+    return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def work(task: Path) -> int:
@@ -296,17 +301,13 @@ def saved_weights(run: Path) -> dict[str, torch.Tensor]:
 
 def initial_weights(run: Path) -> dict[str, torch.Tensor]:
     """Return the weights that a run began with, under the names under which it saved them."""
-    path = run / "initial.safetensors"
-    if not path.is_file():
-        from peft import get_peft_model_state_dict
-
+    folder = run / "initial"
+    if not folder.is_dir():
         recipe = load_recipe(run / "recipe.yaml")
-        folder = resolve_model(recipe.model)
-        model = make_model(recipe, folder, load_tokens(folder, recipe.dialogue_template))
-        state = get_peft_model_state_dict(model, save_embedding_layers=False) if recipe.lora else dict(model.state_dict())
-        names = saved_weights(run)
-        save_file({name: value.float().contiguous().clone() for name, value in state.items() if name in names}, path)
-    return load_file(path)
+        base = resolve_model(recipe.model)
+        model = make_model(recipe, base, load_tokens(base, recipe.dialogue_template))
+        model.save_pretrained(folder / "weights", **({"save_embedding_layers": False} if recipe.lora else {}))
+    return saved_weights(folder)
 
 
 def packed_difference(run: Path) -> float:
@@ -344,12 +345,15 @@ def merge_here(run: Path, output: Path) -> dict[str, Any]:
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / "results.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """Return what is known of each ``family/method/variant/engine``."""
+    return {key: found for path in sorted((folder / "results").glob("*.json")) for key, found in json.loads(path.read_text()).items()}
 
 
-def write_results(folder: Path, results: dict[str, dict[str, Any]]) -> None:
-    (folder / "results.json").write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def write_results(folder: Path, engine: str, results: dict[str, dict[str, Any]]) -> None:
+    """Write the results of an engine; each has a file, so that engines may run beside each other."""
+    (folder / "results").mkdir(exist_ok=True)
+    own = {key: found for key, found in results.items() if key.endswith(f"/{engine}")}
+    (folder / "results" / f"{engine}.json").write_text(json.dumps(own, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def describe(found: dict[str, Any]) -> str:

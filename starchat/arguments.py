@@ -108,7 +108,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         **recipe.trainer,
     }
     if recipe.train_batch_size is not None:
-        settings["gradient_accumulation_steps"] = _accumulation(recipe.train_batch_size, settings["per_device_train_batch_size"])
+        settings["gradient_accumulation_steps"] = accumulation_steps(recipe.train_batch_size, settings["per_device_train_batch_size"])
     try:
         arguments = SFTConfig(
             output_dir=recipe.output,
@@ -123,7 +123,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
     return arguments
 
 
-def _accumulation(together: int, per_device: int) -> int:
+def accumulation_steps(together: int, per_device: int) -> int:
     """Return how many micro-batches of all processes make one update of `together` sequences."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     at_once = processes * per_device

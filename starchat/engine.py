@@ -28,6 +28,16 @@ ENGINES = ("NO", "DEEPSPEED", "FSDP")
 """Besides data parallel (``MULTI_...``), the kinds of accelerate's engines that saving and verifying know."""
 
 
+IN_PIECES = "the model is grown and wrapped whole before it is partitioned"
+ZERO3_NEEDS = {"ACCELERATE_DEEPSPEED_ZERO3_INIT": ("zero3_init_flag", "false", IN_PIECES)}
+FSDP_NEEDS = {
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": ("fsdp_cpu_ram_efficient_loading", "false", IN_PIECES),
+    "FSDP_STATE_DICT_TYPE": ("fsdp_state_dict_type", "FULL_STATE_DICT", "checkpoints were proved with whole weights only"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("fsdp_activation_checkpointing", "false", "the recipe decides, by trainer.gradient_checkpointing"),
+}
+"""What a launch must not set otherwise: variable, then key of the accelerate configuration, value, and why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """What trains together, how it holds the weights, and where. `zero_stage` 0: no DeepSpeed; `fsdp` 0: none. Offloaded to the host."""
@@ -78,6 +88,15 @@ def require_engine(recipe: Recipe) -> None:
         )
     if engine.fsdp == 1:
         raise UserError("engine: the launch asks for FSDP1, with which nothing was proved; launch with fsdp2.yaml, or set fsdp_version: 2")
+    faults = [
+        f"engine: {key} is {os.environ[name]!r}; {why}; set it to {wanted!r} in the accelerate configuration"
+        for name, (key, wanted, why) in (FSDP_NEEDS if engine.fsdp else ZERO3_NEEDS if stage == 3 else {}).items()
+        if os.environ.get(name, wanted).lower() != wanted.lower()
+    ]
+    if stage == 3 and "ACCELERATE_DEEPSPEED_ZERO3_INIT" not in os.environ:  # accelerate then takes it for true
+        faults.append("engine: zero3_init_flag is not set; set it to 'false' in the accelerate configuration")
+    if faults:
+        raise UserError("\n".join(faults))
 
 
 def check_launch(arguments: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor
 
 from starchat.errors import UserError
 
@@ -35,9 +36,14 @@ def require_shardable(model: Any) -> None:
 
 
 def whole_weights(model: Any) -> dict[str, Any]:
-    """Return the gathered state of a sharded model, on the CPU. Every process must call it."""
-    gathered = {}
+    """Return the gathered state of a sharded model, on the CPU; what is tied stays one tensor. Every process must call it."""
+    parameters = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    gathered: dict[Any, Any] = {}
+    names = {}
     for name, value in model.state_dict().items():
-        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
-        gathered[name] = whole.detach().cpu()
-    return gathered
+        key = parameters.get(name, name)
+        if key not in gathered:
+            whole = value.full_tensor() if isinstance(value, DTensor) else value
+            gathered[key] = whole.detach().cpu()
+        names[name] = gathered[key]
+    return names

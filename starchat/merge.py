@@ -238,7 +238,13 @@ def prove(folder: Path, proof: Path) -> list[Finding]:
     if dialogues:
         findings += [ids_of_encoder(cases, tokens), ids_of_jinja(cases, folder)]
     model = load_base(folder, torch.float32).eval()
-    return [*findings, logits_match(model, cases, golden)[1], weights_are_finite(model), stop_ids(model, tokens), tying_is_as_stated(model)]
+    return [
+        *findings,
+        logits_match(model, cases, golden)[1],
+        weights_are_finite(model),
+        stop_ids(model, tokens),
+        tying_is_as_stated(model, folder),
+    ]
 
 
 def _card(run: Path, recipe: Recipe, divergences: Sequence[Divergence], dtype: str) -> str:

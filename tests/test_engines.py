@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -168,11 +169,46 @@ def test_planted_variable_that_turns_zero_into_plain_data_parallel(recipes: dict
 @pytest.mark.slow
 def test_the_same_in_one_process_ends_with_status_2(recipes: dict[bool, Path], tmp_path: Path) -> None:
     variables = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+    variables["ACCELERATE_DEEPSPEED_ZERO3_INIT"] = "false"
     command = [sys.executable, "-m", "starchat.train", str(recipes[False]), f"output={tmp_path / 'run'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
     assert done.returncode == 2
     assert "engine: the launch asked for 1 process with ZeRO-3, the trainer got 1 process with no sharding; unset" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_planted_launch_that_clips_otherwise_ends_before_anything_is_written(recipes: dict[bool, Path], tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 2}, "gradient_clipping": 0.5}))
+    variables = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "ds.json")}
+    command = [sys.executable, "-m", "starchat.train", str(recipes[False]), f"output={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+    assert done.returncode == 2
+    assert "ds.json: gradient_clipping is 0.5, the recipe asks for 1.0; remove it, or make it auto" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_ran_is_in_the_run(launched: Launch) -> None:
+    made = json.loads((launched("zero2", False) / "deepspeed.json").read_text())
+    assert (made["train_batch_size"], made["gradient_clipping"], made["zero_optimization"]) == (2, 1.0, {"stage": 2})
+
+
+@pytest.mark.slow
+def test_fsdp2_goes_on_from_its_checkpoint(recipes: dict[bool, Path], tmp_path: Path) -> None:
+    saving = ["save_strategy=steps", "save_steps=2", f"output={tmp_path / 'run'}"]
+    assert accelerate("fsdp2", str(recipes[False]), *saving).returncode == 0
+    before = weights_of(tmp_path / "run")
+    for name in ("model", "checkpoint-4"):
+        shutil.rmtree(tmp_path / "run" / name)
+    (tmp_path / "run" / "manifest.json").unlink()
+    done = accelerate("fsdp2", str(recipes[False]), *saving)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "going on from step 2" in done.stderr
+    after = weights_of(tmp_path / "run")
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_an_engine_that_nothing_was_proved_with_is_refused() -> None:

@@ -115,7 +115,7 @@ def test_an_engine_that_cannot_hold_the_method(base: Path, dataset: Path, tmp_pa
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
     require_engine(recipe)
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    with pytest.raises(UserError, match=r"quantization: ZeRO-3 partitions weights, .*launch with zero2\.yaml"):
+    with pytest.raises(UserError, match=r"quantization: weights in 4 bits .* asks for 1 process with ZeRO-3; launch with zero2\.yaml"):
         require_engine(recipe)
 
 

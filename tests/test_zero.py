@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from runs import write_recipe
-from starchat.arguments import training_arguments
-from starchat.engine import Engine, EngineProof, asked_engine, assert_engine, check_launch
+from starchat.arguments import accumulation_steps, training_arguments
+from starchat.engine import Engine, EngineProof, asked_engine, assert_engine, check_launch, require_engine
 from starchat.errors import UserError
 from starchat.recipe import load_recipe
 from starchat.zero import owned_settings, zero_configuration
@@ -175,6 +175,46 @@ def test_planted_engine_that_runs_otherwise(planted: dict[str, Any], message: st
         proof.on_train_begin(proof.trainer.args, state, state)
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"},
+            "fsdp_state_dict_type is 'SHARDED_STATE_DICT'; checkpoints were proved with whole",
+        ),
+        ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "fsdp_cpu_ram_efficient_loading is 'true'; the model is grown and wrapped whole"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "the recipe decides, by trainer.gradient_checkpointing; set it to 'false'"),
+        ({"FSDP_VERSION": "1"}, "asks for FSDP1, with which nothing was proved; launch with fsdp2.yaml"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3_init_flag is not set; set it to 'false'"),
+        (
+            {
+                "ACCELERATE_USE_DEEPSPEED": "true",
+                "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+                "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true",
+            },
+            "zero3_init_flag is 'true'; the model is grown and wrapped whole before it is partitioned",
+        ),
+    ],
+)
+def test_planted_launch_that_partitions_otherwise(
+    variables: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path / "m", tmp_path / "d", tmp_path / "o"))
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        require_engine(recipe)
+
+
+@pytest.mark.parametrize("keys", [{"optimizer": "muon"}, {"lora": {"r": 2, "alpha": 4}, "quantization": "nf4"}], ids=["muon", "qlora"])
+def test_what_fsdp_cannot_hold(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path / "m", tmp_path / "d", tmp_path / "o", **keys))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(UserError, match="the launch asks for 1 process with FSDP2; launch with"):
+        require_engine(recipe)
+
+
 def test_fsdp_that_became_data_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What accelerate 1.15 does on a machine without GPU."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -188,12 +228,10 @@ def test_fsdp_that_became_data_parallel_is_refused(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("processes", "per_device", "accumulation"), [(1, 1, 12), (2, 3, 2), (4, 3, 1), (6, 2, 1)])
 def test_an_update_is_the_same_on_any_number_of_processes(
-    processes: int, per_device: int, accumulation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: int, per_device: int, accumulation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = {"per_device_train_batch_size": per_device}
-    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path, tmp_path / "o", train_batch_size=12, trainer=trainer))
     monkeypatch.setenv("WORLD_SIZE", str(processes))
-    assert training_arguments(recipe).gradient_accumulation_steps == accumulation
+    assert accumulation_steps(12, per_device) == accumulation
 
 
 @pytest.mark.parametrize(
@@ -204,12 +242,19 @@ def test_an_update_is_the_same_on_any_number_of_processes(
     ],
 )
 def test_a_number_of_processes_that_does_not_divide_the_batch(
-    processes: int, size: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: int, size: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path, tmp_path / "o", train_batch_size=size))
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     with pytest.raises(UserError, match=message):
-        training_arguments(recipe)
+        accumulation_steps(size, 1)
+
+
+def test_the_accumulation_follows_from_the_batch(tmp_path: Path) -> None:
+    trainer = {"per_device_train_batch_size": 3}
+    recipe = load_recipe(
+        write_recipe(tmp_path / "r.yaml", tmp_path / "m", tmp_path / "d", tmp_path / "o", train_batch_size=12, trainer=trainer)
+    )
+    assert training_arguments(recipe).gradient_accumulation_steps == 4
 
 
 def test_a_batch_that_is_said_twice(tmp_path: Path) -> None:
