@@ -17,6 +17,13 @@ from starchat.encode import IGNORED
 from starchat.errors import UserError
 
 
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of logits, (batch, tokens, vocabulary), summed over the labels, (batch, tokens), each predicted by the
+    token before it."""
+    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
+    return cross_entropy(flat, labels[:, 1:].reshape(-1).to(logits.device), reduction="sum", ignore_index=IGNORED)
+
+
 class LogitsTrainer(SFTTrainer):
     """`SFTTrainer` with the loss from whole logits, (batch, tokens, vocabulary) in float32."""
 
@@ -24,12 +31,11 @@ class LogitsTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the summed loss over trained tokens, divided by their number in the whole update."""
-        labels = inputs["labels"][:, 1:].reshape(-1)
+        labels = inputs["labels"]
         outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
-        logits = outputs.logits[:, :-1]
-        total = cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), labels, reduction="sum", ignore_index=IGNORED)
+        total = summed_loss(outputs.logits, labels)
         if num_items_in_batch is None:
-            loss = total / (labels != IGNORED).sum().clamp(min=1)
+            loss = total / (labels[:, 1:] != IGNORED).sum().clamp(min=1)
         else:
             loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
