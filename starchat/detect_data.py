@@ -34,6 +34,7 @@ MAX_RUNS = 0.01
 MAX_OF_ONE_RECORD = 0.5
 MAX_SEEN_QUESTIONS = 0.01
 MAX_CHANGED_TEXTS = 0.01
+CHUNK_ROWS = 2000
 SAMPLED_TEXTS = 2000
 SAMPLED_RECORDS = 64
 
@@ -140,15 +141,16 @@ def texts_survive_the_tokenizer(evidence: Evidence, turns: Turns | None) -> Find
 
 def _misread(evidence: Evidence, turns: Turns) -> Iterator[str]:
     first = np.searchsorted(turns.starts, evidence.offsets)
-    chosen = []
-    for row, found in enumerate(turns.of_row):
-        chosen += [(row, first[row] + n, turn) for n, turn in enumerate(found) if not turns.expected[first[row] + n]]
-    parts = (evidence.ids[turns.starts[k] + turns.header_tokens[k] : turns.ends[k]] for _, k, _ in chosen)
-    slices = [part[part >= 0].tolist() for part in parts]
-    for (row, k, turn), text in zip(chosen, evidence.tokens.decode_texts(slices), strict=True):
-        wanted = evidence.tokens.normalize(turn_text(turn))
-        if turns.roles[k] < len(ROLES) and text != wanted:
-            yield f"{evidence.place(row)}: {turn.role} turn decodes to {excerpt(text)}, its record has {excerpt(wanted)}"
+    for begin in range(0, len(evidence.rows), CHUNK_ROWS):
+        rows = range(begin, min(begin + CHUNK_ROWS, len(evidence.rows)))
+        found = ((row, first[row] + n, turn) for row in rows for n, turn in enumerate(turns.of_row[row]))
+        chosen = [(row, k, turn) for row, k, turn in found if not turns.expected[k]]
+        parts = (evidence.ids[turns.starts[k] + turns.header_tokens[k] : turns.ends[k]] for _, k, _ in chosen)
+        texts = evidence.tokens.decode_texts([part[part >= 0].tolist() for part in parts])
+        for (row, k, turn), text in zip(chosen, texts, strict=True):
+            wanted = evidence.tokens.normalize(turn_text(turn))
+            if turns.roles[k] < len(ROLES) and text != wanted:
+                yield f"{evidence.place(row)}: {turn.role} turn decodes to {excerpt(text)}, its record has {excerpt(wanted)}"
 
 
 def _texts(record: Record) -> list[str]:
