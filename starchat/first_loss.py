@@ -53,7 +53,8 @@ class FirstLoss(TrainerCallback):
         self.trainer = trainer
         self.batches = [batch_tensors([[sample]], pad_id, len(sample[0])) for sample in samples]
         self.labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in self.batches)
-        self.alone = self._alone(trainer.model) if trainer.args.process_index == 0 else math.nan
+        self.plain = trainer.args.loss_type == "nll" and not trainer.args.label_smoothing_factor
+        self.alone = self._alone(trainer.model) if self.plain and trainer.args.process_index == 0 else math.nan
 
     def _alone(self, model: Any) -> float:
         training = model.training
@@ -65,8 +66,11 @@ class FirstLoss(TrainerCallback):
         return total / self.labels
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take the loss through the engine; every process takes part. A run that is gone on with has other weights by now."""
-        if state.global_step:
+        """Take the loss through the engine; every process takes part.
+
+        A run that is gone on with has other weights by now, and a recipe that asks for another loss than the plain one has no reference.
+        """
+        if state.global_step or not self.plain:
             return
         engine = self.trainer.model_wrapped
         training = engine.training
