@@ -98,7 +98,9 @@ def _findings(report: Report) -> str:
     for group, found in by_group(report.findings):
         faults = sum(not finding.ok for finding in found)
         told = f"{faults} of {len(found)} with a fault" if faults else f"{len(found)} check{'s' if len(found) > 1 else ''} hold"
-        head = f"<summary><span>{'✗' if faults else '✓'}</span> <b>{_escape(group)}</b> <small>{told}</small></summary>"
+        names = " · ".join(_escape(_words(finding.check)) for finding in found)
+        title = f"<span>{'✗' if faults else '✓'}</span> <strong>{_escape(group)}</strong> <small>{told}</small>"
+        head = f"<summary>{title}<em>{names}</em></summary>"
         lines = "".join(_finding(finding) for finding in sorted(found, key=lambda finding: finding.ok))
         state, kind = (" open", "bad") if faults else ("", "good")
         parts.append(f'<details class="{kind}"{state}>{head}<ul class="findings">{lines}</ul></details>')
@@ -222,17 +224,20 @@ p { margin: 0 }
 .verdict { font-weight: 600 }
 .verdict.good, .good > span { color: var(--good) }
 .verdict.bad, li.bad > span, li.bad h2 { color: var(--bad) }
-.top { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 20px; margin: 16px 0 20px }
+.top { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); align-items: start; gap: 20px; margin: 16px 0 20px }
 .top > div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 8px 16px }
 @media (max-width: 860px) { .top { grid-template-columns: minmax(0, 1fr) } }
 details { border-top: 1px solid var(--line) }
 details:first-child { border: 0 }
-summary { cursor: pointer; padding: 7px 0; font-size: 14px; list-style: none; display: flex; align-items: baseline; gap: 8px }
+summary { cursor: pointer; position: relative; padding: 8px 24px 8px 0; font-size: 14px; list-style: none; display: flex; flex-wrap: wrap;
+  align-items: baseline; gap: 0 8px }
 summary::-webkit-details-marker { display: none }
-summary::after { content: '+'; margin-left: auto; color: var(--soft) }
+summary::after { content: '+'; position: absolute; right: 2px; top: 8px; color: var(--soft) }
 details[open] > summary::after { content: '−' }
-summary b::first-letter { text-transform: uppercase }
-summary b { display: inline-block; font-weight: 600 }
+summary strong::first-letter { text-transform: uppercase }
+summary strong { display: inline-block; font-weight: 600 }
+summary em { flex-basis: 100%; padding-left: 21px; font-size: 12.5px; font-style: normal; line-height: 1.6; color: var(--soft) }
+details[open] > summary em { display: none }
 summary small { font-size: 13px; color: var(--soft) }
 .good > summary > span { color: var(--good) }
 .bad > summary > span, .bad > summary small { color: var(--bad) }
