@@ -332,7 +332,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path, tiny_base: Path, capsys: 
 def test_a_disk_that_fills_when_weights_are_written(
     small_disk: Path, tiny_base: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (small_disk / "filler").write_bytes(bytes(2**20 - 2**18 - 2**17))
+    (small_disk / "filler").write_bytes(bytes(2**20 - 2**18 - 2**17 - 2**15))
     run = small_disk / "run"
     message = fails(["train", str(write_recipe(tmp_path / "r.yaml", tiny_base, dataset, run)), "--json"], capsys)  # weights alone would fit
     assert f"{run}: weights could not be written (" in message
