@@ -19,7 +19,9 @@ Read the modules in the order in which data flows through them:
 ``hub``                 where a model lies and what its configuration says
 ``finding``             a check's verdict, and all of them together
 ``evidence``            rows laid end to end, beside the records that they claim to be
-``detect_*``            the checks: of dialogues, of documents, of rows of any kind
+``catalogue``           every check by name: what it protects, and the remedy
+``detect_*``            checks without a model: of dialogues, documents, rows, data, of a base model's files, of the schedule
+``weights``             a model's weight files as they lie on the disk
 ``measure``             the numbers of an encoded dataset
 ``check``               the loss X-ray: laws proved on every row before training
 ``xray``                how a report looks as text, and the one call that writes its page
@@ -29,7 +31,11 @@ Read the modules in the order in which data flows through them:
 ``resume``              an unfinished run is gone on with, or refused with what differs
 ``lead``                the first process decides how a run begins
 ``stop_and_go``         a trainer that can be stopped at any moment
+``schedule``            a run's updates and learning rates, before it begins
+``probe*``              checks of the model at work: packing, padding, attention, cache, gradients
+``preflight``           all checks before a run
 ``train``               the training run, through TRL
+``first_loss``          the engine before its first step, against one process
 ``watch``               what ends a run while it trains
 ``export``              what a run leaves behind, with its golden cases
 ``verify``              the reload gate

@@ -10,9 +10,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
+from starchat import detect_data as data
 from starchat import detect_dialogues as dialogues
 from starchat import detect_documents as documents
 from starchat import detect_rows as every
+from starchat.detect_base import base_findings
 from starchat.dialogue import Record
 from starchat.encode import Row, SetAside
 from starchat.errors import UserError
@@ -55,6 +59,10 @@ def check_recipe(recipe: Recipe, progress: bool = True) -> tuple[Report, dict[st
             raise UserError(_nothing_left(recipe, records, set_aside))
         model_rows = tokens.size if recipe.from_nothing else int(config.get("vocab_size") or tokens.size)
         report = examine(recipe, tokens, records, rows, set_aside, model_rows, step, unused)
+        if not recipe.from_nothing:
+            step("the base model's files")
+            ids = np.unique(np.concatenate([row.ids for split in rows.values() for row in split]))
+            report = Report((*report.findings, *base_findings(folder, config, tokens, ids)), report.stats)
     return report, rows
 
 
@@ -78,6 +86,8 @@ def examine(
     turns = find_turns(chats) if chats else None
     findings = _of_dialogues(chats, turns, step) if chats and turns else []
     findings += _of_documents(texts, recipe, step) if texts else []
+    step("what the data teaches")
+    findings += _of_data(evidence, chats, turns, texts, recipe)
     step("lengths, packing, duplicates")
     sizes, capacity = evidence.lengths[: evidence.train_rows], recipe.max_length_tokens
     fits = int(evidence.lengths.max()) <= capacity and int(evidence.lengths.min()) > 0
@@ -144,6 +154,20 @@ def _of_documents(evidence: Evidence, recipe: Recipe, step: Step) -> list[Findin
         documents.only_the_documents_own_control_tokens(evidence, windows),
         documents.fim_share(evidence, windows, recipe.fim),
     ]
+
+
+def _of_data(evidence: Evidence, chats: Evidence | None, turns: Turns | None, texts: Evidence | None, recipe: Recipe) -> Iterator[Finding]:
+    yield data.trained_share(evidence)
+    yield data.no_endless_runs(evidence)
+    yield data.no_record_dominates(evidence)
+    yield data.rows_are_encoded_alone(evidence, recipe)
+    if chats and turns:
+        yield data.answers_differ(chats, turns)
+        yield data.answers_close_their_fences(chats)
+        yield data.questions_of_the_test_unseen(chats)
+    for part in (chats, texts):
+        if part:
+            yield data.texts_survive_the_tokenizer(part, turns if part is chats else None)
 
 
 def _run(name: str, step: Step, detector: Callable[[], Finding]) -> Finding:

@@ -160,10 +160,11 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from starchat.arguments import require_arguments
-    from starchat.check import check_recipe
     from starchat.hub import require_loadable, resolve_model
+    from starchat.preflight import preflight
     from starchat.recipe import load_recipe
     from starchat.tokens import load_tokens
+    from starchat.train import make_model
     from starchat.xray import render_text, write_html
 
     terminal = sys.stdout
@@ -172,7 +173,7 @@ def _check(options: argparse.Namespace) -> int:
         require_arguments(recipe)
         if not recipe.from_nothing:
             require_loadable(resolve_model(recipe.model))
-        report, rows = check_recipe(recipe)
+        report, rows = preflight(recipe, make_model)
         if options.html:
             tokens = load_tokens(resolve_model(recipe.model), recipe.dialogue_template)
             write_html(options.html, report, rows["train"], tokens)

@@ -2,7 +2,7 @@
 
 Positions start again at 0 with every row and there is no attention mask: from that, transformers builds the mask that
 keeps rows of one group from seeing each other (eager and SDPA; ``use_cache`` must be off). Padding is a row of its own
-at the end. Architectures that do without positions, or whose state runs on, let rows through: `require_isolation` tries it.
+at the end. Architectures that do without positions, or whose state runs on, let rows through: `starchat.probe` tries it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,7 @@ import numpy as np
 import torch
 
 from starchat.encode import IGNORED
-from starchat.errors import UserError
 from starchat.rows import Encoded
-
-PROBE_TOKENS = 8
-
-MAX_LEAK = 1e-3
-"""As a share of the largest logit. Random models of 16 isolating architectures differ by 2e-7 of it; of those that leak, Bloom by 8e-3,
-Qwen3-Next by 6e-2, OPT, MPT, Falcon and Mamba by 0.2 and more."""
-
-MAX_LEAK_HALF = 4e-2
-"""The same for a model in bfloat16, whose rounding hides smaller leaks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +58,8 @@ def batch_tensors(groups: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], pad
     return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels), "position_ids": torch.from_numpy(positions)}
 
 
-def require_isolation(model: Any) -> None:
-    """Raise `UserError` if a row that is packed behind another has other logits than alone; the model stays as it was."""
-    rows = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, PROBE_TOKENS))
-    training, device = model.training, next(model.parameters()).device
-
-    def last_row(*group: np.ndarray) -> torch.Tensor:
-        tensors = batch_tensors([[(ids, np.ones(PROBE_TOKENS, dtype=np.bool_)) for ids in group]], 0, PROBE_TOKENS * len(group))
-        inputs = {name: tensors[name].to(device) for name in ("input_ids", "position_ids")}
-        return torch.as_tensor(model(**inputs, use_cache=False).logits[0, -PROBE_TOKENS:].float())
-
-    model.eval()
-    with torch.no_grad():
-        alone, packed = last_row(rows[1]), last_row(*rows)
-    model.train(training)
-    leak = float((packed - alone).abs().max() / alone.abs().max())
-    if leak > (MAX_LEAK if next(model.parameters()).dtype == torch.float32 else MAX_LEAK_HALF):
-        raise UserError(
-            f"packing: rows of one group see each other in a {model.config.model_type} model (logits differ by {leak:.1%}); "
-            "set packing: false, or take a base model of another architecture"
-        )
+def run_model(model: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of a batch, (batch, tokens, vocabulary), as training asks for them: by positions, without mask and cache."""
+    device = next(model.parameters()).device
+    inputs = {name: tensors[name].to(device) for name in ("input_ids", "position_ids")}
+    return torch.as_tensor(model(**inputs, use_cache=False).logits)

@@ -16,7 +16,7 @@ import numpy as np
 from starchat.dialogue import ROLES, Turn, to_message
 from starchat.encode import encode_prompts
 from starchat.evidence import Evidence, Turns, control_ids, is_one_of
-from starchat.finding import OUR_FAULT, Finding, excerpt, verdict
+from starchat.finding import Finding, excerpt, verdict
 from starchat.template import jinja, turn_text, with_tools
 
 CHUNK_ROWS = 2000
@@ -45,7 +45,7 @@ def trained_tokens_are_the_answers(evidence: Evidence, turns: Turns) -> Finding:
             if found != wanted:
                 faults.append(f"{evidence.place(row)}: {_difference(found, wanted)}")
     holds = f"{len(first):,} answers of {len(evidence.rows):,} rows, decoded, are the records' own text"
-    return verdict("trained_tokens_are_the_answers", faults, holds, OUR_FAULT)
+    return verdict("trained_tokens_are_the_answers", faults, holds)
 
 
 def _difference(found: Sequence[str], wanted: Sequence[str]) -> str:
@@ -63,7 +63,7 @@ def every_end_token_is_trained(evidence: Evidence, turns: Turns) -> Finding:
     what = [(at, "has no end token" if no else "has an end token that is not trained") for at, no in zip(ends, absent, strict=True)]
     faults = [f"{evidence.place(evidence.row_at(int(what[n][0])))}: a trained turn {what[n][1]}" for n in np.flatnonzero(absent | mute)]
     holds = f"{len(ends):,} trained turns, each with {evidence.tokens.end} trained"
-    return verdict("every_end_token_is_trained", faults, holds, "the model would not learn to stop; " + OUR_FAULT)
+    return verdict("every_end_token_is_trained", faults, holds)
 
 
 def user_and_system_untrained(evidence: Evidence, turns: Turns) -> Finding:
@@ -82,7 +82,7 @@ def user_and_system_untrained(evidence: Evidence, turns: Turns) -> Finding:
         spelled = evidence.tokens.whole.id_to_token(int(evidence.ids[position]))
         faults.append(f"{evidence.place(evidence.row_at(position))}: trained token {spelled!a} in {role} {part}")
     counts = ", ".join(f"{role} {np.count_nonzero(turns.roles == n):,}" for n, role in enumerate(ROLES) if role != "assistant")
-    return verdict("user_and_system_untrained", faults, f"no trained token outside the answers (turns: {counts})", OUR_FAULT)
+    return verdict("user_and_system_untrained", faults, f"no trained token outside the answers (turns: {counts})")
 
 
 def no_forged_control_tokens(evidence: Evidence, turns: Turns) -> Finding:
@@ -104,7 +104,7 @@ def no_forged_control_tokens(evidence: Evidence, turns: Turns) -> Finding:
     texts = sum(any(token in turn.content for token in tokens.control) for record in evidence.records for turn in record.turns)
     holds = f"{len(turns.starts):,} turns, each with its marker and its end token only"
     spelled = f"; {texts:,} texts spell a control token and stay text" if texts else ""
-    return verdict("no_forged_control_tokens", faults, holds + spelled, OUR_FAULT)
+    return verdict("no_forged_control_tokens", faults, holds + spelled)
 
 
 def one_beginning_token(evidence: Evidence, turns: Turns) -> Finding:
@@ -119,7 +119,7 @@ def one_beginning_token(evidence: Evidence, turns: Turns) -> Finding:
         bad |= evidence.ids[evidence.offsets[:-1]] != lead[0]
     faults = [f"{evidence.place(int(row))}: {size[row]} tokens before the first turn; expected {len(lead)}" for row in np.flatnonzero(bad)]
     holds = f"each row begins with {tokens.bos}, once" if tokens.bos else "no beginning token, as in the base model"
-    return verdict("one_beginning_token", faults, holds, OUR_FAULT)
+    return verdict("one_beginning_token", faults, holds)
 
 
 def prompt_is_a_prefix(evidence: Evidence, turns: Turns) -> Finding:
@@ -136,7 +136,7 @@ def prompt_is_a_prefix(evidence: Evidence, turns: Turns) -> Finding:
             if not np.array_equal(evidence.ids[start:content], np.array(prompt, dtype=np.int32)):
                 faults.append(f"{evidence.place(row)}: the prompt of turn {n + 1} gives other tokens than the row has before its answer")
     holds = f"{np.count_nonzero(turns.expected):,} prompts, encoded as at inference, are token prefixes of their rows"
-    return verdict("prompt_is_a_prefix", faults, holds, "the model would be asked otherwise than it was trained; " + OUR_FAULT)
+    return verdict("prompt_is_a_prefix", faults, holds)
 
 
 def jinja_gives_the_same_ids(evidence: Evidence, turns: Turns) -> Finding:
@@ -151,7 +151,7 @@ def jinja_gives_the_same_ids(evidence: Evidence, turns: Turns) -> Finding:
             if not np.array_equal(ids, np.array(encoding.ids, dtype=np.int32)):
                 faults.append(f"{evidence.place(row)}: {_first_difference(encoding.ids, ids.tolist())}")
     holds = f"{len(evidence.rows):,} rows rendered by the exported chat template and tokenized whole have the same ids"
-    return verdict("jinja_gives_the_same_ids", faults, holds, "other programs would prompt the model otherwise; " + OUR_FAULT)
+    return verdict("jinja_gives_the_same_ids", faults, holds)
 
 
 def _first_difference(exported: Sequence[int], row: Sequence[int]) -> str:
@@ -190,5 +190,4 @@ def no_empty_answers(evidence: Evidence, turns: Turns) -> Finding:
     """Look for trained turns without content: they teach the model to stop before it has said anything."""
     numbers = np.flatnonzero(turns.expected & (turns.ends == turns.starts + turns.header_tokens))
     faults = [f"{evidence.place(evidence.row_at(int(turns.starts[n])))}: an empty answer is trained" for n in numbers]
-    remedy = "run starchat prepare on the source, which sets such rows aside; or give the turn weight: 0"
-    return verdict("no_empty_answers", faults, "no trained turn is empty", remedy)
+    return verdict("no_empty_answers", faults, "no trained turn is empty")

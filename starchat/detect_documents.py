@@ -16,7 +16,7 @@ import numpy.typing as npt
 from starchat.dialogue import Part
 from starchat.evidence import Evidence, control_ids, is_one_of
 from starchat.fim import STARCODER, find_fim_tokens, join
-from starchat.finding import OUR_FAULT, Finding, excerpt, verdict
+from starchat.finding import Finding, excerpt, verdict
 from starchat.recipe import Fim
 
 CHUNK_ROWS = 2000
@@ -72,7 +72,7 @@ def all_but_first_trained(evidence: Evidence) -> Finding:
     rows = np.unique(np.searchsorted(evidence.offsets, np.flatnonzero(wanted != evidence.trained), side="right") - 1)
     faults = [f"{evidence.place(int(row))}: tokens other than the first are not trained, or the first is" for row in rows]
     holds = f"{int(evidence.trained.sum()):,} of {len(evidence.ids):,} tokens trained: all but the first of each row"
-    return verdict("all_but_first_trained", faults, holds, OUR_FAULT)
+    return verdict("all_but_first_trained", faults, holds)
 
 
 def one_beginning_token(evidence: Evidence) -> Finding:
@@ -82,7 +82,7 @@ def one_beginning_token(evidence: Evidence) -> Finding:
     lost = np.flatnonzero(evidence.ids[evidence.offsets[:-1]] != lead).tolist() if lead is not None else []
     faults = [f"{evidence.place(row)}: does not begin with {tokens.bos}" for row in lost]
     holds = f"each window begins with {tokens.bos}" if tokens.bos else "no beginning token, as in the base model"
-    return verdict("one_beginning_token", faults, holds, OUR_FAULT)
+    return verdict("one_beginning_token", faults, holds)
 
 
 def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Finding:
@@ -104,7 +104,7 @@ def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Findin
     cut = sum(evidence.rows[window.row].piece == 1 for window in windows)
     whole = len(evidence.records) - len(aside)
     holds = f"{len(windows):,} windows, put together again, are {whole:,} documents; {cut:,} of them were cut in windows"
-    return verdict("documents_are_whole", faults, holds, OUR_FAULT)
+    return verdict("documents_are_whole", faults, holds)
 
 
 def _content(window: Window, parts: Sequence[Part]) -> str:
@@ -145,8 +145,7 @@ def fim_share(evidence: Evidence, windows: Sequence[Window], fim: Fim | None) ->
         expected = f"{rate * len(able):,.0f}, give or take {allowed:,.0f}"
         faults.append(f"{permuted:,} of {len(able):,} windows are permuted; rate {rate} expects {expected}")
     holds = f"{permuted:,} of {len(able):,} windows permuted for fill-in-the-middle; the rate asked for is {rate}"
-    remedy = "raise max_length_tokens: a permuted window that does not fit stays as it was; or change fim.rate"
-    return verdict("fim_share", faults, holds, remedy)
+    return verdict("fim_share", faults, holds)
 
 
 def _has_plain_content(evidence: Evidence, window: Window) -> bool:
@@ -163,4 +162,4 @@ def only_the_documents_own_control_tokens(evidence: Evidence, windows: Sequence[
         foreign = [part.marker for part in window.parts if part.marker not in allowed]
         if foreign:
             faults.append(f"{evidence.place(window.row)}: control tokens {' '.join(foreign[:5])} that the record does not have")
-    return verdict("no_forged_control_tokens", faults, f"{len(windows):,} windows have their records' control tokens only", OUR_FAULT)
+    return verdict("no_forged_control_tokens", faults, f"{len(windows):,} windows have their records' control tokens only")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from starchat.encode import SetAside
 from starchat.evidence import Evidence, Turns
-from starchat.finding import OUR_FAULT, Finding, verdict
+from starchat.finding import Finding, judged, verdict
 from starchat.pack import fill
 from starchat.template import turn_text, with_tools
 from starchat.tokens import Tokens
@@ -43,9 +43,8 @@ def lengths(evidence: Evidence, max_length_tokens: int, max_set_aside_fraction: 
         )
     middle, high, top = (int(q) for q in np.quantile(sizes, [0.5, 0.95, 1.0]))
     holds = f"longest {top:,} of {max_length_tokens:,} tokens, 95 % up to {high:,}, half up to {middle:,}"
-    remedy = "raise max_length_tokens; or shorten those records; or raise max_set_aside_fraction to accept the loss"
     cost = f"; {len(long):,} over-long set aside ({share:.2%} of the tokens to train)" if long else ""
-    return verdict("lengths", faults, holds + cost, remedy)
+    return verdict("lengths", faults, holds + cost)
 
 
 def packing(sizes: npt.NDArray[np.int64], groups: Sequence[Sequence[int]], capacity: int) -> Finding:
@@ -57,7 +56,7 @@ def packing(sizes: npt.NDArray[np.int64], groups: Sequence[Sequence[int]], capac
     totals = [int(sizes[group].sum()) for group in known]
     faults += [f"group {n} has {total:,} tokens; the maximum is {capacity:,}" for n, total in enumerate(totals) if total > capacity]
     holds = f"{len(sizes):,} rows in {len(groups):,} groups, each once; {fill(sizes.tolist(), known, capacity):.1%} of the places filled"
-    return verdict("packing", faults, holds, "this is a fault of the packing, not of the data; train with packing: false and report it")
+    return verdict("packing", faults, holds)
 
 
 def dead_rows(evidence: Evidence) -> Finding:
@@ -65,14 +64,14 @@ def dead_rows(evidence: Evidence) -> Finding:
     totals = np.concatenate([[0], np.cumsum(evidence.trained)])[evidence.offsets]
     faults = [f"{evidence.place(int(row))}: no trained token" for row in np.flatnonzero(np.diff(totals) == 0)]
     holds = f"{len(evidence.rows):,} rows, each with trained tokens"
-    return verdict("dead_rows", faults, holds, "drop those records, or train one of their turns")
+    return verdict("dead_rows", faults, holds)
 
 
 def first_tokens_untrained(evidence: Evidence) -> Finding:
     """Look at the first token of each row: in a packed group its label would be predicted from another row."""
     rows = np.flatnonzero(evidence.trained[evidence.offsets[:-1]])
     faults = [f"{evidence.place(int(row))}: the first token is trained" for row in rows]
-    return verdict("first_tokens_untrained", faults, "no row trains its first token", OUR_FAULT)
+    return verdict("first_tokens_untrained", faults, "no row trains its first token")
 
 
 def duplicate_rows(evidence: Evidence, keys: Sequence[bytes]) -> Finding:
@@ -90,8 +89,7 @@ def duplicate_rows(evidence: Evidence, keys: Sequence[bytes]) -> Finding:
     places = "; ".join(f"{evidence.place(next(iter(ids_of[key].values())))} occurs {repeated[key] + 1} times" for key in most)
     detail = f"{total:,} of {len(train):,} training rows repeat another ({total / max(1, len(train)):.1%})"
     ok = total <= MAX_DUPLICATE_FRACTION * len(train)
-    remedy = "" if ok else "remove duplicates where the dataset is built; to repeat on purpose use a mixture weight"
-    return Finding("duplicate_rows", ok, f"{detail}: {places}" if places else detail, remedy)
+    return judged("duplicate_rows", ok, f"{detail}: {places}" if places else detail)
 
 
 def train_test_disjoint(evidence: Evidence, keys: Sequence[bytes]) -> Finding:
@@ -100,8 +98,7 @@ def train_test_disjoint(evidence: Evidence, keys: Sequence[bytes]) -> Finding:
     rows = range(evidence.train_rows, len(keys))
     faults = [f"{evidence.place(row)}: this test row is also a training row" for row in rows if keys[row] in train]
     holds = f"{len(rows):,} test rows, none of them trained" if rows else "there is no test split"
-    remedy = "build the splits with starchat prepare, which splits by the conversation's first question"
-    return verdict("train_test_disjoint", faults, holds, remedy)
+    return verdict("train_test_disjoint", faults, holds)
 
 
 def end_token_stops(end_id: int, stop_ids: Sequence[int], pad_id: int, of_dialogues: bool) -> Finding:
@@ -111,8 +108,7 @@ def end_token_stops(end_id: int, stop_ids: Sequence[int], pad_id: int, of_dialog
         faults.append(f"the trained end token {end_id} is not among the stop ids {list(stop_ids)}")
     if end_id == pad_id and of_dialogues:
         faults.append(f"the end token {end_id} is also the padding token; a program that masks padding would mask it")
-    remedy = "name another pad_token in the base model's tokenizer_config.json, or take another template"
-    return verdict("end_token_stops", faults, f"id {end_id} ends a reply and stops generation; padding is {pad_id}", remedy)
+    return verdict("end_token_stops", faults, f"id {end_id} ends a reply and stops generation; padding is {pad_id}")
 
 
 def new_tokens_counted(tokens: Tokens, model_rows: int) -> Finding:
@@ -124,8 +120,7 @@ def new_tokens_counted(tokens: Tokens, model_rows: int) -> Finding:
     grown = max(model_rows, tokens.size)
     names = ", ".join(f"{name} = {id}" for name, id in zip(tokens.new, ids, strict=True)) or "none"
     holds = f"new tokens: {names}; vocabulary {tokens.size:,}, embedding rows {model_rows:,}, after growth {grown:,}"
-    remedy = "the tokenizer already has these words as text; take template native or another base model"
-    return verdict("new_tokens_counted", faults, holds, remedy)
+    return verdict("new_tokens_counted", faults, holds)
 
 
 def ids_in_vocabulary(evidence: Evidence, model_rows: int) -> Finding:
@@ -134,7 +129,7 @@ def ids_in_vocabulary(evidence: Evidence, model_rows: int) -> Finding:
     bad = np.flatnonzero((evidence.ids < 0) | (evidence.ids >= rows))
     faults = [f"{evidence.place(evidence.row_at(int(at)))}: id {evidence.ids[at]}; the model has rows 0 to {rows - 1}" for at in bad[:1000]]
     holds = f"highest id {int(evidence.ids.max()):,} of {rows:,} embedding rows"
-    return verdict("ids_in_vocabulary", faults, holds, "the tokenizer does not belong to the model; fetch both again")
+    return verdict("ids_in_vocabulary", faults, holds)
 
 
 def conservation(evidence: Evidence, turns: Turns | None) -> Finding:
@@ -153,7 +148,7 @@ def conservation(evidence: Evidence, turns: Turns | None) -> Finding:
     partly = sum(copies[id] for id in aside if id in rows)
     encoded = len(evidence.records) - whole
     holds = f"{len(evidence.records):,} records = {encoded:,} in rows + {whole:,} set aside"
-    return verdict("conservation", faults, f"{holds}; {partly:,} lost a part" if partly else holds, OUR_FAULT)
+    return verdict("conservation", faults, f"{holds}; {partly:,} lost a part" if partly else holds)
 
 
 def _unaccounted_answers(evidence: Evidence, turns: Turns, copies: dict[str, int], aside: dict[str, list[SetAside]]) -> list[str]:

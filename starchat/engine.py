@@ -141,7 +141,7 @@ def running_engine(trainer: Any) -> Engine:
 
 
 def assert_engine(trainer: Any) -> None:
-    """Raise `UserError` if the trainer runs on another engine, or in another precision, than was asked for.
+    """Raise `UserError` if the trainer runs on another engine, or in another precision, than was asked for: `engine_is_as_asked`.
 
     ``ACCELERATE_USE_CPU=true`` makes accelerate ignore a DeepSpeed configuration and run plain data parallel, exit 0.
     """

@@ -43,6 +43,7 @@ from starchat.encode import Row, encode_dialogues, encode_prompt
 from starchat.engine import running_engine
 from starchat.errors import UserError
 from starchat.files import RUN_MARK, describe_file, read_object, versions, write_json, write_manifest, write_text
+from starchat.finding import judged
 from starchat.fsdp import whole_weights
 from starchat.hub import resolve_model
 from starchat.infill import read_infilling
@@ -157,7 +158,7 @@ def verify_in_fresh_process(run: Path) -> dict[str, Any]:
         return dict(json.loads(done.stdout))
     except ValueError:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        return {"ok": False, "findings": [{"check": "fresh_process", "ok": False, "detail": last[0], "remedy": "run starchat verify"}]}
+        return {"ok": False, "findings": [dataclasses.asdict(judged("fresh_process", False, last[0]))]}
 
 
 def golden_cases(recipe: Recipe, tokens: Tokens) -> list[dict[str, Any]]:

@@ -19,6 +19,13 @@ from starchat.encode import IGNORED
 from starchat.errors import UserError
 
 
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of logits, (batch, tokens, vocabulary), summed over the labels, (batch, tokens), each predicted by the
+    token before it."""
+    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
+    return cross_entropy(flat, labels[:, 1:].reshape(-1).to(logits.device), reduction="sum", ignore_index=IGNORED)
+
+
 class LogitsTrainer(SFTTrainer):
     """`SFTTrainer` with the loss from the logits of trained positions, (trained tokens, vocabulary) in float32."""
 

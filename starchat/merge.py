@@ -48,7 +48,7 @@ from starchat.files import (
     write_manifest,
     write_text,
 )
-from starchat.finding import Finding
+from starchat.finding import Finding, judged
 from starchat.generate import detect_template
 from starchat.hub import read_config, resolve_model
 from starchat.model import fit_vocabulary, is_tied, load_adapter, load_base, load_saved
@@ -212,8 +212,7 @@ def _same_as_adapter(best: Divergence, live: Sequence[torch.Tensor], stored: Seq
         f"stored in {dtype}, by {rounded.max_logit_difference:.2g} (at most {allowed:.2g}), KL {rounded.mean_kl:.2g} nats"
     )
     ok = best.max_logit_difference <= MAX_LOGIT_DIFFERENCE and rounded.max_logit_difference <= allowed
-    remedy = "restore the run and its base, or pass --dtype float32"
-    return Finding("merged_is_adapter", ok, detail, "" if ok else remedy)
+    return judged("merged_is_adapter", ok, detail)
 
 
 def _proved_in_fresh_process(draft: Path, proof: Path, cases: Sequence[dict[str, Any]], logits: Sequence[torch.Tensor]) -> list[Finding]:
@@ -226,7 +225,7 @@ def _proved_in_fresh_process(draft: Path, proof: Path, cases: Sequence[dict[str,
         return [Finding(**found) for found in json.loads(done.stdout)]
     except ValueError:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        return [Finding("fresh_process", False, last[0], "see what it says; run the merge again")]
+        return [judged("fresh_process", False, last[0])]
 
 
 def prove(folder: Path, proof: Path) -> list[Finding]:

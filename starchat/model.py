@@ -139,6 +139,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, tokens: Tokens) -> PeftModel:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for checkpointing by its old name
         wrapped = get_peft_model(model, config)
     mend_head(wrapped)
     return wrapped

@@ -31,13 +31,13 @@ from trl import SFTConfig, SFTTrainer
 
 from starchat import export
 from starchat.arguments import require_arguments, training_arguments
-from starchat.check import check_recipe
 from starchat.checkpoint import disk_needed_bytes, planned_saves, require_room
-from starchat.collate import Collator, require_isolation
+from starchat.collate import Collator
 from starchat.engine import EngineProof, asked_engine, check_launch, configure_engine, require_engine, start_engine
 from starchat.errors import UserError, guarded
 from starchat.files import BEGUN, MANIFEST, alone_in, already_finished, digest_json, read_manifest, sweep, write_json, write_text
 from starchat.fim import find_fim_tokens
+from starchat.first_loss import FirstLoss, first_samples
 from starchat.hub import require_loadable, resolve_model
 from starchat.infill import InfillProbe, held_out_spans
 from starchat.lead import first_decides
@@ -45,9 +45,11 @@ from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog, seconds_so_far
 from starchat.model import add_lora, count_parameters, fit_vocabulary, load_base, new_model, train_in_float32
 from starchat.muon import muon
+from starchat.preflight import preflight
 from starchat.recipe import Recipe, load_recipe
 from starchat.resume import RESUMED, go_on, identity_of, record_begin, run_parts, unfinished
 from starchat.rows import Encoded, encoded_digest, read_encoded, read_records, wait_for, write_encoded
+from starchat.schedule import KeepsToSchedule
 from starchat.stop_and_go import StopOnSignal, launch_of, stop_and_go
 from starchat.tokens import Tokens, load_tokens
 from starchat.watch import Watch
@@ -98,8 +100,6 @@ def _train(recipe: Recipe, run: Path, first: bool, overwrite: bool) -> dict[str,
         return start["result"] if first else {}
     wait_for(encoded_folder)
     model = make_model(recipe, folder, tokens)
-    if recipe.packing:
-        require_isolation(model)
     rows = read_encoded(encoded_folder, "train")
     _require_room(recipe, run, model, len(rows.groups))
     trainer, stop = make_trainer(recipe, model, tokens, rows, identity_of(begun)), StopOnSignal()
@@ -137,7 +137,7 @@ def _begin(recipe: Recipe, run: Path, encoded_folder: Path, tokens: Tokens, begu
     A finished run is replaced only by one that may begin. At every moment of it, the folder says whose it is. `again` if it is the
     same run, which was stopped before it had a checkpoint.
     """
-    report, rows = check_recipe(recipe)
+    report, rows = preflight(recipe, make_model)
     print(render_text(report), file=sys.stderr)
     if not report.ok and read_manifest(run) is not None:
         print(f"{run}: the finished run in it was not replaced", file=sys.stderr)
@@ -199,6 +199,8 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, iden
     )
     proof.trainer = trainer
     train_in_float32(model)
+    trainer.add_callback(FirstLoss(trainer, first_samples(rows), tokens.pad_id))
+    trainer.add_callback(KeepsToSchedule())
     start_engine(trainer)
     return trainer
 

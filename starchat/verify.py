@@ -27,7 +27,7 @@ from starchat.encode import encode_prompt
 from starchat.errors import UserError, guarded
 from starchat.export import MAX_LOGIT_DIFFERENCE, allowed_difference, last_logits, logit_difference, read_golden, saved_tokens
 from starchat.files import read_manifest, sha256_file
-from starchat.finding import Finding
+from starchat.finding import Finding, judged
 from starchat.generate import Assistant
 from starchat.hub import read_config
 from starchat.metrics import read_metrics
@@ -83,22 +83,21 @@ def _result(findings: Sequence[Finding], **numbers: float | None) -> dict[str, A
 
 def _files_are_whole(run: Path, kind: str, recipe: Recipe) -> Finding:
     """Every file that a loader needs is there and can be read, and every tensor has elements (ZeRO-3 can save shards of none)."""
-    remedy = "the save was incomplete (a full disk, a kill, ungathered ZeRO-3 shards): train again"
     folder = run / kind
     named = [*NAMED_FILES[kind], *(["chat_template.jinja"] if recipe.of_dialogues else [])]
     weights = sorted(folder.glob(WEIGHTS[kind]))
     needed = [run / "golden.json", run / "golden.safetensors", *(folder / name for name in named)]
     missing = [path.name for path in needed if not path.is_file()] + ([] if weights else [WEIGHTS[kind]])
     if missing:
-        return Finding("files_are_whole", False, f"{folder} lacks {', '.join(missing)}", remedy)
+        return judged("files_are_whole", False, f"{folder} lacks {', '.join(missing)}")
     damaged = [fault for path in {*needed, *weights, *folder.glob("*.json")} if (fault := _damage(path))]
     if damaged:
-        return Finding("files_are_whole", False, "; ".join(sorted(damaged)), remedy)
+        return judged("files_are_whole", False, "; ".join(sorted(damaged)))
     shapes = {name: shape for path in weights for name, shape in _shapes(path).items()}
     empty = [name for name, shape in shapes.items() if 0 in shape]
     names = ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in sorted(folder.iterdir()))
     detail = f"{len(shapes)} tensors in {names}" if not empty else f"tensors without elements: {', '.join(empty[:5])}"
-    return Finding("files_are_whole", not empty and bool(shapes), detail, remedy)
+    return judged("files_are_whole", not empty and bool(shapes), detail)
 
 
 def _files_are_as_recorded(run: Path, kind: str, manifest: dict[str, Any]) -> Finding:
@@ -107,7 +106,7 @@ def _files_are_as_recorded(run: Path, kind: str, manifest: dict[str, Any]) -> Fi
     meant = [name for name in listed if name.startswith((f"{kind}/", "golden.")) and not name.endswith(".md")]
     changed = [name for name in meant if not (run / name).is_file() or sha256_file(run / name) != listed[name]]
     detail = f"changed since the run: {', '.join(changed[:5])}" if changed else f"{len(meant)} files have the digests of the manifest"
-    return Finding("files_are_as_recorded", bool(meant) and not changed, detail, "restore the files, or train again")
+    return judged("files_are_as_recorded", bool(meant) and not changed, detail)
 
 
 def _damage(path: Path) -> str | None:
@@ -134,7 +133,7 @@ def ids_of_encoder(cases: Sequence[dict[str, Any]], tokens: Tokens) -> Finding:
         prompt = encode_prompt(turns[:-1], tokens, case["tools"])
         wrong += prompt != case["prompt_ids"] or case["ids"][: len(prompt)] != prompt
     detail = f"{len(cases) - wrong} of {len(cases)} golden prompts have the ids that were trained, and are a prefix of the training row"
-    return Finding("same_ids", not wrong, detail, "the saved tokenizer is not the one that trained: restore it or train again")
+    return judged("same_ids", not wrong, detail)
 
 
 def ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
@@ -148,9 +147,7 @@ def ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
         )
         wrong += list(whole) != case["ids"] or list(prompt) != case["prompt_ids"]
     detail = f"{len(cases) - wrong} of {len(cases)} golden dialogues have the same ids through the exported chat template in transformers"
-    return Finding(
-        "same_ids_through_jinja", not wrong, detail, "chat_template.jinja or tokenizer.json was changed: restore them or train again"
-    )
+    return judged("same_ids_through_jinja", not wrong, detail)
 
 
 def logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, torch.Tensor]) -> tuple[float, Finding]:
@@ -163,13 +160,13 @@ def logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, 
         ok = ok and differences[-1] <= allowed[-1]
     worst = max(differences)
     detail = f"largest logit difference {worst:.2g} over {len(cases)} cases (at most {max(allowed):.2g})"
-    return worst, Finding("same_logits", ok, detail, "what was saved is not what was trained: do not use it; train again")
+    return worst, judged("same_logits", ok, detail)
 
 
 def weights_are_finite(model: torch.nn.Module) -> Finding:
     bad = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
     detail = f"not finite: {', '.join(bad[:5])}" if bad else "every weight is finite"
-    return Finding("weights_are_finite", not bad, detail, "lower the learning rate, or clip gradients (max_grad_norm)")
+    return judged("weights_are_finite", not bad, detail)
 
 
 def stop_ids(model: Any, tokens: Tokens) -> Finding:
@@ -177,7 +174,7 @@ def stop_ids(model: Any, tokens: Tokens) -> Finding:
     stated = set(eos if isinstance(eos, list) else [eos])
     wanted = {tokens.control[tokens.end]}
     detail = f"generation_config stops at {sorted(i for i in stated if i is not None)}, the trained end token is {sorted(wanted)}"
-    return Finding("end_token_in_generation_config", wanted <= stated, detail, "add the end token's id to eos_token_id")
+    return judged("end_token_in_generation_config", wanted <= stated, detail)
 
 
 def _adapter_is_not_base(model: Any, cases: Sequence[dict[str, Any]]) -> Finding:
@@ -185,23 +182,26 @@ def _adapter_is_not_base(model: Any, cases: Sequence[dict[str, Any]]) -> Finding
         base = [last_logits(model, case) for case in cases]
     change = max([0.0] + [float((b - last_logits(model, c)).abs().max()) for b, c in zip(base, cases, strict=True)])
     detail = f"the adapter moves logits by up to {change:.3g}"
-    return Finding("adapter_is_not_base", change > 1e-4, detail, "the adapter changes nothing: its weights did not train, save or load")
+    return judged("adapter_is_not_base", change > 1e-4, detail)
 
 
 def _every_matrix_moved(model: torch.nn.Module) -> Finding:
     """LoRA's B begins at zero, so what still is zero was never trained."""
     matrices = {name: p for name, p in model.named_parameters() if "lora_B" in name}
     dead = [name for name, p in matrices.items() if not p.any()]
-    detail = f"still as it began: {', '.join(dead[:5])}" if dead else f"{len(matrices)} adapter matrices, each trained"
-    remedy = f"{len(dead)} of {len(matrices)} matrices got no gradient: leave their layers out of lora.target_modules, or train longer"
-    return Finding("every_matrix_moved", bool(matrices) and not dead, detail, remedy)
+    detail = (
+        f"{len(dead)} of {len(matrices)} still as they began: {', '.join(dead[:5])}"
+        if dead
+        else f"{len(matrices)} adapter matrices, each trained"
+    )
+    return judged("every_matrix_moved", bool(matrices) and not dead, detail)
 
 
 def tying_is_as_stated(model: Any, folder: Path) -> Finding:
     """What is written in a model's folder, for whatever loads it: transformers itself corrects a wrong word and says nothing."""
     stated = bool(read_config(folder).get("tie_word_embeddings", model.config.tie_word_embeddings))
     detail = f"tie_word_embeddings is {stated}, the loaded head is {'tied' if is_tied(model) else 'a matrix of its own'}"
-    return Finding("tied_as_stated", is_tied(model) == stated, detail, "save the model with its true tie_word_embeddings")
+    return judged("tied_as_stated", is_tied(model) == stated, detail)
 
 
 def epochs_trained(run: Path) -> float:
@@ -215,16 +215,14 @@ def _replies_stop(model: Any, tokens: Tokens, cases: Sequence[dict[str, Any]], r
     room = assistant.context_tokens - STOP_PROMPT_TOKENS
     prompts = [with_tools([from_message(m) for m in c["messages"][:-1]], c["tools"]) for c in cases if len(c["prompt_ids"]) <= room]
     if not prompts:
-        return 0.0, Finding("replies_stop", True, "no golden prompt leaves room for a reply; not measured")
+        return 0.0, judged("replies_stop", True, "no golden prompt leaves room for a reply; not measured")
     replies = assistant.reply_batch(prompts, Sampling(max_new_tokens=STOP_PROMPT_TOKENS, temperature=0.0))
     rate = sum(r.finish_reason == "stop" for r in replies) / len(replies)
     detail = f"{rate:.0%} of {len(replies)} greedy replies stop within {STOP_PROMPT_TOKENS} tokens "
     if epochs < 1:
-        return rate, Finding("replies_stop", True, f"{detail}(not judged: {epochs:.2f} of an epoch was trained)")
+        return rate, judged("replies_stop", True, f"{detail}(not judged: {epochs:.2f} of an epoch was trained)")
     detail += f"(at least {recipe.min_stop_rate:.0%})"
-    return rate, Finding(
-        "replies_stop", rate >= recipe.min_stop_rate, detail, "train longer, or lower min_stop_rate for replies that are long by nature"
-    )
+    return rate, judged("replies_stop", rate >= recipe.min_stop_rate, detail)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

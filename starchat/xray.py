@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from starchat.dialogue import Record
 from starchat.encode import Row
 from starchat.files import write_text
-from starchat.finding import Report
+from starchat.finding import Report, by_group, summary
 from starchat.tokens import Tokens
 from starchat.xray_page import page
 
@@ -37,22 +37,22 @@ def render_text(report: Report, stream: TextIO | None = None) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, legacy_windows=False)
     good, bad, arrow = ("✓", "✗", "→") if _encodes(target, "✓✗→") else ("ok", "FAULT", "->")
     table = Table.grid(padding=(0, 2))
-    for finding in report.findings:
-        detail = Text(finding.detail)
-        if finding.remedy:
-            detail.append(f"\n{arrow} {finding.remedy}", style="yellow")
-        mark = Text(good, style="green") if finding.ok else Text(bad, style="bold red")
-        table.add_row(mark, Text(finding.check, style="" if finding.ok else "bold"), detail)
+    for group, found in by_group(report.findings):
+        table.add_row(Text(), Text(group, style="bold cyan"), Text())
+        for finding in found:
+            detail = Text(finding.detail)
+            if finding.remedy:
+                detail.append(f"\n{arrow} {finding.remedy}", style="yellow")
+            mark = Text(good, style="green") if finding.ok else Text(bad, style="bold red")
+            table.add_row(mark, Text(finding.check, style="" if finding.ok else "bold"), detail)
     console.print(table)
-    summary = Table.grid(padding=(0, 2))
+    numbers = Table.grid(padding=(0, 2))
     for name, line in summary_lines(report.stats):
-        summary.add_row(Text(name, style="dim"), Text(line))
+        numbers.add_row(Text(name, style="dim"), Text(line))
     console.print()
-    console.print(summary)
+    console.print(numbers)
     console.print()
-    faults = sum(not finding.ok for finding in report.findings)
-    verdict = f"{faults} of {len(report.findings)} checks found a fault" if faults else f"All {len(report.findings)} checks hold"
-    console.print(Text(verdict, style="bold red" if faults else "bold green"))
+    console.print(Text(summary(report.findings), style="bold green" if report.ok else "bold red"))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())
 
@@ -85,6 +85,11 @@ def summary_lines(stats: dict[str, Any]) -> list[tuple[str, str]]:
             f"an epoch with one process ({stats['sequences_per_step_and_process']} sequences a step)",
         )
     )
+    if "schedule" in stats:
+        plan = stats["schedule"]
+        warmup = f", {plan['warmup_updates']:,} of warm-up" if plan["warmup_updates"] else ""
+        peak = f"{max(plan['rates']):.3g} at most, {plan['rates'][-1]:.3g} at the end"
+        lines.append(("schedule", f"{plan['updates']:,} updates{warmup}; learning rate {plan['kind']}, {peak}"))
     for reason, found in stats["set_aside"].items():
         places = ", ".join(found["places"][:3]) + (", ..." if found["count"] > 3 else "")
         lines.append(("set aside", f"{found['count']:,} {reason}, {found['trained_tokens']:,} tokens to train: {places}"))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from starchat.encode import Row, Span
-from starchat.finding import Report
+from starchat.finding import Finding, Report, by_group, summary
 from starchat.tokens import Tokens
 
 LONGEST_CHARACTER_TOKENS = 8
@@ -25,13 +25,11 @@ SHOWN_TOKENS = 4096
 
 
 def page(
-    report: Report, summary: Sequence[tuple[str, str]], rows: Sequence[Row], tokens: Tokens, places: Mapping[str, str], limit: int
+    report: Report, numbers: Sequence[tuple[str, str]], rows: Sequence[Row], tokens: Tokens, places: Mapping[str, str], limit: int
 ) -> str:
     """Return the page as HTML text."""
-    chosen = _choose(len(rows), limit)
+    chosen, told = _choose(len(rows), limit), summary(report.findings)
     shown = f"{len(chosen):,} of {len(rows):,} rows, evenly chosen" if len(chosen) < len(rows) else f"all {len(rows):,} rows"
-    faults = sum(not finding.ok for finding in report.findings)
-    verdict = f"{faults} of {len(report.findings)} checks found a fault" if faults else f"All {len(report.findings)} checks hold"
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_digest(SCRIPT)}'"
     return "".join(
         [
@@ -39,13 +37,14 @@ def page(
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Loss X-ray</title>',
             f"<style>{STYLE}</style></head><body><header><h1>Loss X-ray</h1>",
-            f'<p class="verdict {"bad" if faults else "good"}">{_escape(verdict)}</p></header>',
+            f'<p class="verdict {"good" if report.ok else "bad"}">{_escape(_words(told))}</p></header>',
             '<section class="top"><div>',
             _findings(report),
             '</div><div class="side"><dl>',
-            *(f"<dt>{_escape(name)}</dt><dd>{_escape(line)}</dd>" for name, line in summary),
+            *(f"<dt>{_escape(name)}</dt><dd>{_escape(line)}</dd>" for name, line in numbers),
             "</dl>",
             _histogram(report.stats),
+            _curve(report.stats),
             "</div></section>",
             '<nav><label>Find <input id="find" type="search" placeholder="row id, place or text" autocomplete="off"></label>',
             '<label><input id="only" type="checkbox"> trained turns only</label>',
@@ -89,15 +88,29 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def _words(text: str) -> str:
+    return text.replace("_", " ")
+
+
 def _findings(report: Report) -> str:
-    lines = []
-    for finding in report.findings:
-        remedy = f'<p class="remedy">{_escape(finding.remedy)}</p>' if finding.remedy else ""
-        name = _escape(finding.check.replace("_", " "))
-        mark = "✓" if finding.ok else "✗"
-        text = f"<h2>{name}</h2><div><p>{_escape(finding.detail)}</p>{remedy}</div>"
-        lines.append(f'<li class="{"good" if finding.ok else "bad"}"><span>{mark}</span>{text}</li>')
-    return f'<ul class="findings">{"".join(lines)}</ul>'
+    """Return the findings, a part for each group that opens; those with a fault are open."""
+    parts = []
+    for group, found in by_group(report.findings):
+        faults = sum(not finding.ok for finding in found)
+        told = f"{faults} of {len(found)} with a fault" if faults else f"{len(found)} check{'s' if len(found) > 1 else ''} hold"
+        names = " · ".join(_escape(_words(finding.check)) for finding in found)
+        title = f"<span>{'✗' if faults else '✓'}</span> <strong>{_escape(group)}</strong> <small>{told}</small>"
+        head = f"<summary>{title}<em>{names}</em></summary>"
+        lines = "".join(_finding(finding) for finding in sorted(found, key=lambda finding: finding.ok))
+        state, kind = (" open", "bad") if faults else ("", "good")
+        parts.append(f'<details class="{kind}"{state}>{head}<ul class="findings">{lines}</ul></details>')
+    return "".join(parts)
+
+
+def _finding(finding: Finding) -> str:
+    remedy = f'<p class="remedy">{_escape(finding.remedy)}</p>' if finding.remedy else ""
+    text = f"<h2>{_escape(_words(finding.check))}</h2><div><p>{_escape(finding.detail)}</p>{remedy}</div>"
+    return f'<li class="{"good" if finding.ok else "bad"}"><span>{"✓" if finding.ok else "✗"}</span>{text}</li>'
 
 
 def _histogram(stats: Mapping[str, Any]) -> str:
@@ -112,6 +125,19 @@ def _histogram(stats: Mapping[str, Any]) -> str:
         bars.append(f"<rect {shape}>{title}</rect>")
     caption = f"Lengths of rows, 0 to {stats['max_length_tokens']:,} tokens; the highest bar is {most:,} rows"
     picture = f'<svg viewBox="0 0 100 {height}" preserveAspectRatio="none" role="img">{"".join(bars)}</svg>'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _curve(stats: Mapping[str, Any]) -> str:
+    """Return the learning rate over the updates as an inline SVG; nothing where the schedule was not looked at."""
+    if "schedule" not in stats:
+        return ""
+    rates, height = stats["schedule"]["rates"], 46
+    most = max(*rates, 1e-30)
+    points = " ".join(f"{100 * n / max(1, len(rates) - 1):.2f},{height - (height - 2) * rate / most:.2f}" for n, rate in enumerate(rates))
+    caption = f"Learning rate over {stats['schedule']['updates']:,} updates; the highest is {most:.3g}"
+    line = f'<polyline points="{points}" vector-effect="non-scaling-stroke"/>'
+    picture = f'<svg viewBox="0 0 100 {height}" preserveAspectRatio="none" role="img">{line}</svg>'
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -197,11 +223,26 @@ h1 { font-size: 24px; margin: 0 }
 p { margin: 0 }
 .verdict { font-weight: 600 }
 .verdict.good, .good > span { color: var(--good) }
-.verdict.bad, .bad > span, .bad h2 { color: var(--bad) }
-.top { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 20px; margin: 16px 0 20px }
+.verdict.bad, li.bad > span, li.bad h2 { color: var(--bad) }
+.top { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); align-items: start; gap: 20px; margin: 16px 0 20px }
 .top > div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 8px 16px }
 @media (max-width: 860px) { .top { grid-template-columns: minmax(0, 1fr) } }
-.findings { list-style: none; margin: 0; padding: 0 }
+details { border-top: 1px solid var(--line) }
+details:first-child { border: 0 }
+summary { cursor: pointer; position: relative; padding: 8px 24px 8px 0; font-size: 14px; list-style: none; display: flex; flex-wrap: wrap;
+  align-items: baseline; gap: 0 8px }
+summary::-webkit-details-marker { display: none }
+summary::after { content: '+'; position: absolute; right: 2px; top: 8px; color: var(--soft) }
+details[open] > summary::after { content: '−' }
+summary strong::first-letter { text-transform: uppercase }
+summary strong { display: inline-block; font-weight: 600 }
+summary em { flex-basis: 100%; padding-left: 21px; font-size: 12.5px; font-style: normal; line-height: 1.6; color: var(--soft) }
+details[open] > summary em { display: none }
+summary small { font-size: 13px; color: var(--soft) }
+.good > summary > span { color: var(--good) }
+.bad > summary > span, .bad > summary small { color: var(--bad) }
+.findings li.good h2 { color: var(--ink) }
+.findings { list-style: none; margin: 0 0 8px; padding: 0 }
 .findings li { display: grid; grid-template-columns: 16px 190px minmax(0, 1fr); gap: 8px; padding: 5px 0;
   border-top: 1px solid var(--line) }
 .findings li:first-child { border: 0 }
@@ -216,6 +257,7 @@ dd { margin: 0; overflow-wrap: anywhere }
 figure { margin: 8px 0 }
 svg { width: 100%; height: 120px; border-bottom: 1px solid var(--line) }
 rect { fill: var(--bar) }
+polyline { fill: none; stroke: var(--bar); stroke-width: 2px }
 figcaption { font-size: 12.5px; color: var(--soft) }
 nav { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: center;
   padding: 10px 0; background: var(--page); border-bottom: 1px solid var(--line); font-size: 13.5px }

@@ -277,4 +277,76 @@ def plant_empty_answer(case):
     return "no_empty_answers"
 
 
+def add(case, *records):
+    """Add records with their rows."""
+    case.records += records
+    case.rows += [item for item in encode_dialogues(records, case.tokens, MAX_LENGTH) if isinstance(item, Row)]
+
+
+def chat(number, question, answer, split="train"):
+    return Record(Source(f"d.jsonl:{number}"), turns=(Turn("user", question), Turn("assistant", answer)), split=split)
+
+
+def plant_tiny_answers_to_long_questions(case):
+    add(case, *(chat(n, f"{n}" + "why? " * 12, "") for n in range(200)))
+    case.rows = case.rows[-200:]
+    for n, row in enumerate(case.rows):
+        case.change(n, ids=np.tile(row.ids, 10), trained=np.concatenate([row.trained, np.zeros(9 * len(row.ids), dtype=np.bool_)]))
+    return "trained_share"
+
+
+def plant_one_answer_to_everything(case):
+    add(case, *(chat(n, f"question {n}?", "It depends.") for n in range(40)))
+    return "answers_differ"
+
+
+def plant_answers_cut_within_code(case):
+    add(case, *(chat(n, f"code {n}?", f"So:\n```python\nprint({n}") for n in range(3)))
+    return "answers_close_their_fences"
+
+
+def plant_endless_run(case):
+    row = case.rows[0]
+    at = case.last_trained(0)
+    (letter,) = case.tokens.encode_texts(["a"])[0]
+    ids = np.concatenate([row.ids[:at], np.full(80, letter, dtype=np.int32), row.ids[at:]])
+    case.change(0, ids=ids, trained=np.concatenate([row.trained[:at], np.ones(80, dtype=np.bool_), row.trained[at:]]))
+    return "no_endless_runs"
+
+
+def plant_one_record_above_all(case):
+    add(case, *(chat(n, f"what is {n}?", f"{n}") for n in range(20)))
+    (row,) = case.of_record(0)
+    case.rows += [case.rows[row]] * 60
+    return "no_record_dominates"
+
+
+def plant_test_question_that_is_trained(case):
+    add(case, chat(1, "HI  ", "hello there", split="test"))
+    return "questions_of_the_test_unseen"
+
+
+def plant_question_that_the_tokenizer_changes(case):
+    case.tokens = dataclasses.replace(case.tokens, whole=lowered(case.tokens.whole))
+    add(case, *(chat(n, f"Why {n}?", "so") for n in range(8)))
+    return "texts_survive_the_tokenizer"
+
+
+def lowered(whole):
+    """Return a tokenizer that knows no capitals."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(json.dumps({**json.loads(whole.to_str()), "normalizer": {"type": "Lowercase"}}))
+
+
+def plant_question_cut_from_its_row(case):
+    case.put(0, 1, drop=1)
+    return "texts_survive_the_tokenizer"
+
+
+def plant_row_that_depends_on_its_neighbours(case):
+    case.put(0, 1, case.rows[1].ids[1:2].tolist())
+    return "rows_are_encoded_alone"
+
+
 PLANTS = [value for name, value in sorted(globals().items()) if name.startswith("plant_")]

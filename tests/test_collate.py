@@ -11,9 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starchat.collate import Collator, batch_tensors, require_isolation
+from starchat.collate import Collator, batch_tensors
 from starchat.encode import IGNORED
-from starchat.errors import UserError
 from starchat.pack import Groups
 from starchat.rows import Encoded
 
@@ -35,9 +34,6 @@ def tiny(family: str, attention: str) -> Any:
             "max_position_embeddings": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 48,
         },
-        "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-        "opt": {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "word_embed_proj_dim": 32},
-        "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     }  # fmt: skip
     torch.manual_seed(3)
     keys[family] |= {"initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": PAD}
@@ -133,18 +129,3 @@ def test_every_token_of_every_group_is_in_its_line_once(rows: list[list[int]], p
         labels = [int(t) if flag and n else IGNORED for row, flags in group for n, (t, flag) in enumerate(zip(row, flags, strict=True))]
         assert batch["input_ids"][line].tolist() == ids + [PAD] * (length - len(ids))
         assert batch["labels"][line].tolist() == labels + [IGNORED] * (length - len(ids))
-
-
-@pytest.mark.parametrize(("family", "attention"), MODELS)
-def test_isolation_is_found_where_it_is(family: str, attention: str) -> None:
-    model = tiny(family, attention)
-    require_isolation(model.train())
-    assert model.training
-    model.eval()
-
-
-@pytest.mark.parametrize("family", ["bloom", "opt", "mamba"])
-def test_an_architecture_in_which_packed_rows_see_each_other_is_refused(family: str) -> None:
-    """Bloom's attention has no positions, OPT counts its own, Mamba's state runs on."""
-    with pytest.raises(UserError, match=rf"packing: rows of one group see each other in a {family} model .* set packing: false"):
-        require_isolation(tiny(family, "eager"))

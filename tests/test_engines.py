@@ -167,6 +167,22 @@ def test_planted_variable_that_turns_zero_into_plain_data_parallel(recipes: dict
 
 
 @pytest.mark.slow
+def test_planted_weights_that_zero_3_changes(recipes: dict[bool, Path], tmp_path: Path) -> None:
+    """Each process multiplies the weights when the first has its reference: `first_loss_is_as_alone` ends the run before its first step."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from starchat.first_loss import FirstLoss\nreal = FirstLoss.__init__\n"
+        "def changed(self, trainer, *parts):\n    real(self, trainer, *parts)\n"
+        "    [p.data.mul_(1.05) for p in trainer.model.parameters()]\nFirstLoss.__init__ = changed\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(export.__file__).parents[1])])
+    done = accelerate("zero3", str(recipes[False]), f"output={tmp_path / 'run'}", PYTHONPATH=path)
+    assert done.returncode != 0
+    assert "before the first step the loss of 4 rows is" in done.stderr
+    assert "(first_loss_is_as_alone); nothing was trained" in done.stderr
+    assert read_manifest(tmp_path / "run") is None
+
+
+@pytest.mark.slow
 def test_the_same_in_one_process_ends_with_status_2(recipes: dict[bool, Path], tmp_path: Path) -> None:
     variables = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
     variables["ACCELERATE_DEEPSPEED_ZERO3_INIT"] = "false"

@@ -78,7 +78,7 @@ def test_text_is_aligned_and_says_how_it_ended(report):
     text = render_text(report, io.StringIO())
     lines = text.splitlines()
     assert "\x1b" not in text
-    columns = {line.index(finding.detail[:10]) for line, finding in zip(lines, report.findings, strict=False)}
+    columns = {line.index(f.detail[:10]) for f in report.findings for line in lines if line.split()[1:2] == [f.check]}
     assert len(columns) == 1
     assert lines[-1] == f"All {len(report.findings)} checks hold"
     assert all(line == line.rstrip() for line in lines)
@@ -87,9 +87,10 @@ def test_text_is_aligned_and_says_how_it_ended(report):
 def test_a_fault_shows_its_remedy_below(report):
     finding = Finding("lengths", False, "1 fault: [red]a.jsonl:3[/red] is long", "raise max_length_tokens")
     lines = render_text(Report((finding, *report.findings), report.stats), io.StringIO()).splitlines()
-    assert lines[0].split() == ["FAULT", *["lengths", "1", "fault:", "[red]a.jsonl:3[/red]", "is", "long"]] or lines[0].startswith("✗")
-    assert lines[1].strip() in ("→ raise max_length_tokens", "-> raise max_length_tokens")
-    assert lines[-1] == f"1 of {len(report.findings) + 1} checks found a fault"
+    assert lines[0].strip() == "data"
+    assert lines[1].split()[1:] == ["lengths", "1", "fault:", "[red]a.jsonl:3[/red]", "is", "long"]
+    assert lines[2].strip() in ("→ raise max_length_tokens", "-> raise max_length_tokens")
+    assert lines[-1] == f"1 of {len(report.findings) + 1} checks found a fault: lengths"
 
 
 def test_colour_only_on_a_terminal_that_wants_it(report, monkeypatch):
@@ -101,7 +102,7 @@ def test_colour_only_on_a_terminal_that_wants_it(report, monkeypatch):
 
 
 def test_a_stream_without_unicode_gets_words(report):
-    assert render_text(report, Ascii()).startswith("ok  ")
+    assert "\nok  " in render_text(report, Ascii())
 
 
 @pytest.mark.parametrize("key", [("starcoder", "starchat"), ("qwen", "chatml")])
