@@ -16,21 +16,27 @@ import contextlib
 import dataclasses
 import json
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from starchat.errors import guarded
+from starchat.errors import UserError, guarded
 from starchat.hub import resolve_model
 from starchat.model import new_model
 from starchat.recipe import Recipe, load_recipe
 from starchat.rows import Encoded
 from starchat.tokens import Tokens, load_tokens
+
+ALLOWED = 0.10
+"""How far a prediction may be off. The matrix of ``benchmarks/plan_accuracy.py`` is off by less."""
 
 STEPS = 2
 """The optimizer's state exists from the first step's end on, so the second is the worst."""
@@ -74,6 +80,45 @@ def measure_steps(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def compare(recipe: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return predicted and measured peak of a recipe on this machine; ``ok`` if they differ by `ALLOWED` at most."""
+    from starchat.predict import predict_here
+
+    predicted = predict_here(load_recipe(recipe, overrides))
+    command = [sys.executable, "-m", "starchat.trial", str(recipe), *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        what = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise UserError(f"{recipe}: two steps could not be taken on this machine: {what[0].removeprefix('starchat: ')}")
+    measured = dict(json.loads(done.stdout))
+    ratio = sum(predicted.values()) / measured["peak_bytes"]
+    predicted = {**predicted, "peak_bytes": sum(predicted.values())}
+    return {"ok": abs(ratio - 1) <= ALLOWED, "predicted": predicted, "measured": measured, "ratio": ratio}
+
+
+def render_comparison(found: Mapping[str, Any]) -> str:
+    """Return a comparison as text."""
+    predicted, measured = dict(found["predicted"]), found["measured"]
+    total = predicted.pop("peak_bytes")
+    parts = ", ".join(f"{kind} {size / 1e6:,.0f}" for kind, size in predicted.items())
+    others = ", ".join(f"{name.removesuffix('_bytes')} {size / 1e6:,.0f} MB" for name, size in measured.items() if name.endswith("_bytes"))
+    verdict = "within" if found["ok"] else "BEYOND"
+    return (
+        f"predicted {total / 1e6:,.0f} MB ({parts})\nmeasured on {measured['device']}: {others}\n"
+        f"predicted / measured {found['ratio']:.3f}, {verdict} {ALLOWED:.0%}"
+    )
+
+
+def write_random_base(folder: Path, target: Path) -> Path:
+    """Write a model of a folder's configuration with random weights beside its tokenizer; its steps take the same memory."""
+    config = AutoConfig.from_pretrained(folder)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(target)
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".jinja") and not (target / path.name).exists():
+            shutil.copy(path, target)
+    return target
+
+
 def _held_bytes(model: torch.nn.Module) -> int:
     """Return the bytes of a model's parameters and buffers, each storage once, and of what 4-bit weights keep beside them."""
     tensors = [*model.parameters(), *model.buffers()]
@@ -108,8 +153,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         recipe = load_recipe(options.recipe, options.overrides)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+            base = resolve_model(recipe.model)
+            if not recipe.from_nothing and not any(base.glob("*.safetensors")):
+                recipe = dataclasses.replace(recipe, model=str(write_random_base(base, Path(folder) / "base")))
             settings = {"max_steps": STEPS, "save_strategy": "no", "report_to": "none"}
-            trial = dataclasses.replace(recipe, output=folder, trainer={**recipe.trainer, **settings})
+            trial = dataclasses.replace(recipe, output=f"{folder}/run", trainer={**recipe.trainer, **settings})
             found = measure_steps(trial)
         print(json.dumps(found))
         return 0
