@@ -27,9 +27,6 @@ from trl.trainer.utils import add_fused_lm_head
 WEIGHTS, GRADIENTS, LOGITS, ACTIVATIONS = "weights", "gradients", "logits", "activations"
 KINDS = (WEIGHTS, GRADIENTS, LOGITS, ACTIVATIONS)
 
-BUILDING = "building"
-"""Before the first phase of a step. Its peak, such as two types of weights at once, is not the step's."""
-
 SHALLOW = (2, 3)
 """Depths that are stepped through. One layer would be first and last at once."""
 
@@ -73,7 +70,7 @@ class _Ledger(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kind, self.phase = WEIGHTS, BUILDING
+        self.kind, self.phase = WEIGHTS, "forward"
         self.live = dict.fromkeys(KINDS, 0)
         self.held: dict[int, tuple[Any, str, int]] = {}
         self.kept: dict[str, dict[str, int]] = {}
@@ -113,8 +110,6 @@ class _Ledger(TorchDispatchMode):
 
     def look(self) -> None:
         """Remember the present state if it is a peak of its phase."""
-        if self.phase == BUILDING:
-            return
         total = sum(self.live.values())
         if total > sum(self.kept.get(self.phase, self.live).values()) or self.phase not in self.kept:
             self.kept[self.phase] = dict(self.live)
@@ -144,12 +139,12 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
     """Return the memory of one micro-batch, forward and backward, at one depth."""
     ledger = _Ledger()
     triton = _triton_folds() if shape.on_gpu else contextlib.nullcontext()
-    with FakeTensorMode(allow_non_fake_inputs=True), ledger, triton:
+    with torch.device("meta"):
         model = build(depth)
-        if shape.compute == "bfloat16":
-            for tensor in (*model.parameters(), *model.buffers()):
-                if tensor.is_floating_point():
-                    tensor.data = tensor.data.to(torch.bfloat16)
+    with FakeTensorMode(allow_non_fake_inputs=True), triton:
+        _hold(model, torch.bfloat16 if shape.compute == "bfloat16" else None)
+        for tensor in (*model.parameters(), *model.buffers()):
+            ledger.see(tensor)
         model.train()
         model.config.use_cache = False
         if shape.checkpointing:
@@ -160,9 +155,26 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(lambda p: ledger.is_gradient(p.grad))
         _mark_phases(model, ledger)
-        for _ in range(1 + shape.accumulates):
-            _step(model, shape, ledger)
+        with ledger:
+            for _ in range(1 + shape.accumulates):
+                _step(model, shape, ledger)
     return Footprint(ledger.kept, ledger.freed)
+
+
+def _hold(model: Any, dtype: torch.dtype | None) -> None:
+    """Put fake tensors on the CPU, of `dtype` where they are floating, in place of a model's on the meta device; what was one stays one."""
+    made: dict[int, torch.Tensor] = {}
+
+    def held(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            empty = torch.empty_like(tensor, device="cpu", dtype=dtype if tensor.is_floating_point() else None)
+            is_parameter = isinstance(tensor, torch.nn.Parameter)
+            made[id(tensor)] = torch.nn.Parameter(empty, requires_grad=tensor.requires_grad) if is_parameter else empty
+        return made[id(tensor)]
+
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors.update({name: held(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 def _step(model: Any, shape: StepShape, ledger: _Ledger) -> None:

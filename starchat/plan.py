@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from starchat.arguments import training_arguments
+from starchat.encode import Row
 from starchat.errors import UserError
 from starchat.flops import count_flops
 from starchat.gpus import Gpu
@@ -41,7 +42,7 @@ FRAGMENTS = 0.05
 """Share that the allocator holds beyond what is allocated. Assumed, not measured here; ``--measure`` on a GPU prints both."""
 
 TIGHT = 0.9
-"""Predictions may be off by a tenth (``benchmarks/plan_accuracy.py``): what fills more of a card is recommended only if nothing else fits."""
+"""Predictions may be off by a tenth (``benchmarks/plan_accuracy.py``): fuller cells are recommended only if nothing else fits."""
 
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -146,7 +147,7 @@ def dataset_tokens(recipe: Recipe, subject: Subject) -> int | None:
         return None
     records = sum(1 for _ in read_records(recipe.dataset, "train"))
     rows = itertools.islice(encode_split(recipe, subject.tokens, "train"), SAMPLED_RECORDS)
-    found = [(row.id, len(row.ids)) for row in rows if hasattr(row, "trained")]
+    found = [(row.id, len(row.ids)) for row in rows if isinstance(row, Row)]
     seen = len({id for id, _ in found})
     total = sum(length for _, length in found)
     return round(total * (records / seen if len(found) >= SAMPLED_RECORDS * 0.9 else 1)) if seen else None
