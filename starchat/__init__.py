@@ -29,7 +29,16 @@ Read the modules in the order in which data flows through them:
 ``resume``              an unfinished run is gone on with, or refused with what differs
 ``lead``                the first process decides how a run begins
 ``stop_and_go``         a trainer that can be stopped at any moment
+``flops``               how much arithmetic a model needs for a token
+``memory``              how much memory a step needs, found without computing it
+``predict``             the memory of a recipe's step
+``gpus``                what a card can do
+``speed``               how long an update takes on a card
+``plan``                what fits and what it costs
+``plan_text``           how a plan looks, and the command that it recommends
+``trial``               two worst-case steps, measured
 ``train``               the training run, through TRL
+``telemetry``           what a run tells of its speed, and where the time goes
 ``watch``               what ends a run while it trains
 ``export``              what a run leaves behind, with its golden cases
 ``verify``              the reload gate

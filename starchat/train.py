@@ -189,7 +189,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, iden
     configure_engine(arguments, Path(recipe.output))
     kind, proof = trainer_class(arguments, engine.sharded, recipe.lora is not None and bool(tokens.new)), EngineProof()
     watch = Watch(gradients=not engine.zero_stage and not engine.fsdp)
-    trainer = stop_and_go(telling(kind), identity, arguments)(
+    trainer = telling(stop_and_go(kind, identity, arguments))(
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),

@@ -63,7 +63,7 @@ def measure_steps(recipe: Recipe) -> dict[str, Any]:
     model = new_model(recipe, tokens) if recipe.from_nothing else make_model(recipe, folder, tokens)
     arguments = training_arguments(recipe)
     groups = STEPS * arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    trainer = make_trainer(recipe, model, tokens, full_rows(recipe, tokens, groups))
+    trainer = make_trainer(recipe, model, tokens, full_rows(recipe, tokens, groups), "trial")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         trainer.train()
