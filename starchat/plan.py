@@ -11,7 +11,10 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from starchat.arguments import training_arguments
 from starchat.encode import Row
@@ -127,13 +130,14 @@ def plan_recipe(recipe: Recipe, gpu: Gpu, count: int, price: float | None = None
         raise UserError("trainer: a plan is for bfloat16, which is the default on a GPU; set bf16: true")
     subject = read_subject(recipe)
     tokens = dataset_tokens(recipe, subject)
-    planner = _Planner(subject, gpu, tokens)
-    cells = tuple(planner.cells(count))
-    best = _fastest(cells)
-    enough = None
-    if best is None:
-        further = ((n, _fastest(tuple(planner.cells(n)))) for n in GPUS_TRIED if n > count)
-        enough = next(((n, cell) for n, cell in further if cell is not None), None)
+    with tqdm(desc="plan: steps taken without computing", unit="", leave=False, disable=None) as bar:
+        planner = _Planner(subject, gpu, tokens, bar)
+        cells = tuple(planner.cells(count))
+        best = _fastest(cells)
+        enough = None
+        if best is None:
+            further = ((n, _fastest(tuple(planner.cells(n)))) for n in GPUS_TRIED if n > count)
+            enough = next(((n, cell) for n, cell in further if cell is not None), None)
     total = sum(_weights(p) for p in subject.model.parameters())
     trained = sum(p.numel() for p in subject.trained)
     return Plan(gpu, count, price, tokens, total, trained, recipe.max_length_tokens, cells, best, enough)
@@ -141,8 +145,6 @@ def plan_recipe(recipe: Recipe, gpu: Gpu, count: int, price: float | None = None
 
 def dataset_tokens(recipe: Recipe, subject: Subject) -> int | None:
     """Return the tokens of an epoch, from a sample of the records if there are many; None where the dataset is not on this machine."""
-    from pathlib import Path
-
     if not Path(recipe.dataset).is_dir():
         return None
     records = sum(1 for _ in read_records(recipe.dataset, "train"))
@@ -166,8 +168,8 @@ def _weights(parameter: Any) -> int:
 class _Planner:
     """Makes cells, and remembers the footprints, which do not depend on the number of GPUs."""
 
-    def __init__(self, subject: Subject, gpu: Gpu, tokens: int | None) -> None:
-        self.subject, self.gpu, self.tokens = subject, gpu, tokens
+    def __init__(self, subject: Subject, gpu: Gpu, tokens: int | None, bar: Any) -> None:
+        self.subject, self.gpu, self.tokens, self.bar = subject, gpu, tokens, bar
         self.arguments = training_arguments(subject.recipe)
         self.flops = count_flops(subject.model)
         self.sequences = self.arguments.per_device_train_batch_size * self.arguments.gradient_accumulation_steps
@@ -201,6 +203,7 @@ class _Planner:
         shape = StepShape(batch, length, checkpointing, "bfloat16" if engine.stage else "autocast", accumulation > 1)
         if shape not in self.found:
             self.found[shape] = step_footprint(self.subject, shape)
+            self.bar.update()
         trained = sum(p.numel() for p in self.subject.trained)
         memory, host = shared_memory(self.found[shape], engine, count, trained, self.state)
         filled = sum(memory.values()) / (self.gpu.memory_gib * 2**30)

@@ -6,6 +6,7 @@ In: a recipe and its model's configuration. Out: bytes by kind at the peak. `sta
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -82,7 +83,9 @@ def build_model(recipe: Recipe, config: Any, tokens: Tokens, half: bool) -> Call
         if recipe.quantization:
             in_four_bits(model, dtype)
         if recipe.lora:
-            model = add_lora(model, recipe.lora, tokens)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by names that are to change
+                model = add_lora(model, recipe.lora, tokens)
             train_in_float32(model)
         return model
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from runs import finish, read_lines
+from runs import finish, read_lines, write_recipe
+from starchat.arguments import training_arguments
 from starchat.collate import Collator, batch_tensors
+from starchat.errors import UserError
 from starchat.files import read_manifest
+from starchat.recipe import load_recipe
 from starchat.rows import read_encoded
 from starchat.telemetry import count_batch, derived, summary
 
@@ -116,3 +120,12 @@ def test_tensorboard_gets_every_field(epoch: Path) -> None:
     board.Reload()
     logged = {event.step: event.value for event in board.Scalars("train/tokens_per_second")}
     assert logged == pytest.approx({line["step"]: line["tokens_per_second"] for line in read_lines(epoch)}, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_reporter_that_is_not_installed_is_named_before_training(name: str, tmp_path: Path, tiny_base: Path, dataset: Path) -> None:
+    if find_spec(name):
+        pytest.skip(f"{name} is installed")
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", trainer={"report_to": name}))
+    with pytest.raises(UserError, match=rf"{name} to be installed"):
+        training_arguments(recipe)
