@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from starchat.arguments import training_arguments
 from starchat.encode import Row
+from starchat.engine import Engine
 from starchat.errors import UserError
 from starchat.flops import count_flops
 from starchat.gpus import Gpu
@@ -55,17 +56,6 @@ GPUS_TRIED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine:
-    """A way to launch: ZeRO stage (0: none) and whether the optimizer, under ZeRO-3 the weights too, lie in host memory."""
-
-    stage: int
-    offload: bool
-
-    def __str__(self) -> str:
-        return (f"ZeRO-{self.stage}" if self.stage else "whole") + (" offload" if self.offload else "")
-
-
-@dataclasses.dataclass(frozen=True)
 class Cell:
     """One way to run the recipe: bytes on each GPU by kind, in host memory, and what it costs. No dataset, no `seconds`."""
 
@@ -99,6 +89,8 @@ class Plan:
     parameters: int
     trained: int
     length_tokens: int
+    fixed_update: bool
+    """The recipe says how many sequences an update has, and not how many micro-batches."""
     cells: tuple[Cell, ...]
     best: Cell | None
     enough: tuple[int, Cell] | None
@@ -133,6 +125,8 @@ def plan_recipe(recipe: Recipe, gpu: Gpu, count: int, price: float | None = None
     with tqdm(desc="plan: steps taken without computing", unit="", leave=False, disable=None) as bar:
         planner = _Planner(subject, gpu, tokens, bar)
         cells = tuple(planner.cells(count))
+        if not cells:
+            raise UserError(f"train_batch_size: {recipe.train_batch_size} sequences do not divide by --count {count}; change one of them")
         best = _fastest(cells)
         enough = None
         if best is None:
@@ -140,7 +134,8 @@ def plan_recipe(recipe: Recipe, gpu: Gpu, count: int, price: float | None = None
             enough = next(((n, cell) for n, cell in further if cell is not None), None)
     total = sum(_weights(p) for p in subject.model.parameters())
     trained = sum(p.numel() for p in subject.trained)
-    return Plan(gpu, count, price, tokens, total, trained, recipe.max_length_tokens, cells, best, enough)
+    fixed = recipe.train_batch_size is not None
+    return Plan(gpu, count, price, tokens, total, trained, recipe.max_length_tokens, fixed, cells, best, enough)
 
 
 def dataset_tokens(recipe: Recipe, subject: Subject) -> int | None:
@@ -172,17 +167,24 @@ class _Planner:
         self.subject, self.gpu, self.tokens, self.bar = subject, gpu, tokens, bar
         self.arguments = training_arguments(subject.recipe)
         self.flops = count_flops(subject.model)
-        self.sequences = self.arguments.per_device_train_batch_size * self.arguments.gradient_accumulation_steps
         self.state = optimizer_bytes(subject, str(self.arguments.optim.value))
         self.found: dict[StepShape, Footprint] = {}
 
+    def sequences(self, count: int) -> int:
+        """Return the sequences that a GPU has in an update; 0 if the recipe's do not divide."""
+        together = self.subject.recipe.train_batch_size
+        if together is None:
+            return int(self.arguments.per_device_train_batch_size * self.arguments.gradient_accumulation_steps)
+        return together // count if together % count == 0 else 0
+
     def cells(self, count: int) -> Iterator[Cell]:
         """Yield a cell for each engine, checkpointing and micro-batch, up to the first micro-batch that does not fit."""
+        sequences = self.sequences(count)
         for engine, checkpointing in itertools.product(self.engines(count), (False, True)):
             for batch in MICRO_BATCHES:
-                if self.sequences % batch:
+                if not sequences or sequences % batch:
                     break
-                cell = self.cell(engine, checkpointing, batch, count)
+                cell = self.cell(engine, checkpointing, batch, sequences // batch)
                 yield cell
                 if not cell.fits:
                     break
@@ -191,24 +193,24 @@ class _Planner:
         """Return the engines that can hold the recipe."""
         recipe = self.subject.recipe
         if recipe.optimizer == "muon":
-            return [Engine(0, False)]
-        sharded = [Engine(stage, False) for stage in (1, 2, 3)] if count > 1 else []
-        found = [Engine(0, False), *sharded, Engine(2, True), Engine(3, True)]
-        return [engine for engine in found if not (recipe.quantization and engine.stage == 3)]
+            return [Engine(count)]
+        sharded = [Engine(count, stage) for stage in (1, 2, 3)] if count > 1 else []
+        offloaded = [Engine(count, 2, offload_optimizer=True), Engine(count, 3, offload_optimizer=True, offload_parameters=True)]
+        return [engine for engine in (Engine(count), *sharded, *offloaded) if not (recipe.quantization and engine.sharded)]
 
-    def cell(self, engine: Engine, checkpointing: bool, batch: int, count: int) -> Cell:
+    def cell(self, engine: Engine, checkpointing: bool, batch: int, accumulation: int) -> Cell:
         """Return one cell."""
-        accumulation = self.sequences // batch
+        count = engine.processes
         length = self.subject.recipe.max_length_tokens
-        shape = StepShape(batch, length, checkpointing, "bfloat16" if engine.stage else "autocast", accumulation > 1)
+        shape = StepShape(batch, length, checkpointing, "bfloat16" if engine.zero_stage else "autocast", accumulation > 1)
         if shape not in self.found:
             self.found[shape] = step_footprint(self.subject, shape)
             self.bar.update()
         trained = sum(p.numel() for p in self.subject.trained)
-        memory, host = shared_memory(self.found[shape], engine, count, trained, self.state)
+        memory, host = shared_memory(self.found[shape], engine, trained, self.state)
         filled = sum(memory.values()) / (self.gpu.memory_gib * 2**30)
         total = sum(_weights(p) for p in self.subject.model.parameters())
-        load = Load(batch, accumulation, length, checkpointing, count, engine.stage, engine.offload, total, trained)
+        load = Load(batch, accumulation, length, checkpointing, count, engine.zero_stage, engine.offload_optimizer, total, trained)
         seconds = update_seconds(load, self.flops, self.gpu)
         tokens = batch * accumulation * count * length
         model = self.flops.of_step(tokens, tokens, tokens * (length + 1) / 2 * len(self.flops.windows))
@@ -232,13 +234,13 @@ class _Planner:
         return None if self.tokens is None else update * math.ceil(math.ceil(self.tokens / tokens) * self.arguments.num_train_epochs)
 
 
-def shared_memory(found: Footprint, engine: Engine, count: int, trained: int, state: float) -> tuple[dict[str, float], float]:
+def shared_memory(found: Footprint, engine: Engine, trained: int, state: float) -> tuple[dict[str, float], float]:
     """Return bytes on each GPU by kind, and bytes in the host's memory of all processes together.
 
     ZeRO (Rajbhandari and others 2020, section 5): from stage 1 the optimizer's state and the float32 copy of what is trained are
     shared, from 2 the gradients, from 3 the weights. Without DeepSpeed, DDP holds gradients once more in its buckets.
     """
-    stage = engine.stage
+    stage, count = engine.zero_stage, engine.processes
     peak = found.peak(freed=stage >= 2)
     memory = {kind: float(peak[kind]) for kind in (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS) if kind in peak}
     memory[OPTIMIZER] = state
@@ -253,14 +255,14 @@ def shared_memory(found: Footprint, engine: Engine, count: int, trained: int, st
         memory[GRADIENTS] = 2.0 * trained / count
     if stage == 3:
         whole = memory[WEIGHTS]
-        memory[WEIGHTS] = whole / count + min(whole, 2.0 * LIVE_WEIGHTS) * (count > 1 or engine.offload)
-    if engine.offload:
+        memory[WEIGHTS] = whole / count + min(whole, 2.0 * LIVE_WEIGHTS) * (count > 1 or engine.offload_parameters)
+    if engine.offload_optimizer:
         host = (memory[OPTIMIZER] + memory[GRADIENTS]) * count
         memory[OPTIMIZER] = memory[GRADIENTS] = 0.0
-        if stage == 3:
+        if engine.offload_parameters:
             host += whole
             memory[WEIGHTS] -= whole / count
-    memory[BUFFERS] += _step_excess(memory, trained, count) if stage and not engine.offload else 0.0
+    memory[BUFFERS] += _step_excess(memory, trained, count) if stage and not engine.offload_optimizer else 0.0
     memory[OVERHEAD] = FRAGMENTS * sum(memory.values()) + CONTEXT_BYTES + (NCCL_BYTES if count > 1 else 0.0)
     return memory, host
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from starchat.engine import Engine
     from starchat.plan import Cell, Plan
 
 SHOWN = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "overhead")
@@ -38,9 +39,9 @@ def _row(fields: Sequence[str]) -> str:
 
 
 def _by_engine(cells: Sequence[Cell]) -> list[list[Cell]]:
-    groups: dict[tuple[str, bool], list[Cell]] = {}
+    groups: dict[tuple[Engine, bool], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((str(cell.engine), cell.checkpointing), []).append(cell)
+        groups.setdefault((cell.engine, cell.checkpointing), []).append(cell)
     return list(groups.values())
 
 
@@ -52,11 +53,17 @@ def _shown(cells: Sequence[Cell]) -> Cell:
 def _fields(plan: Plan, cell: Cell) -> tuple[str, ...]:
     memory = [f"{cell.memory[name] / GIB:.1f}" for name in SHOWN]
     batch = f"{cell.micro_batch} x {cell.accumulation}"
-    head = (str(cell.engine), "on" if cell.checkpointing else "off", batch, *memory, f"{cell.total_bytes / GIB:.1f}")
+    head = (short_name(cell.engine), "on" if cell.checkpointing else "off", batch, *memory, f"{cell.total_bytes / GIB:.1f}")
     if not cell.fits:
         return (*head, "no", "", "", "", "")
     speed = (f"{cell.tokens_per_second:,.0f}", f"{cell.mfu:.0%}", _time(cell.seconds), _money(plan.money(cell)))
     return (*head, "tight" if cell.tight else "fits", *speed)
+
+
+def short_name(engine: Engine) -> str:
+    """Return an engine in a table's column."""
+    kind = f"ZeRO-{engine.zero_stage}" if engine.zero_stage else "DDP" if engine.processes > 1 else "one process"
+    return f"{kind} offload" if engine.offload_optimizer else kind
 
 
 def _time(seconds: float | None) -> str:
@@ -74,7 +81,7 @@ def _verdict(plan: Plan, recipe: str) -> list[str]:
         return [_none_fits(plan, recipe)]
     cell = plan.best
     how = f"{cell.engine}, checkpointing {'on' if cell.checkpointing else 'off'}"
-    lines = [f"best that fits: {how}", f"  {command(cell, plan.count, recipe)}"]
+    lines = [f"best that fits: {how}", f"  {command(cell, plan.count, recipe, plan.fixed_update)}"]
     if cell.host_bytes:
         lines.append(f"  needs {cell.host_bytes / GIB:,.0f} GiB of host memory, for all processes together")
     if cell.seconds is None:
@@ -89,18 +96,18 @@ def _none_fits(plan: Plan, recipe: str) -> str:
     if plan.enough is None:
         return f"nothing fits on {gpus}, nor on any number of them; shorten max_length_tokens, or train with lora or quantization"
     count, cell = plan.enough
-    return f"nothing fits on {gpus}; {count} would do, with {cell.engine}:\n  {command(cell, count, recipe)}"
+    return f"nothing fits on {gpus}; {count} would do, with {cell.engine}:\n  {command(cell, count, recipe, plan.fixed_update)}"
 
 
-def command(cell: Cell, count: int, recipe: str) -> str:
-    """Return the command that launches a cell."""
-    overrides = [f"per_device_train_batch_size={cell.micro_batch}", f"gradient_accumulation_steps={cell.accumulation}"]
+def command(cell: Cell, count: int, recipe: str, fixed_update: bool = False) -> str:
+    """Return the command that launches a cell; with `fixed_update` the recipe's ``train_batch_size`` decides the accumulation."""
+    overrides = [f"per_device_train_batch_size={cell.micro_batch}"]
+    overrides += [] if fixed_update else [f"gradient_accumulation_steps={cell.accumulation}"]
     overrides.append(f"activation_checkpointing={'true' if cell.checkpointing else 'false'}")
-    if count == 1 and not cell.engine.stage:
+    if count == 1 and not cell.engine.zero_stage:
         return shlex.join(["starchat", "train", recipe, *overrides])
     engine = cell.engine
-    name = f"zero{engine.stage}" if engine.stage else "ddp"
-    offload = ["--offload_optimizer_device", "cpu"] if engine.offload else []
-    offload += ["--offload_param_device", "cpu"] if engine.offload and engine.stage == 3 else []
+    name = "zero3_offload" if engine.offload_parameters else f"zero{engine.zero_stage}" if engine.zero_stage else "ddp"
+    offload = ["--offload_optimizer_device", "cpu"] if engine.offload_optimizer and not engine.offload_parameters else []
     launch = ["accelerate", "launch", "--config_file", f"recipes/accelerate/{name}.yaml", "--num_processes", str(count), *offload]
     return shlex.join([*launch, "-m", "starchat.train", recipe, *overrides])

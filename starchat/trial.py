@@ -31,6 +31,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from starchat.errors import UserError, guarded
 from starchat.hub import resolve_model
 from starchat.model import new_model
+from starchat.pack import Groups
 from starchat.recipe import Recipe, load_recipe
 from starchat.rows import Encoded
 from starchat.tokens import Tokens, load_tokens
@@ -48,7 +49,7 @@ def full_rows(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
     ids = np.random.default_rng(0).integers(0, tokens.size, groups * length, dtype=np.int32)
     half = length // 2
     offsets = np.array([0, *(n * length + at for n in range(groups) for at in (half, length))], dtype=np.int64)
-    pairs = tuple((2 * n, 2 * n + 1) for n in range(groups))
+    pairs = Groups(np.arange(2 * groups), np.arange(0, 2 * groups + 1, 2))
     return Encoded(ids, np.ones(len(ids), dtype=np.bool_), offsets, pairs, tuple(str(n) for n in range(2 * groups)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import yaml
 from hostile import write_tokenizer
 from runs import write_recipe
 from starchat.cli import main
+from starchat.engine import Engine
 from starchat.errors import UserError
 from starchat.flops import Flops
 from starchat.gpus import GPUS, find_gpu, gpu_of_device
 from starchat.memory import KINDS, Footprint
-from starchat.plan import Cell, Engine, Plan, plan_recipe, shared_memory
+from starchat.plan import Cell, Plan, plan_recipe, shared_memory
 from starchat.plan_text import command, render_plan
 from starchat.recipe import load_recipe
 from starchat.speed import ASSUMPTIONS, Load, hardware_flops, update_seconds
@@ -48,29 +50,38 @@ def plan(folder: Path, base: Path, dataset: Path, gpu: str, count: int, price: f
 def test_all_weights_of_7b_want_many_gpus(seven_b: Path, dataset: Path, tmp_path: Path) -> None:
     found = plan(tmp_path, seven_b, dataset, "h100", 8, price=2.0)
     assert found.parameters == pytest.approx(7.17e9, rel=0.01), "as its card says"
-    whole = [cell for cell in found.cells if str(cell.engine) == "whole"]
+    whole = [cell for cell in found.cells if not cell.engine.zero_stage]
     assert not any(cell.fits for cell in whole), "16 bytes a weight and more do not go onto 80 GB"
-    assert found.best is not None and found.best.engine.stage in (1, 2, 3) and not found.best.engine.offload
+    assert found.best is not None and found.best.engine.zero_stage in (1, 2, 3) and not found.best.engine.offload_optimizer
     money = found.money(found.best)
     assert money is not None and found.best.seconds is not None and money == pytest.approx(found.best.seconds / 3600 * 8 * 2.0)
     text = render_plan(found, "r.yaml", ASSUMPTIONS)
-    assert f"zero{found.best.engine.stage}.yaml --num_processes 8 -m starchat.train r.yaml per_device_train_batch_size=" in text
+    assert f"zero{found.best.engine.zero_stage}.yaml --num_processes 8 -m starchat.train r.yaml per_device_train_batch_size=" in text
 
 
 def test_none_fits_says_how_many_would_do(seven_b: Path, dataset: Path, tmp_path: Path) -> None:
     found = plan(tmp_path, seven_b, dataset, "a10", 2, trainer={"optim": "adamw_torch"})
     assert found.price is None
-    only_offload = found.best is None or found.best.engine.offload
+    only_offload = found.best is None or found.best.engine.offload_optimizer
     assert only_offload
     whole_only = plan(tmp_path, seven_b, dataset, "a10", 1, optimizer="muon")
     assert whole_only.best is None and whole_only.enough is None, "Muon cannot be shared out"
     assert "nor on any number of them" in render_plan(whole_only, "r.yaml", ASSUMPTIONS)
 
 
+def test_an_update_of_the_recipe_is_kept(tiny_base: Path, dataset: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", train_batch_size=12)
+    found = plan_recipe(load_recipe(path), find_gpu("l4"), 4)
+    assert {cell.micro_batch * cell.accumulation * 4 for cell in found.cells} == {12}
+    assert "gradient_accumulation_steps" not in render_plan(found, "r.yaml", ASSUMPTIONS)
+    with pytest.raises(UserError, match="12 sequences do not divide by --count 5"):
+        plan_recipe(load_recipe(path), find_gpu("l4"), 5)
+
+
 def test_qlora_fits_where_lora_does_not(seven_b: Path, dataset: Path, tmp_path: Path) -> None:
     methods: tuple[dict[str, Any], ...] = ({}, {"quantization": "nf4"})
     plans = [plan(tmp_path, seven_b, dataset, "l4", 1, lora={"r": 16, "alpha": 16}, **keys) for keys in methods]
-    whole = [[cell for cell in found.cells if cell.checkpointing and not cell.engine.stage] for found in plans]
+    whole = [[cell for cell in found.cells if cell.checkpointing and not cell.engine.zero_stage] for found in plans]
     assert whole[0][0].memory["weights"] == pytest.approx(2 * 7.17e9, rel=0.02)
     assert whole[1][0].memory["weights"] == pytest.approx(0.53 * 7.17e9, rel=0.1)
     assert whole[1][0].fits and whole[1][0].total_bytes < whole[0][0].total_bytes
@@ -86,13 +97,13 @@ def of(**bytes_of: float) -> Footprint:
     [(0, 2e9, 2e9, 8e9), (1, 2e9, 2e9, 12e9 / 4), (2, 2e9, 2e9 / 4, 12e9 / 4), (3, 2e9 / 4 + 2e9, 2e9 / 4, 12e9 / 4)],
 )
 def test_what_zero_shares_by_hand(stage: int, weights: float, gradients: float, optimizer: float) -> None:
-    memory, host = shared_memory(of(weights=2e9, gradients=2e9, activations=5e9), Engine(stage, False), 4, int(1e9), 8e9)
+    memory, host = shared_memory(of(weights=2e9, gradients=2e9, activations=5e9), Engine(4, stage), int(1e9), 8e9)
     assert (memory["weights"], memory["gradients"], memory["optimizer"]) == (weights, gradients, optimizer)
     assert host == 0
 
 
 def test_offloading_moves_to_the_host() -> None:
-    memory, host = shared_memory(of(weights=2e9, gradients=2e9, activations=5e9), Engine(2, True), 4, int(1e9), 8e9)
+    memory, host = shared_memory(of(weights=2e9, gradients=2e9, activations=5e9), Engine(4, 2, offload_optimizer=True), int(1e9), 8e9)
     assert memory["optimizer"] == memory["gradients"] == 0 and host == 12e9 + 2e9
 
 
@@ -127,9 +138,11 @@ def test_cards_by_the_name_that_torch_gives(name: str, gpu: str | None) -> None:
 
 
 def test_command_that_offloads() -> None:
-    cell = Cell(Engine(3, True), True, 2, 4, {}, 0.0, True, False, 1.0, 0.1, None)
+    cell = Cell(Engine(2, 3, 0, True, True), True, 2, 4, {}, 0.0, True, False, 1.0, 0.1, None)
     text = command(cell, 2, "my recipe.yaml")
-    assert "zero3.yaml --num_processes 2 --offload_optimizer_device cpu --offload_param_device cpu" in text and "'my recipe.yaml'" in text
+    assert "zero3_offload.yaml --num_processes 2 -m starchat.train 'my recipe.yaml'" in text
+    half = dataclasses.replace(cell, engine=Engine(2, 2, offload_optimizer=True))
+    assert "zero2.yaml --num_processes 2 --offload_optimizer_device cpu -m" in command(half, 2, "r.yaml")
 
 
 @pytest.mark.parametrize(

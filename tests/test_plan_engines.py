@@ -13,9 +13,10 @@ import pytest
 
 from families import write_family
 from runs import write_recipe
+from starchat.engine import Engine
 from starchat.launch import recipes_folder
 from starchat.memory import StepShape
-from starchat.plan import Engine, shared_memory
+from starchat.plan import shared_memory
 from starchat.predict import optimizer_bytes, read_subject, step_footprint
 from starchat.recipe import load_recipe
 
@@ -38,7 +39,7 @@ def test_partitions(stage: int, dataset: Path, tmp_path: Path) -> None:
     subject = read_subject(load_recipe(path))
     found = step_footprint(subject, StepShape(1, 160, False, "bfloat16", on_gpu=False))
     trained = sum(p.numel() for p in subject.trained)
-    planned, _ = shared_memory(found, Engine(stage, False), 2, trained, optimizer_bytes(subject, "adamw_torch_fused"))
+    planned, _ = shared_memory(found, Engine(2, stage), trained, optimizer_bytes(subject, "adamw_torch_fused"))
     for rank in (0, 1):
         held = json.loads((tmp_path / f"{rank}.json").read_text())
         assert held["optimizer"] == pytest.approx(planned["optimizer"], rel=0.03)
