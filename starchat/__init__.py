@@ -34,8 +34,17 @@ Read the modules in the order in which data flows through them:
 ``schedule``            a run's updates and learning rates, before it begins
 ``probe*``              checks of the model at work: packing, padding, attention, cache, gradients
 ``preflight``           all checks before a run
+``flops``               how much arithmetic a model needs for a token
+``memory``              how much memory a step needs, found without computing it
+``predict``             the memory of a recipe's step
+``gpus``                what a card can do
+``speed``               how long an update takes on a card
+``plan``                what fits and what it costs
+``plan_text``           how a plan looks, and the command that it recommends
+``trial``               two worst-case steps, measured
 ``train``               the training run, through TRL
 ``first_loss``          the engine before its first step, against one process
+``telemetry``           what a run tells of its speed, and where the time goes
 ``watch``               what ends a run while it trains
 ``export``              what a run leaves behind, with its golden cases
 ``verify``              the reload gate

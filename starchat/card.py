@@ -42,6 +42,7 @@ def render_card(
         f"| last logged loss | {loss} nats per trained token |",
         *(f"| {name} | {value:,} |" for name, value in numbers.items()),
         *_resumed(training.get("resumed", ())),
+        *_speed(training.get("speed", {})),
         *_infilling(training.get("infilling", {})),
         "",
         "## Reload gate",
@@ -71,6 +72,20 @@ def _method(recipe: Recipe) -> str:
 def _resumed(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the row that says at which steps the run was gone on with after a stop."""
     return [f"| stopped and gone on with, from step | {', '.join(str(entry['step']) for entry in entries)} |"] if entries else []
+
+
+def _speed(found: Mapping[str, float]) -> list[str]:
+    """Return the rows that say how fast it went, what it took, and where the time went; see `starchat.telemetry`."""
+    if not found:
+        return []
+    rate = f"{found['tokens_per_second']:,.0f} tokens/s, of which trained {found['trained_tokens_per_second']:,.0f}"
+    use = f"MFU {found['mfu']:.1%}" if "mfu" in found else f"{found['model_tflops_per_second']:.3f} model TFLOP/s, no peak is known"
+    spent = {name.removeprefix("time_"): share for name, share in found.items() if name.startswith("time_")}
+    return [
+        f"| speed | {rate}; {use} |",
+        f"| memory, largest process | {found['memory_peak_bytes'] / 1e9:.2f} GB |",
+        f"| time | {', '.join(f'{name} {share:.1%}' for name, share in spent.items())} |",
+    ]
 
 
 def _infilling(found: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from starchat import __version__
-from starchat.errors import guarded
+from starchat.errors import UserError, guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +61,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("recipe", help="a recipe (YAML)")
     _overrides(one, overwrite=False)
     one.add_argument("--html", metavar="FILE", help="also write a page in which each token is coloured by whether it is trained")
+
+    what, example = "predict memory, speed, time and money", "starchat plan recipes/starcoder2/sft.yaml --gpu h100 --count 8 --price 2.50"
+    one = _command(commands, "plan", _plan, what, example)
+    one.add_argument("recipe", help="a recipe (YAML)")
+    _overrides(one, overwrite=False)
+    one.add_argument("--gpu", help="a10, l4, a100-40, a100-80, h100, h100-pcie, h200 or rtx-4090")
+    one.add_argument("--count", type=int, default=1, help="how many of them (default 1)")
+    one.add_argument("--price", type=float, help="price of one GPU for one hour, in any currency; without it no money is told")
+    one.add_argument("--measure", action="store_true", help="take two worst-case steps on this machine, and compare")
 
     one = _command(commands, "train", _train, "fine-tune in one process", "starchat train recipes/nano/lora.yaml num_train_epochs=5")
     one.add_argument("recipe", help="a recipe (YAML)")
@@ -179,6 +188,30 @@ def _check(options: argparse.Namespace) -> int:
             write_html(options.html, report, rows["train"], tokens)
         show(report.to_json(), render_text(report, terminal))
     return 0 if report.ok else 1
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from starchat.gpus import find_gpu
+    from starchat.recipe import load_recipe
+
+    gpu = find_gpu(options.gpu) if options.gpu else None
+    if gpu is None and not options.measure:
+        raise UserError("starchat plan: name a card with --gpu, such as --gpu h100 --count 8, or try this machine with --measure")
+    with _result_only(options.json) as show:
+        recipe = load_recipe(options.recipe, options.overrides)
+        if gpu is not None:
+            from starchat.plan import plan_recipe
+            from starchat.plan_text import render_plan
+            from starchat.speed import ASSUMPTIONS
+
+            plan = plan_recipe(recipe, gpu, options.count, options.price)
+            show(plan.to_json(), render_plan(plan, options.recipe, ASSUMPTIONS))
+            return 0 if plan.best else 1
+        from starchat.trial import compare, render_comparison
+
+        found = compare(options.recipe, options.overrides)
+        show(found, render_comparison(found))
+        return 0 if found["ok"] else 1
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -52,6 +52,7 @@ from starchat.model import count_parameters, load_saved
 from starchat.recipe import Recipe, load_recipe, resolved
 from starchat.resume import read_resumed
 from starchat.rows import read_records
+from starchat.telemetry import summary
 from starchat.tokens import Tokens, load_tokens, save_tokens
 
 GOLDEN_CASES = 8
@@ -132,6 +133,8 @@ def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict
     verified = verify_in_fresh_process(run)
     write_json(run / "verify.json", verified)
     training = {**dataclasses.asdict(outcome), "final_loss": next((m["loss"] for m in reversed(read_metrics(run)) if "loss" in m), None)}
+    if speed := summary(read_metrics(run)):
+        training["speed"] = speed
     if infilling := read_infilling(run):
         training["infilling"] = infilling
     if resumed := read_resumed(run):

@@ -13,8 +13,8 @@ from starchat.errors import UserError
 from starchat.files import read_object
 
 
-def resolve_model(name: str) -> Path:
-    """Return the local folder of a model: the embedded base for ``nano``, a folder, or a downloaded Hub id."""
+def resolve_model(name: str, weights: bool = True) -> Path:
+    """Return the local folder of a model: the embedded base for ``nano``, a folder, or a downloaded Hub id, perhaps without its weights."""
     if name == "nano":
         return Path(str(package_files("starchat"))) / "nano" / "model"
     folder = Path(name)
@@ -26,7 +26,7 @@ def resolve_model(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         what = " ".join(str(error).split())[:200]
         raise UserError(f"model: {name!r}: neither a folder nor a Hub model that can be fetched ({what})") from None

@@ -51,6 +51,7 @@ from starchat.resume import RESUMED, go_on, identity_of, record_begin, run_parts
 from starchat.rows import Encoded, encoded_digest, read_encoded, read_records, wait_for, write_encoded
 from starchat.schedule import KeepsToSchedule
 from starchat.stop_and_go import StopOnSignal, launch_of, stop_and_go
+from starchat.telemetry import telling
 from starchat.tokens import Tokens, load_tokens
 from starchat.watch import Watch
 from starchat.xray import render_text, write_html
@@ -188,7 +189,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, iden
     configure_engine(arguments, Path(recipe.output))
     kind, proof = trainer_class(arguments, engine.sharded, recipe.lora is not None and bool(tokens.new)), EngineProof()
     watch = Watch(gradients=not engine.zero_stage and not engine.fsdp)
-    trainer = stop_and_go(kind, identity, arguments)(
+    trainer = telling(stop_and_go(kind, identity, arguments))(
         model=model,
         args=arguments,
         data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),

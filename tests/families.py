@@ -68,8 +68,8 @@ FAMILIES = {
 }
 
 
-def write_family(folder: Path, name: str) -> Path:
-    """Write tokenizer and random weights of a family's tiny base model."""
+def write_family(folder: Path, name: str, **sizes: int) -> Path:
+    """Write tokenizer and random weights of a family's tiny base model; `sizes` replace its configuration's."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -77,7 +77,7 @@ def write_family(folder: Path, name: str) -> Path:
     write_tokenizer(folder, family.tokenizer)
     named = json.loads((folder / "tokenizer_config.json").read_text())
     tokens = load_tokens(folder, None)
-    keys = dict(family.config)
+    keys = {**family.config, **sizes}
     config = AutoConfig.for_model(
         keys.pop("model_type"),
         **keys,
