@@ -15,11 +15,12 @@ Read the modules in the order in which data flows through them:
 ``pack``                rows to packed rows that do not see each other
 ``recipe``              what a training run is
 ``document``            documents to rows, for pretraining
+``pairs``               pairs of answers to rows, for preference tuning
 ``rows``                a recipe's dataset, encoded and packed
 ``hub``                 where a model lies and what its configuration says
 ``finding``             a check's verdict, and all of them together
 ``evidence``            rows laid end to end, beside the records that they claim to be
-``detect_*``            the checks: of dialogues, of documents, of rows of any kind
+``detect_*``            the checks: of dialogues, of pairs, of documents, of rows of any kind
 ``measure``             the numbers of an encoded dataset
 ``check``               the loss X-ray: laws proved on every row before training
 ``xray``                how a report looks as text, and the one call that writes its page
@@ -29,6 +30,7 @@ Read the modules in the order in which data flows through them:
 ``resume``              an unfinished run is gone on with, or refused with what differs
 ``lead``                the first process decides how a run begins
 ``stop_and_go``         a trainer that can be stopped at any moment
+``dpo``                 preference tuning: what it compares with, and the proof that it is that
 ``train``               the training run, through TRL
 ``watch``               what ends a run while it trains
 ``export``              what a run leaves behind, with its golden cases
