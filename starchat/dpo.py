@@ -36,7 +36,7 @@ from starchat.tokens import Tokens
 
 MAX_FIRST_SHIFT = 1e-5
 """How far a first log-probability may lie from the reference's, as a share of it. Two passes of the same weights were seen to differ by
-0 in float32 and in bfloat16; an embedding that is larger by a thousandth, by 1e-4 and more (tests/test_dpo.py)."""
+0 in float32 and in bfloat16, with activation checkpointing too (tests/test_dpo.py)."""
 
 MAX_FIRST_SHIFT_HALF = 2e-3
 """The same where a GPU's kernels may round otherwise in bfloat16, with 8 bits of mantissa. Token rows that were left out were seen to
