@@ -21,8 +21,10 @@ from data_prep.prepare import prepare
 from families import write_family
 from runs import ANSWERS, QUESTIONS, THINGS, finish, prepare_dialogues, read_lines, write_recipe
 from starchat import dpo
+from starchat import train as training
 from starchat.arguments import PAIR_LOSSES, training_arguments
 from starchat.cli import main
+from starchat.engine import require_engine
 from starchat.errors import UserError
 from starchat.export import saved_tokens
 from starchat.files import read_manifest
@@ -30,6 +32,7 @@ from starchat.generate import load_assistant
 from starchat.recipe import Recipe, load_recipe
 from starchat.rows import read_encoded
 from starchat.train import make_model, make_trainer, train
+from test_resume import Kill, Killed
 
 pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
@@ -144,7 +147,7 @@ def trainer_of(recipe_path: Path) -> tuple[Any, Any]:
     rows = read_encoded(next(run.glob("encoded-*")), "train")
     tokens = saved_tokens(run, recipe)
     folder = dpo.base_folder(recipe.model)
-    return make_trainer(recipe, make_model(recipe, folder, tokens), tokens, rows), rows
+    return make_trainer(recipe, make_model(recipe, folder, tokens), tokens, rows, "identity"), rows
 
 
 def own_loss(model: Any, reference: Callable[[torch.Tensor], torch.Tensor], rows: Any, numbers: list[int], beta: float) -> float:
@@ -209,6 +212,31 @@ def test_accumulation_makes_the_same_update(begun: Callable[[str], Path], pairs:
         weights.append(load_file(run / "model" / "model.safetensors"))
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_run_goes_on_with_its_first_reference(
+    method: str, begun: Callable[[str], Path], pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"kind": "dpo", **METHODS[method][1], "trainer": {**STEPS, "save_strategy": "steps", "save_steps": 2}}
+    whole = finish(tmp_path, "whole", begun(method), pairs, **keys)
+    make = training.make_trainer
+
+    def killed(*parts: Any) -> Any:
+        trainer = make(*parts)
+        trainer.add_callback(Kill(3))
+        return trainer
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "make_trainer", killed)
+        finish(tmp_path, "stopped", begun(method), pairs, **keys)
+    stopped = finish(tmp_path, "stopped", begun(method), pairs, **keys)
+    assert json.loads((stopped / "manifest.json").read_text())["training"]["resumed"][0]["step"] == 2
+    for one, other in zip(read_lines(whole), read_lines(stopped), strict=True):
+        assert [other[key] for key in ("loss", "rewards/margins")] == [one[key] for key in ("loss", "rewards/margins")]
+    before, after = (load_file(next(run.glob("*/*model.safetensors"))) for run in (whole, stopped))
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_an_empty_pair_has_no_gradient_and_no_trained_token(begun: Callable[[str], Path], pairs: Path, tmp_path: Path) -> None:
@@ -326,6 +354,34 @@ def test_the_wrong_data_or_model_is_one_message(base: Path, begun: Callable[[str
         recipe = write_recipe(tmp_path / "r.yaml", model, dataset, tmp_path / "run", kind=kind)
         assert main(["check", str(recipe)]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("variables", "method", "message"),
+    [
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+            "the adapter of an SFT",
+            r"launch with zero2\.yaml or ddp",
+        ),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "all weights", r"kind: dpo was not proved with 1 process with FSDP2"),
+    ],
+)
+def test_an_engine_that_cannot_hold_it(
+    variables: dict[str, str],
+    method: str,
+    message: str,
+    begun: Callable[[str], Path],
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = load_recipe(recipe_of(tmp_path, method, begun(method), pairs))
+    require_engine(recipe)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        require_engine(recipe)
 
 
 def test_the_losses_are_those_of_trl() -> None:

@@ -66,12 +66,3 @@ def test_two_processes_make_the_update_of_one(config: str, method: str, starts: 
     (first_weights, second_weights) = (load_file(next(run.glob("*/*model.safetensors"))) for run in (one, two))
     for name, weight in first_weights.items():
         torch.testing.assert_close(second_weights[name], weight, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def test_an_adapter_with_token_rows_is_refused_under_zero_3(starts: dict[bool, Path], tmp_path: Path) -> None:
-    pairs = starts[True].parent / "pairs"
-    recipe = write_recipe(tmp_path / "two.yaml", starts[True], pairs, tmp_path / "two", **keys_of("the adapter of an SFT"))
-    done = accelerate("zero3", str(recipe))
-    assert done.returncode != 0
-    assert "kind: dpo with an adapter under ZeRO-3" in done.stderr
-    assert "launch with zero2.yaml" in done.stderr
