@@ -16,6 +16,7 @@ from data_prep.clean import clean, sound_text
 from data_prep.drafts import Draft, RowProblem
 from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_columns
 from data_prep.oasst import read_oasst
+from data_prep.preferences import clean_pair
 from data_prep.records import Dropped, Item, Kept
 from data_prep.sources import Row, Table, as_text, find_tables, read_table
 from starchat.config import closest
@@ -38,7 +39,7 @@ class DialoguesSpec:
 
     path: str
     kind: Literal["dialogues"] = "dialogues"
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "dolly", "oasst", "prompt_completion"] = "auto"
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "dolly", "oasst", "prompt_completion", "preference"] = "auto"
     license: str | None = None
     roles: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -124,12 +125,16 @@ def _draft(row: Row, format: str, spec: DialoguesSpec) -> Draft | RowProblem:
 def _item(row: Row, draft: Draft | RowProblem, spec: DialoguesSpec) -> Item:
     if isinstance(draft, Draft):
         try:
-            cleaned = clean(draft, spec.control_tokens, spec.python_must_parse)
+            if draft.rejected:
+                cleaned, rejected = clean_pair(draft, spec.control_tokens, spec.python_must_parse)
+            else:
+                cleaned, rejected = clean(draft, spec.control_tokens, spec.python_must_parse), None
         except RowProblem as problem:
             draft = problem
         else:
             own = row.value.get("license")
             repairs = list(cleaned.repairs)
             license = sound_text(spec.license or (own if isinstance(own, str) else ""), repairs) or None
-            return Kept(Record(Source(row.place), cleaned.turns, tools=cleaned.tools, license=license), tuple(dict.fromkeys(repairs)))
+            record = Record(Source(row.place), cleaned.turns, tools=cleaned.tools, license=license, rejected=rejected)
+            return Kept(record, tuple(dict.fromkeys(repairs)))
     return Dropped(draft.reason, row.place, draft.detail, as_text(row.value), draft.fault)

@@ -21,11 +21,15 @@ class RowProblem(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Draft:
-    """Turns and tools as a format's reader found them; `repairs` names what was changed to read them."""
+    """Turns and tools as a format's reader found them; `repairs` names what was changed to read them.
+
+    `rejected` is the whole other conversation of a pair, of which `turns` is the one that was preferred.
+    """
 
     turns: tuple[Turn, ...]
     tools: str | None = None
     repairs: tuple[str, ...] = ()
+    rejected: tuple[Turn, ...] = ()
 
 
 def wrong_type(key: str, value: Any, expected: str) -> RowProblem:

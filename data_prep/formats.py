@@ -1,7 +1,8 @@
 """Rows of the known dialogue formats as drafts: turns and tools, read but not yet cleaned.
 
 In: the rows of `data_prep.sources`. Out: `Draft`, or a `RowProblem` that names why the row cannot be one. Which
-format a table has is detected from the keys of its first rows. OASST, whose rows are trees, is in `data_prep.oasst`.
+format a table has is detected from the keys of its first rows. OASST, whose rows are trees, is in `data_prep.oasst`;
+pairs of answers are in `data_prep.preferences`.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ from data_prep.drafts import (
     optional_text,
     read_arguments,
     read_role,
-    read_tool_calls,
     read_tools,
     required_text,
     wrong_type,
 )
+from data_prep.messages import MESSAGES_ROLES, is_trained, message_turns
 from data_prep.oasst import is_oasst
+from data_prep.preferences import is_preference, read_preference
 from data_prep.sources import parse_json
 from starchat.dialogue import ToolCall, Turn
 
-FORMATS = ("messages", "sharegpt", "alpaca", "dolly", "oasst", "prompt_completion")
+FORMATS = ("messages", "sharegpt", "alpaca", "dolly", "oasst", "prompt_completion", "preference")
 
-# OpenAI's ``developer`` took the place of ``system``; ``function`` is the older name of ``tool``.
-MESSAGES_ROLES = {"developer": "system", "function": "tool"}
 SHAREGPT_ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -78,7 +78,7 @@ def read_messages(row: Mapping[str, Any], roles: Mapping[str, str]) -> Draft:
     'hi'
     """
     key = next((key for key in ("messages", "conversations", "conversation") if row.get(key) is not None), "messages")
-    turns, repairs = _message_turns(row.get(key), key, roles)
+    turns, repairs = message_turns(row.get(key), key, roles)
     tools = row.get("tools")
     if tools is None and row.get("functions") is not None:
         functions = json_list(row["functions"], "functions", "a list of functions")
@@ -101,11 +101,11 @@ def read_sharegpt(row: Mapping[str, Any], roles: Mapping[str, str]) -> Draft:
         role = read_role(entry.get("from"), roles, SHAREGPT_ROLES)
         if str(entry.get("from")).lower() in SHAREGPT_CALLS and role == "assistant":
             call, repair = _call_in_text(value)
-            turns.append(Turn(role, "", train=_train(entry), tool_calls=(call,)))
+            turns.append(Turn(role, "", train=is_trained(entry), tool_calls=(call,)))
             repairs += repair
         else:
             value, repair = clean_page_text(value) if role == "assistant" else (value, ())
-            turns.append(Turn(role, value, train=role != "assistant" or _train(entry)))
+            turns.append(Turn(role, value, train=role != "assistant" or is_trained(entry)))
             repairs += repair
     return Draft(tuple(turns), read_tools(row.get("tools")), tuple(repairs))
 
@@ -148,7 +148,7 @@ def read_prompt_completion(row: Mapping[str, Any], roles: Mapping[str, str]) -> 
     for key, role in (("prompt", "user"), ("completion", "assistant")):
         value = row.get(key)
         if isinstance(value, list):
-            made, repair = _message_turns(value, key, roles)
+            made, repair = message_turns(value, key, roles)
             context = key == "prompt"  # TRL trains on the completion alone
             turns += [_context_only(turn) if context else turn for turn in made]
             repairs += repair
@@ -163,6 +163,7 @@ READERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, str]], Draft]] =
     "alpaca": read_alpaca,
     "dolly": read_dolly,
     "prompt_completion": read_prompt_completion,
+    "preference": read_preference,
 }
 
 
@@ -170,6 +171,8 @@ def detect_row(row: Mapping[str, Any]) -> str | None:
     """Return the format that the keys of one row show, or None."""
     if is_oasst(row):
         return "oasst"
+    if is_preference(row):  # before messages, which UltraFeedback repeats the chosen side in
+        return "preference"
     for key in ("messages", "conversations", "conversation"):
         entry = _first_entry(row.get(key))
         if "role" in entry:
@@ -201,60 +204,6 @@ def _first_entry(value: Any) -> Mapping[str, Any]:
     except RowProblem:
         return {}
     return entries[0] if entries and isinstance(entries[0], dict) else {}
-
-
-def _message_turns(value: Any, key: str, roles: Mapping[str, str]) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
-    turns: list[Turn] = []
-    repairs: list[str] = []
-    for message in json_list(value, key, "a list of {role, content}"):
-        if not isinstance(message, dict):
-            raise wrong_type(key, message, "{role, content}")
-        turn, repair = _message_turn(message, roles)
-        turns.append(turn)
-        repairs += repair
-    return tuple(turns), tuple(repairs)
-
-
-def _message_turn(message: Mapping[str, Any], roles: Mapping[str, str]) -> tuple[Turn, tuple[str, ...]]:
-    role = read_role(message.get("role"), roles, MESSAGES_ROLES)
-    content, repairs = _content(message)
-    calls, call_repairs = read_tool_calls(message.get("tool_calls"))
-    repairs += call_repairs
-    legacy = message.get("function_call")
-    if legacy is not None and not calls:
-        calls, call_repairs = read_tool_calls([legacy])
-        repairs += (*call_repairs, "legacy_function_call")
-    if role != "assistant" and calls:
-        raise RowProblem("wrong_type", f"role {role!r} has tool_calls; expected them in assistant messages only; correct the row", True)
-    train = role != "assistant" or _train(message)
-    identity = optional_text(message, "tool_call_id") or None
-    return Turn(role, content, train, optional_text(message, "name") or None, calls, identity), repairs
-
-
-def _content(message: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Return a message's text; parts of a list are joined by line ends."""
-    content = message.get("content")
-    if content is None:
-        refusal = optional_text(message, "refusal")
-        return refusal, ("refusal_as_content",) if refusal else ()
-    if isinstance(content, str):
-        return content, ()
-    texts = []
-    for part in json_list(content, "content", "a text or a list of parts"):
-        if isinstance(part, dict) and part.get("type") not in (None, "text", "input_text", "output_text"):
-            raise RowProblem("not_text", f"content has a part of type {part.get('type')!r}; only text can be used")
-        text = part.get("text") if isinstance(part, dict) else part
-        if not isinstance(text, str):
-            raise wrong_type("content", part, "{type: text, text: ...}")
-        texts.append(text)
-    return "\n".join(texts), ("content_parts",)
-
-
-def _train(message: Mapping[str, Any]) -> bool:
-    weight = message.get("weight")
-    if weight is not None and (isinstance(weight, str) or weight not in (0, 1)):
-        raise wrong_type("weight", weight, "0 or 1")
-    return weight is None or bool(weight)
 
 
 def _call_in_text(text: str) -> tuple[ToolCall, tuple[str, ...]]:

@@ -21,7 +21,9 @@ from starchat.files import read_manifest
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 MAX_SHOWN_CHARACTERS = 1_200
 BAR_COLOR = "#4c72b0"
-ROLE_COLORS = {"system": "#7f7f7f", "user": "#1f77b4", "assistant": "#2ca02c", "tool": "#ff7f0e"}
+REJECTED = "rejected"
+"""Where a row is a pair, the answer that was not preferred is counted and shown beside the roles."""
+ROLE_COLORS = {"system": "#7f7f7f", "user": "#1f77b4", "assistant": "#2ca02c", "tool": "#ff7f0e", REJECTED: "#d62728"}
 
 
 @dataclasses.dataclass
@@ -68,6 +70,7 @@ def take_census(dataset: Path, samples: int = 0) -> Census:
     wanted = {(2 * n + 1) * total // (2 * samples) for n in range(samples)} if total else set()
     for number, row in enumerate(_rows(dataset)):
         lengths = [(message["role"], len(message["content"])) for message in row["messages"] or ()]
+        lengths += [(REJECTED, len(row["rejected"]["content"]))] if row.get("rejected") else []
         for role, characters in lengths:
             census.roles[role] += 1
             census.role_characters[role] += characters
@@ -75,8 +78,8 @@ def take_census(dataset: Path, samples: int = 0) -> Census:
         census.kinds[row["kind"]] += 1
         census.licenses[row["license"] or "not stated"] += 1
         census.characters.append(sum(n for _, n in lengths) + document)
-        if row["kind"] == "dialogue":
-            census.turns.append(len(lengths))
+        if row["messages"]:
+            census.turns.append(len(row["messages"]))
         if number in wanted:
             census.samples.append(row)
     return census
@@ -203,7 +206,8 @@ def _counts(title: str, rows: Mapping[str, int]) -> list[str]:
 
 def _content(row: Mapping[str, Any]) -> list[str]:
     lines = []
-    for message in row["messages"] or ():
+    rejected = [{**row["rejected"], "role": REJECTED}] if row.get("rejected") else []
+    for message in (*(row["messages"] or ()), *rejected):
         lines.append(f"[{message['role']}]")
         if message["content"]:
             lines.append(textwrap.indent(_shown(message["content"]), "  "))

@@ -218,7 +218,8 @@ def _write_item(item: Item, index: int, source: Opened, spec: PrepareSpec, seen:
         return
     assert isinstance(item, Kept)
     record = item.record
-    size_bytes = len(record.tools or "") + sum(map(_turn_bytes, record.turns)) + sum(len(part.text) for part in record.parts)
+    turns = (*record.turns, *([record.rejected] if record.rejected else []))
+    size_bytes = len(record.tools or "") + sum(map(_turn_bytes, turns)) + sum(len(part.text) for part in record.parts)
     for row in placed:
         writer.keep(row, size_bytes)
     tally.kept += 1

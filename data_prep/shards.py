@@ -36,6 +36,7 @@ def record_schema() -> Any:
             ("id", text),
             ("kind", text),
             ("messages", pa.list_(message)),
+            ("rejected", message),
             ("document", pa.list_(part)),
             ("tools", text),
             ("source", source),

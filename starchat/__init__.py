@@ -15,12 +15,13 @@ Read the modules in the order in which data flows through them:
 ``pack``                rows to packed rows that do not see each other
 ``recipe``              what a training run is
 ``document``            documents to rows, for pretraining
+``pairs``               pairs of answers to rows, for preference tuning
 ``rows``                a recipe's dataset, encoded and packed
 ``hub``                 where a model lies and what its configuration says
 ``finding``             a check's verdict, and all of them together
 ``evidence``            rows laid end to end, beside the records that they claim to be
 ``catalogue``           every check by name: what it protects, and the remedy
-``detect_*``            checks without a model: of dialogues, documents, rows, data, of a base model's files, of the schedule
+``detect_*``            checks without a model: of dialogues, pairs, documents, rows, data, of a base model's files, of the schedule
 ``weights``             a model's weight files as they lie on the disk
 ``measure``             the numbers of an encoded dataset
 ``check``               the loss X-ray: laws proved on every row before training
@@ -42,6 +43,7 @@ Read the modules in the order in which data flows through them:
 ``plan``                what fits and what it costs
 ``plan_text``           how a plan looks, and the command that it recommends
 ``trial``               two worst-case steps, measured
+``dpo``                 preference tuning: what it compares with, and the proof that it is that
 ``train``               the training run, through TRL
 ``first_loss``          the engine before its first step, against one process
 ``telemetry``           what a run tells of its speed, and where the time goes

@@ -10,7 +10,7 @@ import yaml
 
 from starchat.recipe import Recipe, resolved
 
-TITLES = {"pretrain": "Pretraining", "cpt": "Continued pretraining", "sft": "Fine-tune"}
+TITLES = {"pretrain": "Pretraining", "cpt": "Continued pretraining", "sft": "Fine-tune", "dpo": "Preference tuning (DPO)"}
 
 
 def render_card(
@@ -39,7 +39,8 @@ def render_card(
         f"| parameters | {training['parameters']:,}, of which trained {training['trained_parameters']:,} |",
         f"| steps, seconds | {training['steps']:,}, {training['seconds']:.0f} |",
         f"| engine | {training['engine']} |",
-        f"| last logged loss | {loss} nats per trained token |",
+        f"| last logged loss | {loss}{'' if recipe.of_pairs else ' nats per trained token'} |",
+        *_preferences(recipe, training.get("preferences", {})),
         *(f"| {name} | {value:,} |" for name, value in numbers.items()),
         *_resumed(training.get("resumed", ())),
         *_speed(training.get("speed", {})),
@@ -86,6 +87,22 @@ def _speed(found: Mapping[str, float]) -> list[str]:
         f"| memory, largest process | {found['memory_peak_bytes'] / 1e9:.2f} GB |",
         f"| time | {', '.join(f'{name} {share:.1%}' for name, share in spent.items())} |",
     ]
+
+
+def _preferences(recipe: Recipe, found: Mapping[str, Any]) -> list[str]:
+    """Return the rows that say what the model was held to, and how far it went from there."""
+    if not found:
+        return []
+    rows = [
+        f"| reference | {recipe.model} as it was before the first step{', with its adapter' if recipe.lora else ''} |",
+        f"| beta, loss | {found['beta']:g}, {' + '.join(found['losses'])} (log 2 = 0.6931 where nothing is learned) |",
+    ]
+    if {"first", "last"} <= set(found):
+        first, last = found["first"], found["last"]
+        steps = f"at step {first['step']:,}, {{}} at step {last['step']:,}"
+        rows.append(f"| reward margin of chosen over rejected | {first['margin']:.3f} {steps.format(format(last['margin'], '.3f'))} |")
+        rows.append(f"| pairs with the chosen answer ahead | {first['accuracy']:.0%} {steps.format(format(last['accuracy'], '.0%'))} |")
+    return rows
 
 
 def _infilling(found: Mapping[str, Any]) -> list[str]:

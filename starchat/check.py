@@ -1,12 +1,14 @@
 """The loss X-ray: the laws proved on every row of a recipe's dataset, before any training.
 
 In: a recipe. Out: a `Report`, and the encoded rows, so that training does not encode twice. The detectors are in
-`starchat.detect_dialogues`, `starchat.detect_documents` and `starchat.detect_rows`; how a report looks, in `starchat.xray`.
+`starchat.detect_dialogues`, `starchat.detect_pairs`, `starchat.detect_documents` and `starchat.detect_rows`; how a report looks, in
+`starchat.xray`.
 Imports no torch.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,6 +17,7 @@ import numpy as np
 from starchat import detect_data as data
 from starchat import detect_dialogues as dialogues
 from starchat import detect_documents as documents
+from starchat import detect_pairs as pairs
 from starchat import detect_rows as every
 from starchat.detect_base import base_findings
 from starchat.dialogue import Record
@@ -22,11 +25,12 @@ from starchat.encode import Row, SetAside
 from starchat.errors import UserError
 from starchat.evidence import Evidence, Turns, find_turns, gather
 from starchat.finding import Finding, Report, merged
-from starchat.hub import context_length, read_config, resolve_model
+from starchat.hub import base_folder, context_length, read_config, start_folder
 from starchat.measure import measure
-from starchat.pack import one_by_one, pack
+from starchat.pack import one_by_one
+from starchat.pairs import require_chat_tokens, sides
 from starchat.recipe import Recipe
-from starchat.rows import encode_split, read_records
+from starchat.rows import encode_split, group_rows, read_records
 from starchat.tokens import Tokens, load_tokens
 
 __all__ = ["Finding", "Report", "check_recipe", "examine"]
@@ -41,9 +45,11 @@ def check_recipe(recipe: Recipe, progress: bool = True) -> tuple[Report, dict[st
 
     Raises `UserError` where there is nothing to check: no dataset, no tokenizer, rows longer than the model's context.
     """
-    folder = resolve_model(recipe.model)
+    folder = base_folder(recipe.model)
     config = dict(recipe.architecture or {}) if recipe.from_nothing else read_config(folder)
-    tokens = load_tokens(folder, recipe.dialogue_template)
+    tokens = load_tokens(start_folder(recipe.model), recipe.dialogue_template)
+    if recipe.of_pairs:
+        require_chat_tokens(recipe, tokens)
     _refuse_long_rows(recipe, context_length(config))
     with _progress(progress) as step:
         step("reading records")
@@ -62,7 +68,8 @@ def check_recipe(recipe: Recipe, progress: bool = True) -> tuple[Report, dict[st
         if not recipe.from_nothing:
             step("the base model's files")
             ids = np.unique(np.concatenate([row.ids for split in rows.values() for row in split]))
-            report = Report((*report.findings, *base_findings(folder, config, tokens, ids)), report.stats)
+            of_base = load_tokens(folder, recipe.dialogue_template)  # a run's adapter has rows that its base has not
+            report = Report((*report.findings, *base_findings(folder, config, of_base, ids)), report.stats)
     return report, rows
 
 
@@ -91,19 +98,19 @@ def examine(
     step("lengths, packing, duplicates")
     sizes, capacity = evidence.lengths[: evidence.train_rows], recipe.max_length_tokens
     fits = int(evidence.lengths.max()) <= capacity and int(evidence.lengths.min()) > 0
-    groups = pack(sizes, capacity) if recipe.packing and fits else one_by_one(len(sizes))
+    groups = group_rows(recipe, sizes) if fits else one_by_one(len(sizes))
     keys = every.row_keys(evidence)
+    findings += [detector(evidence) for detector in pairs.DETECTORS] if recipe.of_pairs else []
     findings += [
         every.dead_rows(evidence),
         every.first_tokens_untrained(evidence),
         every.lengths(evidence, capacity, recipe.max_set_aside_fraction),
-        every.packing(sizes, groups.tolist(), capacity),
-        every.duplicate_rows(evidence, keys),
+        *([] if recipe.of_pairs else [every.packing(sizes, groups.tolist(), capacity), every.duplicate_rows(evidence, keys)]),
         every.train_test_disjoint(evidence, keys),
         every.end_token_stops(tokens.control[tokens.end], tokens.stop_ids, tokens.pad_id, recipe.of_dialogues),
         every.new_tokens_counted(tokens, model_rows),
         every.ids_in_vocabulary(evidence, model_rows),
-        *(every.conservation(part, turns if part is chats else None) for part in (chats, texts) if part),
+        *(every.conservation(part, turns if part is chats else None) for part in (chats, texts) if part and not recipe.of_pairs),
     ]
     return Report(merged(findings), measure(recipe, evidence, chats, turns, groups, unused))
 
@@ -176,17 +183,18 @@ def _run(name: str, step: Step, detector: Callable[[], Finding]) -> Finding:
 
 
 def _read(recipe: Recipe) -> tuple[list[Record], int]:
-    """Return the records of both splits that this kind of training uses, and how many it does not use."""
+    """Return the records of both splits that this kind of training uses, of pairs both sides, and how many records it does not use."""
     found = [record for split in SPLITS for record in read_records(recipe.dataset, split)]
-    kinds = ["dialogue"] * recipe.of_dialogues + ["document"] * recipe.of_documents
+    kinds = ["pair" if recipe.of_pairs else "dialogue"] * recipe.of_dialogues + ["document"] * recipe.of_documents
     for kind in kinds:
         if not any(record.kind == kind and record.split == "train" for record in found):
-            other = "document" if kind == "dialogue" else "dialogue"
-            holds = f"{len(found):,} {other}s in all" if found else "no records"
+            others = collections.Counter(record.kind for record in found)
+            holds = ", ".join(f"{count:,} {other}s in all" for other, count in others.items()) or "no records"
             why = "fim replays documents" if len(kinds) > 1 and kind == "document" else f"kind {recipe.kind} trains on {kind}s"
             raise UserError(f"dataset: {recipe.dataset}: no {kind} in its train split ({holds}); {why}")
     records = [record for record in found if record.kind in kinds]
-    return records, len(found) - len(records)
+    unused = len(found) - len(records)
+    return [side for record in records for side in sides(record)] if recipe.of_pairs else records, unused
 
 
 def _nothing_left(recipe: Recipe, records: Sequence[Record], set_aside: Sequence[SetAside]) -> str:

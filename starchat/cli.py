@@ -169,7 +169,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from starchat.arguments import require_arguments
-    from starchat.hub import require_loadable, resolve_model
+    from starchat.hub import base_folder, require_loadable, start_folder
     from starchat.preflight import preflight
     from starchat.recipe import load_recipe
     from starchat.tokens import load_tokens
@@ -181,10 +181,10 @@ def _check(options: argparse.Namespace) -> int:
         recipe = load_recipe(options.recipe, options.overrides)
         require_arguments(recipe)
         if not recipe.from_nothing:
-            require_loadable(resolve_model(recipe.model))
+            require_loadable(base_folder(recipe.model))
         report, rows = preflight(recipe, make_model)
         if options.html:
-            tokens = load_tokens(resolve_model(recipe.model), recipe.dialogue_template)
+            tokens = load_tokens(start_folder(recipe.model), recipe.dialogue_template)
             write_html(options.html, report, rows["train"], tokens)
         show(report.to_json(), render_text(report, terminal))
     return 0 if report.ok else 1

@@ -167,7 +167,8 @@ def rows_are_encoded_alone(evidence: Evidence, recipe: Recipe) -> Finding:
     rows: dict[str, list[Row]] = collections.defaultdict(list)
     for row in evidence.rows:
         rows[row.id].append(row)
-    chosen = [record for record in _spread(evidence.records, SAMPLED_RECORDS) if record.copy == 0]
+    parted = {item.id for item in evidence.set_aside} if recipe.of_pairs else set()  # with their other side, which was over-long
+    chosen = [record for record in _spread(evidence.records, SAMPLED_RECORDS) if record.copy == 0 and record.id not in parted]
     faults = []
     for record in chosen:
         alone = [_key(item) for item in _encode(record, evidence, recipe) if isinstance(item, Row)]

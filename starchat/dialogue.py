@@ -1,4 +1,4 @@
-"""The record that every builder makes: a dialogue or a document, with where it came from.
+"""The record that every builder makes: a dialogue, a pair of answers or a document, with where it came from.
 
 Nothing here reads or writes files; ``messages`` in JSON and Parquet have the shape that OpenAI, TRL and
 ``apply_chat_template`` use (``role``, ``content``, ``name``, ``tool_calls``, ``tool_call_id``, ``weight``).
@@ -65,7 +65,8 @@ class Source:
 class Record:
     """One training example before encoding: `turns` of a dialogue, or `parts` of a document.
 
-    `tools` is JSON text, as in OpenAI's ``tools``. `copy` counts the copies that a mixture weight above 1 makes.
+    With `rejected` it is a pair: the last of `turns` is the answer that was preferred, `rejected` the one that was not, both to the
+    turns before. `tools` is JSON text, as in OpenAI's ``tools``. `copy` counts the copies that a mixture weight above 1 makes.
     """
 
     source: Source
@@ -75,20 +76,23 @@ class Record:
     license: str | None = None
     split: str = "train"
     copy: int = 0
+    rejected: Turn | None = None
 
     @property
     def kind(self) -> str:
-        """``dialogue`` or ``document``."""
-        return "dialogue" if self.turns else "document"
+        """``dialogue``, ``pair`` or ``document``."""
+        return "document" if not self.turns else "pair" if self.rejected else "dialogue"
 
     @property
     def id(self) -> str:
         """The digest of the content; the source, licence and split do not enter."""
-        # What dataclasses.astuple gives, written out: that function copies deeply and takes 2.5 times as long.
-        turns = [
-            (t.role, t.content, t.train, t.name, [(c.name, c.arguments, c.id) for c in t.tool_calls], t.tool_call_id) for t in self.turns
-        ]
-        return digest_json([turns, [(p.marker, p.text) for p in self.parts], self.tools])
+        parts = [_plain(self.turns), [(p.marker, p.text) for p in self.parts], self.tools]
+        return digest_json([*parts, _plain([self.rejected])] if self.rejected else parts)
+
+
+def _plain(turns: Sequence[Turn]) -> list[tuple[Any, ...]]:
+    """Return what ``dataclasses.astuple`` gives, written out: that function copies deeply and takes 2.5 times as long."""
+    return [(t.role, t.content, t.train, t.name, [(c.name, c.arguments, c.id) for c in t.tool_calls], t.tool_call_id) for t in turns]
 
 
 def to_message(turn: Turn) -> dict[str, Any]:
@@ -134,12 +138,11 @@ def from_message(message: Mapping[str, Any]) -> Turn:
 
 def to_row(record: Record) -> dict[str, Any]:
     """Return a record as the row that ``dataset/*.parquet`` holds."""
-    keys = ("name", "tool_calls", "tool_call_id", "weight")
-    messages = [{**dict.fromkeys(keys), **to_message(turn)} for turn in record.turns]
     return {
         "id": record.id,
         "kind": record.kind,
-        "messages": messages,
+        "messages": [_whole_message(turn) for turn in record.turns],
+        "rejected": _whole_message(record.rejected) if record.rejected else None,
         "document": [dataclasses.asdict(part) for part in record.parts],
         "tools": record.tools,
         "source": dataclasses.asdict(record.source),
@@ -149,8 +152,12 @@ def to_row(record: Record) -> dict[str, Any]:
     }
 
 
+def _whole_message(turn: Turn) -> dict[str, Any]:
+    return {**dict.fromkeys(("name", "tool_calls", "tool_call_id", "weight")), **to_message(turn)}
+
+
 def from_row(row: Mapping[str, Any]) -> Record:
-    """Return the record of a row of ``dataset/*.parquet``: the inverse of `to_row`."""
+    """Return the record of a row of ``dataset/*.parquet``: the inverse of `to_row`. Earlier versions wrote no column ``rejected``."""
     return Record(
         source=Source(**row["source"]),
         turns=tuple(from_message(m) for m in row["messages"] or ()),
@@ -159,6 +166,7 @@ def from_row(row: Mapping[str, Any]) -> Record:
         license=row["license"],
         split=row["split"],
         copy=row["copy"],
+        rejected=from_message(row["rejected"]) if row.get("rejected") else None,
     )
 
 

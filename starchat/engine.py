@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from starchat.errors import UserError
 from starchat.files import write_json
 from starchat.fsdp import require_shardable, shard_without_gpu
+from starchat.hub import run_with_adapter
 from starchat.recipe import Recipe
 from starchat.zero import (
     NAME,
@@ -84,6 +85,13 @@ def require_engine(recipe: Recipe) -> None:
     if recipe.quantization and engine.sharded:
         raise UserError(
             f"quantization: weights in 4 bits are packed and cannot be partitioned, and the launch asks for {engine}; "
+            "launch with zero2.yaml or ddp.yaml"
+        )
+    if recipe.of_pairs and engine.fsdp:
+        raise UserError(f"kind: dpo was not proved with {engine}; launch with zero3.yaml, zero2.yaml or ddp.yaml")
+    if recipe.of_pairs and stage == 3 and run_with_adapter(recipe.model):
+        raise UserError(
+            f"kind: dpo goes on with the adapter of {recipe.model}, and its frozen copy cannot hold token rows that ZeRO-3 partitions; "
             "launch with zero2.yaml or ddp.yaml"
         )
     if engine.fsdp == 1:

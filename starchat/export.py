@@ -45,9 +45,9 @@ from starchat.errors import UserError
 from starchat.files import RUN_MARK, describe_file, read_object, versions, write_json, write_manifest, write_text
 from starchat.finding import judged
 from starchat.fsdp import whole_weights
-from starchat.hub import resolve_model
+from starchat.hub import base_folder, base_name
 from starchat.infill import read_infilling
-from starchat.metrics import plot_loss, read_metrics
+from starchat.metrics import plot_loss, read_metrics, reward_change
 from starchat.model import count_parameters, load_saved
 from starchat.recipe import Recipe, load_recipe, resolved
 from starchat.resume import read_resumed
@@ -113,8 +113,8 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
         weights = whole_weights(model) if engine.fsdp else None
         if accelerator.is_main_process:
             if recipe.lora:
-                model.save_pretrained(target, save_embedding_layers=False, state_dict=weights)
-                _name_base(target, recipe.model)
+                model.save_pretrained(target, save_embedding_layers=False, selected_adapters=["default"], state_dict=weights)
+                _name_base(target, base_name(recipe.model))
             else:
                 model.save_pretrained(target, state_dict=weights or dict(model.state_dict()))
     if accelerator.is_main_process:
@@ -129,7 +129,8 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
 
 def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict[str, Any]:
     """Verify in a fresh process; write plot, card and, if the gate holds, the manifest. First process only."""
-    plot_loss(run, f"{run.name}: {recipe.kind}{' LoRA' if recipe.lora else ''} of {recipe.model}")
+    unit = "log 2 at the start" if recipe.of_pairs else "nats per trained token"
+    plot_loss(run, f"{run.name}: {recipe.kind}{' LoRA' if recipe.lora else ''} of {recipe.model}", unit)
     verified = verify_in_fresh_process(run)
     write_json(run / "verify.json", verified)
     training = {**dataclasses.asdict(outcome), "final_loss": next((m["loss"] for m in reversed(read_metrics(run)) if "loss" in m), None)}
@@ -139,6 +140,11 @@ def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict
         training["infilling"] = infilling
     if resumed := read_resumed(run):
         training["resumed"] = resumed
+    if recipe.of_pairs:
+        from starchat.arguments import training_arguments
+
+        arguments = training_arguments(recipe)
+        training["preferences"] = {"beta": arguments.beta, "losses": arguments.loss_type, **reward_change(run)}
     check = json.loads((run / "check.json").read_text(encoding="utf-8"))
     write_text(run / "README.md", render_card(recipe, training, check["stats"], verified, versions(*PACKAGES)))
     if not verified["ok"]:
@@ -230,7 +236,7 @@ def saved_tokens(run: Path, recipe: Recipe) -> Tokens:
     saved = load_tokens(run / ("adapter" if recipe.lora else "model"), template)
     if template is None or not recipe.lora:
         return saved
-    return dataclasses.replace(saved, new=load_tokens(resolve_model(recipe.model), template).new)
+    return dataclasses.replace(saved, new=load_tokens(base_folder(recipe.model), template).new)
 
 
 def _golden_case(record: Record, recipe: Recipe, tokens: Tokens) -> dict[str, Any] | None:

@@ -9,8 +9,9 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
+from starchat.config import read_yaml
 from starchat.errors import UserError
-from starchat.files import read_object
+from starchat.files import read_manifest, read_object
 
 
 def resolve_model(name: str, weights: bool = True) -> Path:
@@ -30,6 +31,41 @@ def resolve_model(name: str, weights: bool = True) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         what = " ".join(str(error).split())[:200]
         raise UserError(f"model: {name!r}: neither a folder nor a Hub model that can be fetched ({what})") from None
+
+
+def finished_run(name: str) -> Path | None:
+    """Return the folder of a run of ``starchat train`` that `name` means, or None; raise `UserError` if the run is not finished."""
+    run = Path(name)
+    if not (run / "recipe.yaml").is_file() or (run / "config.json").is_file():
+        return None
+    if (read_manifest(run) or {}).get("stage") != "train":
+        raise UserError(f"model: {name}: a run that did not finish (it has no manifest.json); finish it with starchat train")
+    return run
+
+
+def run_with_adapter(name: str) -> Path | None:
+    """Return the folder of the run that `name` means if what it saved is an adapter, else None."""
+    run = Path(name)
+    return run if (run / "recipe.yaml").is_file() and (run / "adapter").is_dir() else None
+
+
+def base_name(name: str) -> str:
+    """Return the model whose whole weights are behind a recipe's ``model``: of a run that saved an adapter, its own base."""
+    run = run_with_adapter(name)
+    return base_name(str(read_yaml(run / "recipe.yaml")["model"])) if run else name
+
+
+def start_folder(name: str) -> Path:
+    """Return the folder that a recipe's ``model`` begins with: a model and its tokenizer, or a finished run's adapter and its tokenizer."""
+    run = finished_run(name)
+    if run is None:
+        return resolve_model(name)
+    return run / "adapter" if run_with_adapter(name) else run / "model"
+
+
+def base_folder(name: str) -> Path:
+    """Return the folder of the whole weights behind a recipe's ``model``."""
+    return start_folder(base_name(name))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

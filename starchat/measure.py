@@ -38,7 +38,7 @@ def measure(recipe: Recipe, evidence: Evidence, chats: Evidence | None, turns: T
     trained = int(evidence.trained.sum())
     counts, edges = np.histogram(sizes, bins=min(HISTOGRAM_BINS, max(1, int(sizes.max()))), range=(0, capacity))
     stats: dict[str, Any] = {
-        "records": len(evidence.records),
+        "records": len(evidence.records) // 2 if recipe.of_pairs else len(evidence.records),
         "records_of_another_kind": unused,
         "rows": {"train": evidence.train_rows, "test": len(evidence.rows) - evidence.train_rows},
         "tokens": len(evidence.ids),
@@ -48,7 +48,7 @@ def measure(recipe: Recipe, evidence: Evidence, chats: Evidence | None, turns: T
         "length_quantiles": {f"{q:.2f}": int(value) for q, value in zip(QUANTILES, np.quantile(sizes, QUANTILES), strict=True)},
         "length_histogram": {"rows": counts.tolist(), "edges": [round(float(edge), 1) for edge in edges]},
         "packed_groups": len(groups),
-        "fill": fill(sizes[: evidence.train_rows].tolist(), groups, capacity),
+        "fill": fill(sizes[: evidence.train_rows].tolist(), groups, 2 * capacity if recipe.of_pairs else capacity),
         "sequences_per_step_and_process": batch * accumulation,
         "steps_per_epoch_with_one_process": -(-len(groups) // (batch * accumulation)),
         "set_aside": _set_aside(evidence),

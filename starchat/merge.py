@@ -50,7 +50,7 @@ from starchat.files import (
 )
 from starchat.finding import Finding, judged
 from starchat.generate import detect_template
-from starchat.hub import read_config, resolve_model
+from starchat.hub import base_folder, read_config
 from starchat.model import fit_vocabulary, is_tied, load_adapter, load_base, load_saved
 from starchat.recipe import Recipe, load_recipe
 from starchat.template import find_template
@@ -77,7 +77,7 @@ def merge(run: str | Path, output: str | Path, dtype: str | None = None, overwri
     """
     source, target = Path(run), Path(output)
     recipe, manifest = _adapter_run(source)
-    stored = _stored_dtype(resolve_model(recipe.model), dtype)
+    stored = _stored_dtype(base_folder(recipe.model), dtype)
     digest = digest_json([manifest["digest"], manifest["files"], stored])
     if already_finished(target, STAGE, digest, overwrite):
         return {**(read_manifest(target) or {}), "folder": str(target), "ok": True, "skipped": True}
@@ -170,7 +170,7 @@ def _merged(
 
 
 def _merge_into(base: str, run: Path, recipe: Recipe, tokens: Tokens) -> Any:
-    folder = resolve_model(recipe.model)
+    folder = base_folder(recipe.model)
     model = load_base(folder, torch.float32)
     fit_vocabulary(model, tokens)
     if base == "dequantized":

@@ -45,8 +45,16 @@ def seconds_so_far(run: Path) -> float:
     return float(lines[-1]["seconds"]) if lines else 0.0
 
 
-def plot_loss(run: Path, title: str) -> None:
-    """Write ``loss.png``: training loss in nats per trained token against steps, with a running mean, and the learning rate below."""
+def reward_change(run: Path) -> dict[str, dict[str, float]]:
+    """Return what preference tuning logged first and last: loss, reward margin, and the share of pairs whose chosen answer is ahead."""
+    names = {"step": "step", "loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accuracies"}
+    lines = [line for line in read_metrics(run) if names["margin"] in line]
+    ends = {"first": lines[0], "last": lines[-1]} if lines else {}
+    return {when: {name: line[key] for name, key in names.items()} for when, line in ends.items()}
+
+
+def plot_loss(run: Path, title: str, unit: str) -> None:
+    """Write ``loss.png``: training loss against steps, with a running mean, and the learning rate below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -61,7 +69,7 @@ def plot_loss(run: Path, title: str) -> None:
     figure, (top, bottom) = pyplot.subplots(2, 1, figsize=(8, 5.5), sharex=True, height_ratios=(3, 1), layout="constrained")
     top.plot(steps, losses, color="#9db8d9", linewidth=0.8, label="loss")
     top.plot(steps, smooth, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
-    top.set(ylabel="loss (nats per trained token)", title=title)
+    top.set(ylabel=f"loss ({unit})", title=title)
     top.legend(frameon=False)
     bottom.plot(steps, [m.get("learning_rate", float("nan")) for m in lines], color="#c2702d", linewidth=1.2)
     bottom.set(xlabel="optimizer step", ylabel="learning rate")

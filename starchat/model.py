@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from starchat.errors import UserError
-from starchat.hub import require_loadable, resolve_model
+from starchat.hub import base_folder, require_loadable
 from starchat.recipe import Lora, Recipe
 from starchat.tokens import Tokens
 
@@ -182,12 +182,12 @@ def load_saved(run: Path, recipe: Recipe, tokens: Tokens, dtype: torch.dtype, at
     """Return the model of a finished run as a fresh process sees it: ``run/model``, or base and ``run/adapter``."""
     if (run / "model").is_dir():
         return load_base(run / "model", dtype, attn_implementation).eval()
-    base = load_base(resolve_model(recipe.model), dtype, attn_implementation, recipe.quantization)
+    base = load_base(base_folder(recipe.model), dtype, attn_implementation, recipe.quantization)
     fit_vocabulary(base, tokens)
     return load_adapter(base, run / "adapter").eval()
 
 
-def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path, to_train: bool = False) -> PeftModel:
     """Return `base`, already grown to the tokenizer, with a saved adapter; every adapter weight must find its place."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     misfit = f"{folder}: the adapter does not fit its base {config.get('base_model_name_or_path')!r}"
@@ -195,7 +195,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            model = PeftModel.from_pretrained(base, folder)
+            model = PeftModel.from_pretrained(base, folder, is_trainable=to_train)
         except KeyError as error:
             raise UserError(f"{misfit}: it lacks {error.args[0]}; {remedy}") from None
         except RuntimeError as error:
@@ -209,6 +209,10 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     return model
 
 
+REFERENCE = "ref"
+"""TRL's name for the frozen copy of an adapter that DPO compares with: no part of the model."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """Parameter counts."""
@@ -219,7 +223,7 @@ class Size:
 
 def count_parameters(model: torch.nn.Module) -> Size:
     """Return how many parameters there are and how many are trained (under ZeRO-3: counted across all processes)."""
-    parameters = list(model.parameters())
+    parameters = [p for name, p in model.named_parameters() if REFERENCE not in name.split(".")]
     sizes = [_numel(p) for p in parameters]
     return Size(sum(sizes), sum(n for n, p in zip(sizes, parameters, strict=True) if p.requires_grad))
 

@@ -52,6 +52,15 @@ def pack(lengths: Sequence[int] | npt.NDArray[np.int64], capacity: int) -> Group
     return Groups(rows[_stable_order(group_of)], np.cumsum([0, *np.bincount(group_of)]))
 
 
+def two_by_two(count: int) -> Groups:
+    """Return groups of two rows that follow each other: what is trained where rows are the two answers of a pair.
+
+    >>> two_by_two(4).tolist()
+    [[0, 1], [2, 3]]
+    """
+    return Groups(np.arange(count), np.arange(0, count + 1, 2))
+
+
 def one_by_one(count: int) -> Groups:
     """Return `count` groups of one row each: what is trained where rows are not packed.
 

@@ -58,6 +58,8 @@ class Subject:
 
 def read_subject(recipe: Recipe) -> Subject:
     """Return a recipe's model from its ``config.json`` and tokenizer alone."""
+    if recipe.of_pairs:
+        raise UserError("kind: dpo: its reference and its pairs are not predicted; plan the same recipe with kind: sft for a lower bound")
     folder = resolve_model(recipe.model, weights=False)
     keys = dict(recipe.architecture or {}) if recipe.from_nothing else read_config(folder)
     kind = keys.pop("model_type", None)

@@ -2,7 +2,8 @@
 
 In: a recipe, and how a run makes its model. Out: a report and the encoded rows. What needs no torch is `starchat.check`'s part.
 
-A model that does not fit beside a run is tried in small: two layers of its own width, random weights. Its findings say so.
+A model that does not fit beside a run is tried in small: two layers of its own width, random weights. Its findings say so. For preference
+tuning the base with a new adapter is tried, and not the adapter that the run goes on with: what is proved is of the architecture.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from starchat.detect_schedule import Schedule, disk_findings, schedule_findings
 from starchat.encode import Row
 from starchat.engine import asked_engine
 from starchat.finding import Finding, Report, merged
-from starchat.hub import resolve_model
+from starchat.hub import base_folder, start_folder
 from starchat.model import Size, add_lora, count_parameters, fit_vocabulary
 from starchat.probe import probe_findings
 from starchat.probe_training import Asked
@@ -56,8 +57,8 @@ def preflight(recipe: Recipe, make_model: MakeModel, progress: bool = True) -> t
     Raises `UserError` where there is nothing to check. The model is not made if its files have a fault.
     """
     report, rows = check_recipe(recipe, progress)
-    folder, engine = resolve_model(recipe.model), asked_engine()
-    tokens = load_tokens(folder, recipe.dialogue_template)
+    folder, engine = base_folder(recipe.model), asked_engine()
+    tokens = load_tokens(start_folder(recipe.model), recipe.dialogue_template)
     groups = int(report.stats["packed_groups"])
     schedule = plan_updates(training_arguments(recipe), groups, engine.processes)
     findings = [*report.findings, *schedule_findings(schedule, sum(int(row.trained.sum()) for row in rows["train"]))]
@@ -86,6 +87,8 @@ def _at_work(recipe: Recipe, make_model: MakeModel, folder: Path, tokens: Tokens
     """Yield the findings on the model, tried as it is or in small."""
     with contextlib.ExitStack() as stack:
         note, asked = "", _asked(recipe)
+        if recipe.of_pairs:
+            recipe = dataclasses.replace(recipe, kind="sft", trainer={})
         if not _fits(size):
             recipe, folder, layers = _in_small(recipe, folder, Path(stack.enter_context(tempfile.TemporaryDirectory())))
             note = f" (tried in small: {SMALL_LAYERS} of {layers} layers, random weights)"

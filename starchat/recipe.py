@@ -1,7 +1,7 @@
 """What a training run is: the keys of a recipe, their defaults and their meaning.
 
 In: a recipe YAML and overrides. Out: a `Recipe`, every fault of it reported at once. Imports neither torch nor TRL;
-the keys under ``trainer`` are checked against TRL's ``SFTConfig`` by `starchat.train`.
+the keys under ``trainer`` are checked against TRL's ``SFTConfig`` or ``DPOConfig`` by `starchat.arguments`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.errors import UserError
+from starchat.hub import run_with_adapter
 from starchat.template import TEMPLATES, Template, find_template
 
 NEARLY = 0.85
@@ -45,17 +46,18 @@ class Fim:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A training run. `trainer` holds keys of ``trl.SFTConfig``."""
+    """A training run. `trainer` holds keys of ``trl.SFTConfig``, or with `kind` dpo of ``trl.DPOConfig``."""
 
     model: str
-    """``nano`` (the embedded base), a folder, or a Hub id. With `kind` pretrain only its tokenizer is used."""
+    """``nano`` (the embedded base), a folder, a Hub id, or a finished run's folder. With `kind` pretrain only its tokenizer is used."""
     dataset: str
     """What ``starchat prepare`` wrote, a ``datasets`` folder with a ``messages`` column, or a Hub id of one."""
     output: str
     max_length_tokens: int
     """Rows never exceed this. Over-long dialogues are split at turns, see `starchat.encode`."""
-    kind: Literal["pretrain", "cpt", "sft"] = "sft"
-    """``sft``: dialogues. ``cpt``: documents, with the base model's weights. ``pretrain``: documents, from random weights."""
+    kind: Literal["pretrain", "cpt", "sft", "dpo"] = "sft"
+    """``sft``: dialogues. ``dpo``: pairs of answers, with a model that chats. ``cpt``: documents, with the base model's weights.
+    ``pretrain``: documents, from random weights."""
     template: str = "starchat"
     lora: Lora | None = None
     """Absent: all weights are trained."""
@@ -72,6 +74,7 @@ class Recipe:
     """The sequences of one update, all processes together, as DeepSpeed names it; ``gradient_accumulation_steps`` follows from it, so the
     recipe trains the same on any number of processes that divides it. Absent: what ``trainer`` says, times the processes."""
     packing: bool = True
+    """Several rows in one sequence, none of which sees another. With `kind` dpo never."""
     max_set_aside_fraction: float = 0.01
     """The share of trained tokens that may be lost to over-long exchanges before the run is refused."""
     min_stop_rate: float = 0.5
@@ -80,8 +83,13 @@ class Recipe:
 
     @property
     def of_dialogues(self) -> bool:
-        """Whether rows are dialogues."""
-        return self.kind == "sft"
+        """Whether rows are dialogues, those of pairs among them."""
+        return self.kind in ("sft", "dpo")
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether rows come in twos: two answers to one prompt."""
+        return self.kind == "dpo"
 
     @property
     def of_documents(self) -> bool:
@@ -102,11 +110,14 @@ class Recipe:
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in a YAML file. An override that begins with no recipe key means a key of ``trainer``."""
     mapping = read_yaml(path)
-    recipe = from_mapping(Recipe, apply_overrides(mapping, [_full_key(o) for o in overrides]), str(path))
+    asked = apply_overrides(mapping, [_full_key(o) for o in overrides])
+    recipe = from_mapping(Recipe, asked, str(path))
     faults = list(_faults(recipe))
+    if recipe.of_pairs and asked.get("packing") is True:
+        faults.append("packing: the two answers of a pair are compared as whole rows; remove it")
     if faults:
         raise UserError("\n".join(f"{path}: {fault}" for fault in faults))
-    return recipe
+    return dataclasses.replace(recipe, packing=recipe.packing and not recipe.of_pairs)
 
 
 def _full_key(override: str) -> str:
@@ -147,7 +158,7 @@ def _faults(recipe: Recipe) -> list[str]:
         faults.append("lora.target_modules: names no layer; remove it to take every linear layer but the head")
     if recipe.quantization and (recipe.lora is None or recipe.from_nothing):
         faults.append("quantization: weights in 4 bits cannot be trained themselves; add lora, or remove quantization")
-    return faults + _faults_of_kind(recipe)
+    return faults + _faults_of_kind(recipe) + _faults_of_start(recipe)
 
 
 def _faults_of_kind(recipe: Recipe) -> list[str]:
@@ -163,7 +174,36 @@ def _faults_of_kind(recipe: Recipe) -> list[str]:
         faults.append("architecture: kind: pretrain needs the model's configuration with model_type, such as gpt_bigcode")
     if recipe.from_nothing and recipe.lora is not None:
         faults.append("lora: a model that is pretrained from nothing trains all its weights; remove lora")
+    if recipe.of_pairs and recipe.optimizer == "muon":
+        faults.append("optimizer: muon is not for kind: dpo, whose learning rates are those of AdamW; remove it")
+    if recipe.of_pairs and recipe.fim is not None:
+        faults.append("fim: kind: dpo trains the answers of pairs only; remove fim")
+    if recipe.of_pairs and recipe.lora is not None and recipe.lora.dropout:
+        faults.append(f"lora.dropout: {recipe.lora.dropout}; kind: dpo compares the model with what it was, without dropout; remove it")
     return faults
+
+
+def _faults_of_start(recipe: Recipe) -> list[str]:
+    """Return what a recipe asks for that the run whose model it begins with does not have."""
+    run = run_with_adapter(recipe.model)
+    if run is None or recipe.from_nothing:
+        return []
+    if not recipe.of_pairs:
+        return [f"model: {recipe.model} holds an adapter; starchat merge {recipe.model} makes a model of it to begin with"]
+    asked, wanted = _of_adapter(recipe), _of_adapter(load_recipe(run / "recipe.yaml"))
+    return [
+        f"{key}: {asked[key] or 'absent'}; kind: dpo goes on with the adapter of {recipe.model}, which has {value or 'none'}; give "
+        f"the same, or merge it first (starchat merge {recipe.model})"
+        for key, value in wanted.items()
+        if asked[key] != value
+    ]
+
+
+def _of_adapter(recipe: Recipe) -> dict[str, str | None]:
+    """Return what decides how an adapter's weights are read, as a recipe writes it. Dropout does not."""
+    lora = to_mapping(recipe.lora) if recipe.lora else {}
+    keys = ", ".join(f"{key}: {value}" for key, value in lora.items() if value and key != "dropout")
+    return {"lora": f"{{{keys}}}" if keys else None, "quantization": recipe.quantization, "template": recipe.template}
 
 
 def resolved(recipe: Recipe) -> Mapping[str, Any]:

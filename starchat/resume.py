@@ -19,6 +19,7 @@ from starchat.checkpoint import MARK, Checkpoint, Launch, checkpoint_folders, ne
 from starchat.dialogue import canonical_json
 from starchat.errors import UserError
 from starchat.files import BEGUN, MANIFEST, digest_json, read_object, sha256_file, write_json
+from starchat.hub import start_folder
 from starchat.recipe import Recipe, resolved
 from starchat.rows import dataset_digest
 
@@ -38,7 +39,8 @@ def run_parts(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
     All of their bytes, since two runs of one base have files of the same names and sizes.
     """
-    base = [[p.name, sha256_file(p)] for p in sorted(folder.iterdir()) if p.suffix in MODEL_FILES]
+    folders = dict.fromkeys((folder, start_folder(recipe.model)))  # an adapter to go on with lies beside its base
+    base = [[p.name, sha256_file(p)] for one in folders for p in sorted(one.iterdir()) if p.suffix in MODEL_FILES]
     return {"recipe": dict(resolved(recipe)), "dataset": dataset_digest(recipe.dataset), "base": base}
 
 

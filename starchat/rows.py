@@ -24,7 +24,8 @@ from starchat.document import encode_documents
 from starchat.encode import Row, SetAside, encode_dialogues
 from starchat.errors import UserError
 from starchat.files import building, digest_json, read_manifest, sha256_file, write_json
-from starchat.pack import Groups, one_by_one, pack
+from starchat.pack import Groups, one_by_one, pack, two_by_two
+from starchat.pairs import encode_pairs
 from starchat.recipe import Recipe
 from starchat.tokens import Tokens
 
@@ -34,7 +35,8 @@ SEEN_S = 180.0
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Rows of one split, flat. Row n is ``ids[offsets[n]:offsets[n + 1]]``; a group lists the rows of one packed example."""
+    """Rows of one split, flat. Row n is ``ids[offsets[n]:offsets[n + 1]]``; a group lists the rows of one packed example,
+    or the chosen and the rejected row of a pair."""
 
     ids: npt.NDArray[np.int32]
     trained: npt.NDArray[np.bool_]
@@ -77,12 +79,21 @@ def dataset_digest(dataset: str) -> str:
 def encode_split(recipe: Recipe, tokens: Tokens, split: str) -> Iterator[Row | SetAside]:
     """Yield the rows of one split of the recipe's dataset."""
     records = read_records(recipe.dataset, split)
-    if recipe.of_dialogues:
-        yield from encode_dialogues((r for r in records if r.turns), tokens, recipe.max_length_tokens)
+    if recipe.of_pairs:
+        yield from encode_pairs((r for r in records if r.kind == "pair"), tokens, recipe.max_length_tokens)
+    elif recipe.of_dialogues:
+        yield from encode_dialogues((r for r in records if r.kind == "dialogue"), tokens, recipe.max_length_tokens)
         records = read_records(recipe.dataset, split)
     if recipe.of_documents:
         documents = (r for r in records if r.parts)
         yield from encode_documents(documents, tokens, recipe.max_length_tokens, recipe.fim, int(recipe.trainer.get("seed", 42)))
+
+
+def group_rows(recipe: Recipe, lengths: Sequence[int] | npt.NDArray[np.int64]) -> Groups:
+    """Return the rows of each example, by number: several where rows are packed, the two of a pair, else one."""
+    if recipe.of_pairs:
+        return two_by_two(len(lengths))
+    return pack(lengths, recipe.max_length_tokens) if recipe.packing else one_by_one(len(lengths))
 
 
 def encoded_digest(recipe: Recipe, tokens: Tokens) -> str:
@@ -97,7 +108,7 @@ def write_encoded(folder: Path, recipe: Recipe, splits: Mapping[str, Sequence[Ro
     with building(folder) as target:
         for split, rows in splits.items():
             lengths = [len(row.ids) for row in rows]
-            groups = pack(lengths, recipe.max_length_tokens) if recipe.packing else one_by_one(len(rows))
+            groups = group_rows(recipe, lengths)
             _save(target / f"{split}-ids.npy", np.concatenate([r.ids for r in rows]) if rows else np.zeros(0, np.int32))
             _save(target / f"{split}-trained.npy", np.concatenate([r.trained for r in rows]) if rows else np.zeros(0, np.bool_))
             _save(target / f"{split}-offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
@@ -200,5 +211,5 @@ def _tools_of(row: Mapping[str, Any], place: str, remedy: str) -> str | None:
 def _code_digest() -> str:
     """Return the digest of the modules that decide what a row is, so that a change of them is never served stale rows."""
     here = Path(__file__).parent
-    modules = ("dialogue", "template", "tokens", "encode", "document", "fim", "pack", "rows")
+    modules = ("dialogue", "template", "tokens", "encode", "pairs", "document", "fim", "pack", "rows")
     return digest_json([sha256_file(here / f"{module}.py") for module in modules])

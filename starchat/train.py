@@ -1,4 +1,4 @@
-"""The training run: a checked recipe to a verified model, through TRL's ``SFTTrainer``.
+"""The training run: a checked recipe to a verified model, through TRL's ``SFTTrainer``, or for pairs its ``DPOTrainer``.
 
 In: a recipe. Out: the run folder (see `starchat.export`), its ``manifest.json`` last.
 
@@ -27,18 +27,19 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, SFTConfig
 
 from starchat import export
 from starchat.arguments import require_arguments, training_arguments
 from starchat.checkpoint import disk_needed_bytes, planned_saves, require_room
 from starchat.collate import Collator
+from starchat.dpo import PairCollator, PairTrainer, begin_model, reference_of
 from starchat.engine import EngineProof, asked_engine, check_launch, configure_engine, require_engine, start_engine
 from starchat.errors import UserError, guarded
 from starchat.files import BEGUN, MANIFEST, alone_in, already_finished, digest_json, read_manifest, sweep, write_json, write_text
 from starchat.fim import find_fim_tokens
 from starchat.first_loss import FirstLoss, first_samples
-from starchat.hub import require_loadable, resolve_model
+from starchat.hub import base_folder, require_loadable, start_folder
 from starchat.infill import InfillProbe, held_out_spans
 from starchat.lead import first_decides
 from starchat.loss import trainer_class
@@ -75,8 +76,8 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
 
 
 def _train(recipe: Recipe, run: Path, first: bool, overwrite: bool) -> dict[str, Any]:
-    folder = resolve_model(recipe.model)
-    tokens = load_tokens(folder, recipe.dialogue_template)
+    folder = base_folder(recipe.model)
+    tokens = load_tokens(start_folder(recipe.model), recipe.dialogue_template)
     parts = run_parts(recipe, folder)
     digest = digest_json(list(parts.values()))
     encoded_folder = run / f"encoded-{encoded_digest(recipe, tokens)}"
@@ -175,32 +176,45 @@ def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
     """
     if recipe.from_nothing:
         return new_model(recipe, tokens)
-    frozen_half = recipe.lora is not None and training_arguments(recipe).bf16
-    model = load_base(folder, torch.bfloat16 if frozen_half else torch.float32, quantization=recipe.quantization)
+    dtype = torch.bfloat16 if recipe.lora is not None and training_arguments(recipe).bf16 else torch.float32
+    if recipe.of_pairs:
+        return begin_model(recipe, tokens, dtype)
+    model = load_base(folder, dtype, quantization=recipe.quantization)
     fit_vocabulary(model, tokens)
     torch.manual_seed(int(recipe.trainer.get("seed", 42)))  # half of LoRA's matrices begin at random, before the trainer sets its seed
     return add_lora(model, recipe.lora, tokens) if recipe.lora else model
 
 
-def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, identity: str) -> SFTTrainer:
+def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, identity: str) -> Any:
     """Return TRL's trainer over encoded rows, on the engine that the launch asked for; `identity` is the run's, for its checkpoints."""
     model.config.use_cache = False
     arguments, engine = training_arguments(recipe), asked_engine()
     configure_engine(arguments, Path(recipe.output))
-    kind, proof = trainer_class(arguments, engine.sharded, recipe.lora is not None and bool(tokens.new)), EngineProof()
-    watch = Watch(gradients=not engine.zero_stage and not engine.fsdp)
-    trainer = telling(stop_and_go(kind, identity, arguments))(
+    proof, watch = EngineProof(), Watch(gradients=not engine.zero_stage and not engine.fsdp)
+    padded = recipe.max_length_tokens if arguments.torch_compile else None
+    kind: Any
+    collator: PairCollator | Collator
+    if isinstance(arguments, DPOConfig):
+        kind, collator = PairTrainer, PairCollator(rows, tokens.pad_id, padded)
+        reference = {"ref_model": reference_of(recipe, tokens)}
+    else:
+        kind = trainer_class(arguments, engine.sharded, recipe.lora is not None and bool(tokens.new))
+        collator, reference = Collator(rows, tokens.pad_id, padded), {}
+    kind = stop_and_go(kind if recipe.of_pairs else telling(kind), identity, arguments)
+    trainer = kind(
         model=model,
         args=arguments,
-        data_collator=Collator(rows, tokens.pad_id, recipe.max_length_tokens if arguments.torch_compile else None),
+        data_collator=collator,
         train_dataset=Dataset.from_dict({"group": list(range(even_groups(len(rows.groups), arguments)))}),
         processing_class=export.transformers_tokenizer(tokens, recipe),
         callbacks=[proof, MetricsLog(Path(recipe.output)), watch, *_probes(recipe, tokens)],
         optimizers=(muon(model, arguments) if recipe.optimizer == "muon" else None, None),
+        **reference,
     )
     proof.trainer = trainer
     train_in_float32(model)
-    trainer.add_callback(FirstLoss(trainer, first_samples(rows), tokens.pad_id))
+    if not recipe.of_pairs:  # there, the first rewards are zero: `starchat.dpo`
+        trainer.add_callback(FirstLoss(trainer, first_samples(rows), tokens.pad_id))
     trainer.add_callback(KeepsToSchedule())
     start_engine(trainer)
     return trainer
@@ -226,7 +240,7 @@ def _probes(recipe: Recipe, tokens: Tokens) -> list[InfillProbe]:
     return [InfillProbe(Path(recipe.output), tokens, spans)] if spans else []
 
 
-def even_groups(groups: int, arguments: SFTConfig) -> int:
+def even_groups(groups: int, arguments: SFTConfig | DPOConfig) -> int:
     """Return the number of groups, empty ones included, that makes an epoch a whole number of updates.
 
     It depends on the size of an update alone, so the order of groups is the same on every engine, and however an update is divided into

@@ -42,7 +42,9 @@ SHAPES: list[tuple[str | None, dict[str, Any]]] = [
     ("prompt_completion", {"prompt": "a", "completion": "b"}),
     (None, {"text": "<|im_start|>user"}),
     (None, {"messages": "hi"}),
-    (None, {"prompt": "a", "chosen": "b", "rejected": "c"}),
+    ("preference", {"prompt": "a", "chosen": "b", "rejected": "c"}),
+    ("preference", {"prompt": "a", "messages": [MESSAGE], "chosen": [MESSAGE], "rejected": [MESSAGE]}),
+    (None, {"prompt": "a", "chosen": "b", "rejected": None}),
     (None, {}),
 ]
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from conftest import STARCODER_TOKENS, write_base_tokenizer, write_tiny_weights
 from data_prep.prepare import load_spec, prepare
+from families import write_family
 from runs import read_lines, verify_here
 from starchat import export
 from starchat.arguments import require_arguments, training_arguments
 from starchat.files import read_manifest
 from starchat.hub import resolve_model
 from starchat.launch import recipes_folder
+from starchat.model import fit_vocabulary, load_base
 from starchat.recipe import load_recipe
-from starchat.tokens import load_tokens
+from starchat.template import find_template
+from starchat.tokens import load_tokens, save_tokens
 from starchat.train import train
+from test_dpo import write_pairs
 
 FOLDER = recipes_folder()
 FILES = sorted(p for p in FOLDER.glob("*/*.yaml") if p.parent.name not in ("accelerate", "launch"))
@@ -34,11 +40,28 @@ STARCODER2_TOKENS = (
 )  # fmt: skip
 """The first of StarCoder2's control tokens, in the order of their ids, which begin at 0."""
 
+OTHERS = {
+    "starcoder": "starcoder",
+    "starchat_alpha": "starcoder",
+    "starchat_beta": "starcoder",
+    "octocoder": "starcoder",
+    "wizardcoder": "starcoder",
+    "qwen_coder": "qwen2.5-coder",
+}
+"""Folders of recipes, and the family of the tiny model that they are tried on."""
+
+LIKE_OTHERS = ("starchat_alpha/sft.yaml", "starchat_beta/sft.yaml", "wizardcoder/sft.yaml", "starchat2/sft.yaml")
+
 OVERRIDES = ["max_steps=2", "max_length_tokens=160", "min_stop_rate=0.0", "bf16=false", "torch_compile=false", "disable_tqdm=true"]
 
 
 def name_of(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
+
+
+def slow_unless_alone(path: Path) -> Any:
+    """Mark the recipes that take the same way through the code as one that is run each time."""
+    return pytest.param(path, marks=[pytest.mark.slow] if name_of(path) in LIKE_OTHERS else [])
 
 
 def write_starcoder2(folder: Path) -> None:
@@ -65,7 +88,25 @@ def bases_by_family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
     write_tiny_weights(folder / "nano", load_tokens(folder / "nano", None).size)
     (folder / "starcoder2").mkdir()
     write_starcoder2(folder / "starcoder2")
-    return {"nano": folder / "nano", "starcoder2": folder / "starcoder2"}
+    shutil.copytree(folder / "starcoder2", folder / "starchat2")
+    for name, family in OTHERS.items():
+        write_family(folder / name, family)
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of pairs of answers."""
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def chat_model(folder: Path, base: Path, template: str) -> Path:
+    """Write a base model that knows a template's tokens, as a fine-tune leaves it."""
+    model, tokens = load_base(base, torch.float32), load_tokens(base, find_template(template))
+    fit_vocabulary(model, tokens)
+    model.save_pretrained(folder)
+    save_tokens(tokens, folder, 1024)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +157,23 @@ def test_every_folder_of_recipes_has_a_readme_that_names_its_files() -> None:
         assert not missing, f"{folder.name}/README.md does not name {missing}"
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+@pytest.mark.parametrize("path", [slow_unless_alone(path) for path in RECIPES], ids=name_of)
 def test_a_recipe_takes_two_steps(
-    path: Path, bases_by_family: dict[str, Path], dataset: Path, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    bases_by_family: dict[str, Path],
+    dataset: Path,
+    documents: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(export, "verify_in_fresh_process", verify_here)
-    kind = load_recipe(path).kind
-    data = dataset if kind == "sft" else documents
-    overrides = [*OVERRIDES, f"model={bases_by_family[path.parent.name]}", f"dataset={data}", f"output={tmp_path / 'run'}"]
+    recipe = load_recipe(path)
+    kind, model = recipe.kind, bases_by_family[path.parent.name]
+    if kind == "dpo":
+        model = chat_model(tmp_path / "chat", model, recipe.template)
+    data = {"sft": dataset, "dpo": pairs}.get(kind, documents)
+    overrides = [*OVERRIDES, f"model={model}", f"dataset={data}", f"output={tmp_path / 'run'}"]
     if kind == "pretrain":
         overrides += ["architecture.n_embd=32", "architecture.n_layer=2", "architecture.n_head=4", "architecture.n_inner=64"]
     result = train(path, [*overrides, "gradient_accumulation_steps=1", "logging_steps=1"])
@@ -159,6 +209,21 @@ def test_the_numbers_that_are_called_published_are() -> None:
     assert (sft.model, sft.max_length_tokens, keys["num_train_epochs"]) == ("bigcode/starcoder2-15b", 2048, 3)
     assert (keys["learning_rate"], keys["lr_scheduler_type"], keys["warmup_steps"]) == (2e-5, "cosine", 0.1)
     assert keys["per_device_train_batch_size"] * keys["gradient_accumulation_steps"] * 8 == 8 * 2 * 8
+
+
+@pytest.mark.parametrize(
+    ("name", "sequences", "rate", "epochs"),
+    [
+        ("starchat_alpha/sft.yaml", 256, 2e-5, 3),  # bigcode-project/starcoder, chat/config.yaml: 4 x 8 x 8
+        ("starchat2/sft.yaml", 128, 2e-5, 3),  # alignment-handbook, recipes/starchat2-15b/sft: 8 x 2 x 8
+        ("starchat2/dpo.yaml", 128, 5e-7, 2),  # the same, dpo: 2 x 8 x 8
+        ("wizardcoder/sft.yaml", 512, 2e-5, 3),  # WizardLM's README
+    ],
+)
+def test_updates_are_of_the_published_size(name: str, sequences: int, rate: float, epochs: int) -> None:
+    keys = load_recipe(FOLDER / name).trainer
+    assert keys["per_device_train_batch_size"] * keys["gradient_accumulation_steps"] * 8 == sequences
+    assert (keys["learning_rate"], keys["num_train_epochs"]) == (rate, epochs)
 
 
 def test_nano_is_where_the_recipes_look_for_it() -> None:
