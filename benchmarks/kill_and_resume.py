@@ -256,7 +256,8 @@ def experiment(engine: str, folder: Path, kills: int, kills_a_run: int, seed: in
     say(f"engine {engine}, {groups} groups an epoch, {TRAINER['max_steps']} steps; first step after {first_s:.1f} s, end {end_s:.1f} s")
     phases: dict[str, int] = {}
     verdicts, done = [], 0
-    for number in range(-(-kills // kills_a_run)):
+    while done < kills:
+        number = len(verdicts)
         run, lives = folder / f"{engine}-{seed}-{number}", []
         for turn in range(min(kills_a_run, kills - done) + 1):
             last = turn == min(kills_a_run, kills - done)
