@@ -55,6 +55,14 @@ TRAINER = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Moment:
+    """When to kill: so many seconds behind the start, or behind the first batch."""
+
+    behind_first_batch: bool
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Life:
     """One start of the program: when it was killed (None: it finished), in which phase, and from which step it had gone on."""
 
@@ -145,12 +153,14 @@ def read_metrics_torn(run: Path) -> int:
     return max((json.loads(line)["step"] for line in lines), default=0)
 
 
-def live(engine: str, recipe: Path, run: Path, notes: Path, killed_s: float | None) -> Life:
-    """Start the program and kill it after so many seconds; None lets it finish."""
-    before = len(read_resumed(run))
+def live(engine: str, recipe: Path, run: Path, notes: Path, moment: Moment | None) -> Life:
+    """Start the program and kill it at a moment; None lets it finish."""
+    before, started = len(read_resumed(run)), time.monotonic()
     process = start(engine, recipe, run, notes)
     try:
-        status = process.wait(killed_s)
+        while moment and moment.behind_first_batch and process.poll() is None and not notes_of(notes, 0):
+            time.sleep(POLL_S)
+        status = process.wait(moment.seconds if moment else None)
     except subprocess.TimeoutExpired:
         status = None
     finally:
@@ -162,7 +172,7 @@ def live(engine: str, recipe: Path, run: Path, notes: Path, killed_s: float | No
     seen = notes_of(notes, 0)
     begun_at = None if not seen else resumed[-1]["step"] if len(resumed) > before else 0
     phase = "finished" if status == 0 else phase_of(run, TRAINER["max_steps"]) if seen else "start-up"  # type: ignore[arg-type]
-    return Life(killed_s if status is None else None, phase, begun_at, read_metrics_torn(run))
+    return Life(time.monotonic() - started if status is None else None, phase, begun_at, read_metrics_torn(run))
 
 
 def notes_of(notes: Path, rank: int) -> list[int]:
@@ -217,14 +227,14 @@ def first_step_s(engine: str, recipe: Path, folder: Path) -> tuple[float, float]
     return found
 
 
-def draw(rng: random.Random, first_s: float, end_s: float, done: float) -> float:
+def draw(rng: random.Random, first_s: float, end_s: float, done: float) -> Moment:
     """Return a moment of a life that has the share `done` of its steps behind it: in a fifth of cases before the first step.
 
     About half of the time behind the first step goes into steps, the rest into saving and the reload gate.
     """
     if rng.random() < BEFORE_FIRST_STEP:
-        return rng.uniform(0.5, first_s)
-    return rng.uniform(first_s, max(first_s + 1, end_s - done * (end_s - first_s) / 2))
+        return Moment(False, rng.uniform(0.5, first_s))
+    return Moment(True, rng.uniform(0, (end_s - first_s) * (1 - done / 2)))
 
 
 def worker(arguments: Sequence[str]) -> int:
@@ -256,7 +266,8 @@ def experiment(engine: str, folder: Path, kills: int, kills_a_run: int, seed: in
     say(f"engine {engine}, {groups} groups an epoch, {TRAINER['max_steps']} steps; first step after {first_s:.1f} s, end {end_s:.1f} s")
     phases: dict[str, int] = {}
     verdicts, done = [], 0
-    for number in range(-(-kills // kills_a_run)):
+    while done < kills:
+        number = len(verdicts)
         run, lives = folder / f"{engine}-{seed}-{number}", []
         for turn in range(min(kills_a_run, kills - done) + 1):
             last = turn == min(kills_a_run, kills - done)
