@@ -47,11 +47,15 @@ def first_samples(rows: Encoded) -> tuple[Sample, ...]:
 
 
 class FirstLoss(TrainerCallback):
-    """Raises `UserError` if the engine's loss is not that of the model alone. Made in every process; the first one has the reference."""
+    """Raises `UserError` if the engine's loss is not that of the model alone. Made in every process; the first one has the reference.
 
-    def __init__(self, trainer: Any, samples: Sequence[Sample], pad_id: int) -> None:
+    The reference has each row in a batch of its own; the engine gets them as it will train them, with `packing` in one group.
+    """
+
+    def __init__(self, trainer: Any, samples: Sequence[Sample], pad_id: int, packing: bool) -> None:
         self.trainer = trainer
         self.batches = [batch_tensors([[sample]], pad_id, len(sample[0])) for sample in samples]
+        self.packed = [batch_tensors([list(samples)], pad_id, sum(len(ids) for ids, _ in samples))] if packing else self.batches
         self.labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in self.batches)
         self.plain = trainer.args.loss_type == "nll" and not trainer.args.label_smoothing_factor
         self.alone = self._alone(trainer.model) if self.plain and trainer.args.process_index == 0 else math.nan
@@ -77,7 +81,7 @@ class FirstLoss(TrainerCallback):
         engine.eval()
         found = 0.0
         with torch.no_grad(), self.trainer.compute_loss_context_manager(), torch.compiler.set_stance("force_eager"), _bare(self.trainer):
-            for batch in self.batches:
+            for batch in self.packed:
                 inputs = {name: tensor.to(args.device) for name, tensor in batch.items()}
                 found += float(self.trainer.compute_loss(engine, inputs, num_items_in_batch=torch.tensor(self.labels, device=args.device)))
         engine.train(training)

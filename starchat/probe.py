@@ -136,7 +136,7 @@ def attention_is_as_eager(trial: Trial) -> Finding:
     base = trial.model.get_base_model() if hasattr(trial.model, "get_base_model") else trial.model
     used = base.config._attn_implementation
     if used in (None, "eager"):
-        return judged("attention_is_as_eager", True, f"attention is {used or 'of the model’s own kind'}; there is nothing to compare")
+        return judged("attention_is_as_eager", True, f"attention is {used or 'of its own kind'}; there is nothing to compare")
     found = _both_ways(trial)
     base.set_attn_implementation("eager")
     plain = _both_ways(trial)

@@ -214,7 +214,7 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, iden
     proof.trainer = trainer
     train_in_float32(model)
     if not recipe.of_pairs:  # there, the first rewards are zero: `starchat.dpo`
-        trainer.add_callback(FirstLoss(trainer, first_samples(rows), tokens.pad_id))
+        trainer.add_callback(FirstLoss(trainer, first_samples(rows), tokens.pad_id, recipe.packing))
     trainer.add_callback(KeepsToSchedule())
     start_engine(trainer)
     return trainer

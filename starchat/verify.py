@@ -127,6 +127,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 
 def ids_of_encoder(cases: Sequence[dict[str, Any]], tokens: Tokens) -> Finding:
+    """Encode the golden prompts again and compare with what was trained."""
     wrong = 0
     for case in cases:
         turns = [from_message(m) for m in case["messages"]]
@@ -137,6 +138,7 @@ def ids_of_encoder(cases: Sequence[dict[str, Any]], tokens: Tokens) -> Finding:
 
 
 def ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
+    """Tokenize the golden dialogues through the exported chat template in transformers, and compare."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     wrong = 0
     for case in cases:
@@ -164,12 +166,14 @@ def logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, 
 
 
 def weights_are_finite(model: torch.nn.Module) -> Finding:
+    """Look for weights that are no numbers."""
     bad = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
     detail = f"not finite: {', '.join(bad[:5])}" if bad else "every weight is finite"
     return judged("weights_are_finite", not bad, detail)
 
 
 def stop_ids(model: Any, tokens: Tokens) -> Finding:
+    """Hold the ids at which generation stops against the trained end token."""
     eos = model.generation_config.eos_token_id
     stated = set(eos if isinstance(eos, list) else [eos])
     wanted = {tokens.control[tokens.end]}

@@ -198,9 +198,9 @@ def test_how_often_the_longer_answer_is_preferred_is_told(case):
 
     sizes = [int(row.trained.sum()) for row in case.rows[:8]]
     share = sum(chosen > rejected for chosen, rejected in zip(sizes[::2], sizes[1::2], strict=True)) / 4
-    assert f"the longer one in {share:.1%} of 4 training pairs" in told()
+    assert f"the longer one in {share:.1%} of them" in told()
     add(case, pair(7, Turn("user", "more"), chosen="much more text than that", rejected="x"))
-    assert f"the longer one in {(4 * share + 1) / 5:.1%} of 5 training pairs" in told()
+    assert f"the longer one in {(4 * share + 1) / 5:.1%} of them" in told()
 
 
 @pytest.mark.parametrize("key", [("starcoder", "starchat"), ("qwen", "chatml"), ("starcoder", "native"), ("llama", "chatml")])

@@ -159,6 +159,7 @@ def test_a_finished_run_is_skipped_by_every_process(launched: Launch, recipes: d
 
 @pytest.mark.slow
 def test_planted_variable_that_turns_zero_into_plain_data_parallel(recipes: dict[bool, Path], tmp_path: Path) -> None:
+    """The check `engine_is_as_asked`."""
     done = accelerate("zero2", str(recipes[False]), f"output={tmp_path / 'run'}", ACCELERATE_USE_CPU="true")
     assert done.returncode != 0
     assert "engine: the launch asked for 2 processes with ZeRO-2, the trainer got 2 processes with no sharding" in done.stderr

@@ -401,3 +401,14 @@ def test_a_gate_that_dies_is_a_failed_run(lora_run: Path, tmp_path: Path) -> Non
     result = export.verify_in_fresh_process(copy)
     assert result["ok"] is False
     assert "not valid YAML" in result["findings"][0]["detail"]
+
+
+@pytest.mark.slow
+def test_a_run_that_no_process_can_load_is_not_finished(tmp_path: Path) -> None:
+    """The check `fresh_process`: the gate's own process ends without an answer."""
+    from starchat.export import verify_in_fresh_process
+
+    result = verify_in_fresh_process(tmp_path)
+    assert not result["ok"]
+    assert [finding["check"] for finding in result["findings"]] == ["fresh_process"]
+    assert "no recipe.yaml" in result["findings"][0]["detail"]
