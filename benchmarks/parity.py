@@ -396,8 +396,8 @@ failed. Column `one` is one process; its number is the largest logit difference 
 two halves a step; all others are two processes under the file of that name in `recipes/accelerate`. Their number is how far the saved
 weights are from those of one process, as a share of how far training moved them. Every cell passed the reload gate (law 7), gave the
 losses of one process (law 6; to 1e-4, with experts 2e-3, in bfloat16 3e-2), and, with an adapter, merged into a plain model with the same
-logits (law 7); every base gives packed rows the logits that they have alone (law 4; to 1e-3). An empty field was not run. A number in brackets is a refusal before training, or a
-failure; the reasons are below.
+logits (law 7); every base gives packed rows the logits that they have alone (law 4; to 1e-3). An empty field was not
+run. A number in brackets is a refusal before training, or a failure; the reasons are below.
 """
 
 
