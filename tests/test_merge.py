@@ -117,7 +117,9 @@ def test_planted_merge_that_forgets_the_adapter(folder: Path, tmp_path: Path, mo
 
 
 @pytest.mark.usefixtures("without_new_interpreter")
-@pytest.mark.parametrize(("fault", "check"), [("weights", "same_logits"), ("stop", "end_token_in_generation_config"), ("ids", "same_ids")])
+@pytest.mark.parametrize(
+    ("fault", "check"), [("weights", "same_logits"), ("stop", "end_token_in_generation_config"), ("ids", "same_ids_through_jinja")]
+)
 def test_planted_fault_in_what_was_written(fault: str, check: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module._proved_in_fresh_process
 
