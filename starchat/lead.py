@@ -1,4 +1,5 @@
-"""The first process of a launch decides how a run begins; the others wait for its word.
+"""The processes of a launch and each other: the first one decides how a run begins, the others wait for its word, and each notices
+when another is gone.
 
 What it decides is told through the store of the launch (``MASTER_ADDR``, ``MASTER_PORT``), which ends with the first machine. So a
 process on another machine never waits for a first one that is gone, and no file of an earlier launch is taken for this one's.
@@ -7,16 +8,20 @@ Reading, checking and encoding may take hours: there is no time limit on work, o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 from starchat.errors import UserError
 
 POLL_S = 0.5
+GLOO = "gloo/transport"
+"""What the errors of gloo's connections name: the file of its source that they come from."""
+
 SILENT_S = 120
 """How long the first machine may leave a question of the store unanswered."""
 
@@ -41,6 +46,23 @@ def first_decides(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     finally:
         _store().set(key, json.dumps(word))
     return decided
+
+
+@contextlib.contextmanager
+def noticing_the_lost() -> Iterator[None]:
+    """Turn what gloo or NCCL say in the block when another process is gone into one message."""
+    from torch.distributed import DistError
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, DistError) and GLOO not in str(error):
+            raise
+        what = str(error).strip().splitlines()[0].rpartition("] ")[2]
+        raise UserError(
+            f"another process of this launch is gone ({what[:200]}); its own messages say why; give the same command again on all "
+            "machines to go on from the last checkpoint"
+        ) from None
 
 
 def _wait(key: str) -> dict[str, Any]:

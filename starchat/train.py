@@ -41,7 +41,7 @@ from starchat.fim import find_fim_tokens
 from starchat.first_loss import FirstLoss, first_samples
 from starchat.hub import base_folder, require_loadable, start_folder
 from starchat.infill import InfillProbe, held_out_spans
-from starchat.lead import first_decides
+from starchat.lead import first_decides, noticing_the_lost
 from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog, seconds_so_far
 from starchat.model import add_lora, count_parameters, fit_vocabulary, load_base, new_model, train_in_float32
@@ -108,9 +108,10 @@ def _train(recipe: Recipe, run: Path, first: bool, overwrite: bool) -> dict[str,
     trainer.add_callback(stop)
     before, started = seconds_so_far(run), time.monotonic()
     try:
-        with stop.listening():
-            trainer.train(resume_from_checkpoint=start["checkpoint"])
-        outcome = export.save_run(run, recipe, trainer, tokens, before + time.monotonic() - started)
+        with noticing_the_lost():
+            with stop.listening():
+                trainer.train(resume_from_checkpoint=start["checkpoint"])
+            outcome = export.save_run(run, recipe, trainer, tokens, before + time.monotonic() - started)
     except SafetensorError as error:  # how safetensors says that a disk is full; no OSError
         raise UserError(f"{run}: weights could not be written ({error}); free some space, or choose an output elsewhere") from None
     if not first:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import DistNetworkError, TCPStore
 
 from starchat import lead
 from starchat.errors import UserError
-from starchat.lead import first_decides
+from starchat.lead import first_decides, noticing_the_lost
 from starchat.rows import wait_for
 
 
@@ -71,3 +71,23 @@ def test_the_others_end_when_the_first_machine_is_gone(store: Any, monkeypatch: 
     monkeypatch.setenv("MASTER_PORT", "9")
     with pytest.raises(UserError, match="the first process is gone .*; its own messages say why"):
         first_decides(never)
+
+
+GONE = {
+    "Read error [10.0.0.2]:68: Connection reset by peer": RuntimeError(
+        "[/src/gloo/transport/tcp/pair.cc:537] Read error [10.0.0.2]:68: Connection reset by peer"
+    ),
+    "Failed to recv, got 0 bytes.": DistNetworkError("Failed to recv, got 0 bytes."),
+}
+
+
+@pytest.mark.parametrize("said", GONE)
+def test_a_process_that_is_gone_is_one_message(said: str) -> None:
+    with pytest.raises(UserError) as caught, noticing_the_lost():
+        raise GONE[said]
+    assert str(caught.value).startswith(f"another process of this launch is gone ({said}); its own messages say why; give the same command")
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="^out of memory$"), noticing_the_lost():
+        raise RuntimeError("out of memory")
