@@ -43,7 +43,7 @@ from starchat.rows import read_encoded
 PROCESSES = {"one": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "fsdp2": 2}
 BEFORE_FIRST_STEP = 0.2
 POLL_S = 0.05
-TIMES = ("seconds", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+TOLD = ("step", "epoch", "loss", "grad_norm", "learning_rate", "entropy", "num_tokens", "tokens", "trained_tokens")
 
 TRAINER = {
     "max_steps": 80,
@@ -196,8 +196,8 @@ def ledger_faults(engine: str, whole: Path, notes: Sequence[tuple[Path, Life]], 
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
-    """Return the steps' lines without times."""
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(run) if "loss" in line]
+    """Return the steps' lines but for times and memory."""
+    return [{key: line.get(key) for key in TOLD} for line in read_metrics(run) if "loss" in line]
 
 
 def same_weights(one: Path, other: Path) -> bool:
