@@ -4,11 +4,11 @@
     python benchmarks/kill_and_resume.py --engine zero3 --kills 20 --log kill-zero3.log --folder /tmp/zero3
 
 A small random model with dropout is trained with all its weights on embedded dialogues; one step in eight writes a checkpoint.
-SIGKILL goes to every process of the launch at once. A fifth of the moments lie before the first step, the others are spread evenly over
-steps, writing of checkpoints, saving of the result and the reload gate. After `--kills-a-run` kills a run is left to finish, and the
-next begins. Wanted: no group of examples repeated or left out by any process, the same log and the same weights, bit for bit. What the
-processes were given is noted where batches are made (`--worker`), outside the run's folder. With `--folder` the work can be spread over
-several calls: the run that is never stopped is made once.
+SIGKILL goes to every process of the launch at once. A fifth of the moments lie before the first step of a life, a sixth behind the last,
+in saving and the reload gate, the others within steps and the writing of checkpoints. After `--kills-a-run` kills a run is left to
+finish, and the next begins. Wanted: no group of examples repeated or left out by any process, the same log and the same weights, bit
+for bit. What the processes were given is noted where batches are made (`--worker`), outside the run's folder. With `--folder` the work
+can be spread over several calls: the run that is never stopped is made once.
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ from starchat.resume import read_resumed
 from starchat.rows import read_encoded
 
 PROCESSES = {"one": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "fsdp2": 2}
-BEFORE_FIRST_STEP = 0.2
-POLL_S = 0.05
-TIMES = ("seconds", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+BEFORE_FIRST_STEP, BEHIND_LAST_STEP = 0.2, 0.15
+POLL_S = 0.01
+ONE_STEP_S = 0.3
+"""A step and, behind each eighth, the writing of a checkpoint take about as long."""
 
-TRAINER = {
+TOLD = ("step", "epoch", "loss", "grad_norm", "learning_rate", "entropy", "num_tokens", "tokens", "trained_tokens")
+
+TRAINER: dict[str, Any] = {
     "max_steps": 80,
     "learning_rate": 1.0e-3,
     "gradient_accumulation_steps": 2,
@@ -56,9 +59,9 @@ TRAINER = {
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """When to kill: so many seconds behind the start, or behind the first batch."""
+    """When to kill: so many seconds behind the start of the program, or behind a step."""
 
-    behind_first_batch: bool
+    step: int | None
     seconds: float
 
 
@@ -158,7 +161,7 @@ def live(engine: str, recipe: Path, run: Path, notes: Path, moment: Moment | Non
     before, started = len(read_resumed(run)), time.monotonic()
     process = start(engine, recipe, run, notes)
     try:
-        while moment and moment.behind_first_batch and process.poll() is None and not notes_of(notes, 0):
+        while moment and moment.step is not None and process.poll() is None and read_metrics_torn(run) < moment.step:
             time.sleep(POLL_S)
         status = process.wait(moment.seconds if moment else None)
     except subprocess.TimeoutExpired:
@@ -171,7 +174,7 @@ def live(engine: str, recipe: Path, run: Path, notes: Path, moment: Moment | Non
     resumed = read_resumed(run)
     seen = notes_of(notes, 0)
     begun_at = None if not seen else resumed[-1]["step"] if len(resumed) > before else 0
-    phase = "finished" if status == 0 else phase_of(run, TRAINER["max_steps"]) if seen else "start-up"  # type: ignore[arg-type]
+    phase = "finished" if status == 0 else phase_of(run, TRAINER["max_steps"]) if seen else "start-up"
     return Life(time.monotonic() - started if status is None else None, phase, begun_at, read_metrics_torn(run))
 
 
@@ -184,20 +187,20 @@ def notes_of(notes: Path, rank: int) -> list[int]:
 def ledger_faults(engine: str, whole: Path, notes: Sequence[tuple[Path, Life]], epoch: int) -> list[str]:
     """Return where a life was given other groups than the run that was never stopped was given from the same step on."""
     faults = []
-    updates = -(-epoch // TRAINER["gradient_accumulation_steps"])  # type: ignore[operator]
+    updates = -(-epoch // TRAINER["gradient_accumulation_steps"])
     for path, life in notes:
         for rank in range(PROCESSES[engine]):
             seen, all_groups = notes_of(path, rank), notes_of(whole, rank)
             at = life.begun_at or 0
-            offset = at // updates * epoch + at % updates * TRAINER["gradient_accumulation_steps"]  # type: ignore[operator]
+            offset = at // updates * epoch + at % updates * TRAINER["gradient_accumulation_steps"]
             if seen != all_groups[offset : offset + len(seen)]:
                 faults.append(f"{path.name}, process {rank}: other groups from step {at} on")
     return faults
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
-    """Return the steps' lines without times."""
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(run) if "loss" in line]
+    """Return the steps' lines but for times and memory."""
+    return [{key: line.get(key) for key in TOLD} for line in read_metrics(run) if "loss" in line]
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -227,14 +230,14 @@ def first_step_s(engine: str, recipe: Path, folder: Path) -> tuple[float, float]
     return found
 
 
-def draw(rng: random.Random, first_s: float, end_s: float, done: float) -> Moment:
-    """Return a moment of a life that has the share `done` of its steps behind it: in a fifth of cases before the first step.
-
-    About half of the time behind the first step goes into steps, the rest into saving and the reload gate.
-    """
-    if rng.random() < BEFORE_FIRST_STEP:
-        return Moment(False, rng.uniform(0.5, first_s))
-    return Moment(True, rng.uniform(0, (end_s - first_s) * (1 - done / 2)))
+def draw(rng: random.Random, first_s: float, end_s: float, done: int) -> Moment:
+    """Return a moment of a life that has `done` steps behind it: before its first step, behind the last, or in one between."""
+    steps, kind = int(TRAINER["max_steps"]), rng.random()
+    if kind < BEFORE_FIRST_STEP:
+        return Moment(None, rng.uniform(0.5, first_s))
+    if kind < BEFORE_FIRST_STEP + BEHIND_LAST_STEP or done >= steps:
+        return Moment(steps, rng.uniform(0, (end_s - first_s) / 2))
+    return Moment(rng.randint(done, steps), rng.uniform(0, ONE_STEP_S))
 
 
 def worker(arguments: Sequence[str]) -> int:
@@ -261,7 +264,7 @@ def experiment(engine: str, folder: Path, kills: int, kills_a_run: int, seed: in
     first_s, end_s = first_step_s(engine, recipe, folder)
     whole = folder / f"{engine}-whole"
     groups = len(read_encoded(next(whole.glob("encoded-*")), "train").groups)
-    update = PROCESSES[engine] * TRAINER["gradient_accumulation_steps"]  # type: ignore[operator]
+    update = PROCESSES[engine] * TRAINER["gradient_accumulation_steps"]
     epoch = -(-groups // update) * update // PROCESSES[engine]
     say(f"engine {engine}, {groups} groups an epoch, {TRAINER['max_steps']} steps; first step after {first_s:.1f} s, end {end_s:.1f} s")
     phases: dict[str, int] = {}
@@ -271,9 +274,9 @@ def experiment(engine: str, folder: Path, kills: int, kills_a_run: int, seed: in
         run, lives = folder / f"{engine}-{seed}-{number}", []
         for turn in range(min(kills_a_run, kills - done) + 1):
             last = turn == min(kills_a_run, kills - done)
-            share = lives[-1][1].reached / TRAINER["max_steps"] if lives else 0.0  # type: ignore[operator]
+            reached = lives[-1][1].reached if lives else 0
             notes = folder / f"{run.name}-notes-{turn}"
-            life = live(engine, recipe, run, notes, None if last else draw(rng, first_s, end_s, share))
+            life = live(engine, recipe, run, notes, None if last else draw(rng, first_s, end_s, reached))
             lives.append((notes, life))
             moment = "to the end" if life.killed_s is None else f"killed at {life.killed_s:5.1f} s in {life.phase}"
             begun = "no step" if life.begun_at is None else f"from step {life.begun_at:3}"

@@ -39,6 +39,9 @@ STEPS = {
 """Seven groups, two an update: four updates an epoch, the last with an empty group; saved at 3, 6, 9 and 12, the end of an epoch."""
 
 
+TOLD = ("step", "epoch", "loss", "grad_norm", "learning_rate", "entropy", "num_tokens", "tokens", "trained_tokens")
+
+
 class Killed(BaseException):
     """What no code catches."""
 
@@ -104,8 +107,8 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
-    """Return the log but for times."""
-    return [{k: v for k, v in line.items() if k not in ("seconds", "train_runtime")} for line in read_metrics(run) if "loss" in line]
+    """Return the log but for times and memory."""
+    return [{key: line.get(key) for key in TOLD} for line in read_metrics(run) if "loss" in line]
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
