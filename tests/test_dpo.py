@@ -64,7 +64,7 @@ def write_pairs(folder: Path) -> Path:
     return folder / "pairs"
 
 
-@pytest.fixture(scope="module", params=["starcoder", "starcoder2-untied"])
+@pytest.fixture(scope="module", params=["starcoder", pytest.param("starcoder2-untied", marks=pytest.mark.slow)])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model with dropout in its configuration, as both StarCoders are released."""
     folder = write_family(tmp_path_factory.mktemp("family") / request.param, request.param)
@@ -204,6 +204,7 @@ def test_half_precision_begins_at_the_reference_too(begun: Callable[[str], Path]
     assert (first["rewards/chosen"], first["rewards/rejected"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_accumulation_makes_the_same_update(begun: Callable[[str], Path], pairs: Path, tmp_path: Path) -> None:
     weights = []
     for name, batch, steps in (("batch", 4, 1), ("accumulated", 1, 4)):

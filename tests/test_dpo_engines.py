@@ -14,7 +14,7 @@ from runs import finish, prepare_dialogues, read_lines, write_recipe
 from starchat.files import read_manifest
 from starchat.verify import verify
 from test_dpo import write_pairs
-from test_engines import LORA, STAGES, accelerate
+from test_engines import LORA, RUNNING, accelerate
 
 STEPS: dict[str, Any] = {"max_steps": 3, "adam_epsilon": 1e-4, "beta": 0.2, "lr_scheduler_type": "constant"}
 METHODS: dict[str, tuple[bool, dict[str, Any]]] = {
@@ -58,7 +58,7 @@ def test_two_processes_make_the_update_of_one(config: str, method: str, starts: 
     two = tmp_path / "two"
     manifest = read_manifest(two)
     assert manifest is not None
-    assert (manifest["training"]["processes"], manifest["training"]["zero_stage"]) == (2, STAGES[config])
+    assert manifest["training"]["engine"] == RUNNING[config]
     assert verify(two)["ok"]
     for first, second in zip(read_lines(one), read_lines(two), strict=True):
         for key in ("loss", "rewards/margins", "rewards/chosen"):
