@@ -1,7 +1,7 @@
 """How much memory a training step needs, found by taking one without computing or holding anything.
 
 In: how to build a model, and a step's shape. Out: a `Footprint`: bytes at each peak, by what they are for. The step runs the real
-architecture, TRL's own loss and torch's own autograd over fake tensors, which have shapes and no content, and every
+architecture, the trainer's own loss and torch's own autograd over fake tensors, which have shapes and no content, and every
 storage is counted from the operation that makes it until it dies. So no architecture needs a formula. A deep model
 is taken as its first layers: every peak is linear in depth, so two shallow steps give any.
 
@@ -20,9 +20,12 @@ from typing import Any, Literal
 import torch
 import trl.kernels.chunked_logprob as fused_head
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from trl.trainer.utils import add_fused_lm_head
+
+from starchat.attention import attends_by_row, use_attention_by_row
 
 WEIGHTS, GRADIENTS, LOGITS, ACTIVATIONS = "weights", "gradients", "logits", "activations"
 KINDS = (WEIGHTS, GRADIENTS, LOGITS, ACTIVATIONS)
@@ -150,7 +153,10 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
         if shape.checkpointing:
             model.enable_input_require_grads()
             _inner(model).activation_checkpointing_enable()
-        add_fused_lm_head(_inner(model), outputs=HEAD_OUTPUTS)
+        if shape.on_gpu:
+            add_fused_lm_head(_inner(model), outputs=HEAD_OUTPUTS)
+        else:
+            use_attention_by_row(_inner(model))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(lambda p: ledger.is_gradient(p.grad))
@@ -178,13 +184,24 @@ def _hold(model: Any, dtype: torch.dtype | None) -> None:
 
 
 def _step(model: Any, shape: StepShape, ledger: _Ledger) -> None:
-    """Run one micro-batch of full rows through TRL's loss."""
+    """Run one micro-batch of full rows, every token trained, through the loss of `starchat.loss.trainer_class`: TRL's, or on a CPU ours.
+
+    Ours takes trained positions by a mask. How many a mask has is content, which fake tensors lack, so here they are listed.
+    """
     ledger.enter("forward")
     size = (shape.batch, shape.length_tokens)
     batch = {name: torch.zeros(size, dtype=torch.int64) for name in ("input_ids", "labels", "position_ids")}
     with torch.autocast("cpu", torch.bfloat16, enabled=shape.compute == "autocast"):
-        out = model(**batch, use_cache=False, fused_lm_head=True)
-    loss = -out.log_probs.float().sum()
+        if shape.on_gpu:
+            out = model(**batch, use_cache=False, fused_lm_head=True)
+            loss = -out.log_probs.float().sum()
+        else:
+            labels = batch.pop("labels")[:, 1:]
+            half = shape.length_tokens // 2
+            rows = {"row_lengths": ((half, shape.length_tokens - half),) * shape.batch} if attends_by_row(_inner(model)) else {}
+            places = torch.arange(shape.length_tokens - 1).expand(shape.batch, -1)
+            out = model(**batch, use_cache=False, logits_to_keep=places, **rows)
+            loss = cross_entropy(out.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
     del out
     loss.backward()
 
