@@ -81,7 +81,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All cells, the best that fits, and if none does, how many GPUs would do."""
+    """All cells, the best that fits, and if none does without offloading, how many GPUs would do and how."""
 
     gpu: Gpu
     count: int
@@ -130,8 +130,8 @@ def plan_recipe(recipe: Recipe, gpu: Gpu, count: int, price: float | None = None
             raise UserError(f"train_batch_size: {recipe.train_batch_size} sequences do not divide by --count {count}; change one of them")
         best = _fastest(cells)
         enough = None
-        if best is None:
-            further = ((n, _fastest(tuple(planner.cells(n)))) for n in GPUS_TRIED if n > count)
+        if best is None or best.engine.offload_optimizer:
+            further = ((n, _fastest(tuple(planner.cells(n, offload=False)))) for n in GPUS_TRIED if n > count)
             enough = next(((n, cell) for n, cell in further if cell is not None), None)
     total = sum(_weights(p) for p in subject.model.parameters())
     trained = sum(p.numel() for p in subject.trained)
@@ -178,10 +178,11 @@ class _Planner:
             return int(self.arguments.per_device_train_batch_size * self.arguments.gradient_accumulation_steps)
         return together // count if together % count == 0 else 0
 
-    def cells(self, count: int) -> Iterator[Cell]:
+    def cells(self, count: int, offload: bool = True) -> Iterator[Cell]:
         """Yield a cell for each engine, checkpointing and micro-batch, up to the first micro-batch that does not fit."""
         sequences = self.sequences(count)
-        for engine, checkpointing in itertools.product(self.engines(count), (False, True)):
+        engines = [engine for engine in self.engines(count) if offload or not engine.offload_optimizer]
+        for engine, checkpointing in itertools.product(engines, (False, True)):
             for batch in MICRO_BATCHES:
                 if not sequences or sequences % batch:
                     break

@@ -80,10 +80,12 @@ def _verdict(plan: Plan, recipe: str) -> list[str]:
     if plan.best is None:
         return [_none_fits(plan, recipe)]
     cell = plan.best
+    more = f"  without offloading: {plan.enough[0]} GPUs, {plan.enough[1].engine}" if plan.enough else ""
     how = f"{cell.engine}, checkpointing {'on' if cell.checkpointing else 'off'}"
     lines = [f"best that fits: {how}", f"  {command(cell, plan.count, recipe, plan.fixed_update)}"]
     if cell.host_bytes:
         lines.append(f"  needs {cell.host_bytes / GIB:,.0f} GiB of host memory, for all processes together")
+    lines += [more] if more else []
     if cell.seconds is None:
         lines.append("  no time: the dataset is not on this machine; prepare it first")
     if plan.price is None:

@@ -25,14 +25,15 @@ from starchat.tokens import Tokens, load_tokens
 OPTIMIZER = "optimizer"
 
 STATE_BYTES = {
-    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "adamw_anyprecision", "stable_adamw"), 8.0),
-    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "ademamix_8bit"), 2.0),
-    **dict.fromkeys(("lion_32bit", "lion", "rmsprop", "adagrad"), 4.0),
-    "lion_8bit": 1.0,
+    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_anyprecision", "stable_adamw", "paged_adamw_32bit"), 8.0),
+    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "adamw_torch_8bit", "paged_adamw_8bit"), 2.0),
+    **dict.fromkeys(("lion_32bit", "paged_lion_32bit", "rmsprop", "adagrad"), 4.0),
+    **dict.fromkeys(("lion_8bit", "paged_lion_8bit", "adamw_torch_4bit"), 1.0),
     "adafactor": 0.0,
     "sgd": 0.0,
 }
-"""Bytes of state for each trained weight: two moments in float32, or in 8 bits. Adafactor keeps a row and a column of a matrix."""
+"""Bytes of state for each trained weight: two moments in float32, or in 8 bits. Adafactor keeps a row and a column of a matrix.
+Paged ones are counted whole, though what does not fit moves to the host."""
 
 
 @dataclasses.dataclass(frozen=True)
