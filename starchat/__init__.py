@@ -30,7 +30,8 @@ Read the modules in the order in which data flows through them:
 ``model``               base model, new token rows, LoRA
 ``checkpoint``          checkpoints that are whole or do not count, and the room they need
 ``resume``              an unfinished run is gone on with, or refused with what differs
-``lead``                the first process decides how a run begins
+``lead``                the processes of a launch and each other: who decides how a run begins, who is gone
+``kernel_cache``        locks that a killed process left in the cache of compiled kernels
 ``stop_and_go``         a trainer that can be stopped at any moment
 ``schedule``            a run's updates and learning rates, before it begins
 ``probe*``              checks of the model at work: packing, padding, attention, cache, gradients

@@ -41,6 +41,7 @@ from starchat.fim import find_fim_tokens
 from starchat.first_loss import FirstLoss, first_samples
 from starchat.hub import base_folder, require_loadable, start_folder
 from starchat.infill import InfillProbe, held_out_spans
+from starchat.kernel_cache import free_left_locks
 from starchat.lead import first_decides, noticing_the_lost
 from starchat.loss import trainer_class
 from starchat.metrics import MetricsLog, seconds_so_far
@@ -70,6 +71,8 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), overwrite: boo
     first = int(os.environ.get("RANK", "0")) == 0
     require_engine(recipe)
     require_arguments(recipe)
+    if asked_engine().zero_stage:
+        free_left_locks()
     check_launch(training_arguments(recipe))
     with alone_in(run) if first else contextlib.nullcontext():
         return _train(recipe, run, first, overwrite)
