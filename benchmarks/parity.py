@@ -131,6 +131,8 @@ def run_engine(folder: Path, engine: str, cells: Sequence[str]) -> int:
     results = read_results(folder)
     waiting = [cell for cell in cells if not (engine == "one" and results.get(f"{cell}/one", {}).get("status") == "ok")]
     waiting = [cell for cell in waiting if engine == "one" or results.get(f"{cell}/one", {}).get("status") == "ok"]
+    for cell in waiting:  # a finished run of the same recipe would be taken as it is, also where the code has changed since
+        shutil.rmtree(run_folder(folder, cell, engine), ignore_errors=True)
     started = time.monotonic()
     for cell, outcome in (run_here if engine in ("one", "accumulated") else run_launched)(folder, engine, waiting):
         found = outcome if outcome["status"] != "ok" else judge(folder, cell, engine)
