@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+import transformers.integrations.moe as experts
 import trl.kernels.chunked_logprob as fused_head
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
@@ -141,10 +142,9 @@ def footprint(build: Callable[[int], Any], shape: StepShape, layers: int) -> Foo
 def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Footprint:
     """Return the memory of one micro-batch, forward and backward, at one depth."""
     ledger = _Ledger()
-    triton = _triton_folds() if shape.on_gpu else contextlib.nullcontext()
     with torch.device("meta"):
         model = build(depth)
-    with FakeTensorMode(allow_non_fake_inputs=True), triton:
+    with FakeTensorMode(allow_non_fake_inputs=True), _stand_ins(shape.on_gpu):
         _hold(model, torch.bfloat16 if shape.compute == "bfloat16" else None)
         for tensor in (*model.parameters(), *model.buffers()):
             ledger.see(tensor)
@@ -234,17 +234,23 @@ def _inner(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _triton_folds() -> Iterator[None]:
-    """Have TRL's fused head fold its tiles without copies, as its Triton kernels do on a GPU."""
-    names = ("_forward_tile", "_backward_tile", "_addmm_fp32")
-    real = {name: getattr(fused_head, name) for name in names}
+def _stand_ins(on_gpu: bool) -> Iterator[None]:
+    """Have what cannot be traced replaced by what takes the same memory.
+
+    Experts: torch's grouped product has shapes for bfloat16 only; transformers' own product for other machines has them for all types.
+    On a GPU, TRL's fused head folds its tiles in Triton kernels, without copies.
+    """
+    places: list[tuple[Any, str]] = [(experts, "_can_use_grouped_mm")]
+    if on_gpu:
+        places += [(fused_head, name) for name in ("_forward_tile", "_backward_tile", "_addmm_fp32")]
+    real = [getattr(module, name) for module, name in places]
     try:
-        for name in names:
-            setattr(fused_head, name, lambda *args, **kwargs: None)
+        for module, name in places:
+            setattr(module, name, lambda *args, **kwargs: None)
         yield
     finally:
-        for name, function in real.items():
-            setattr(fused_head, name, function)
+        for (module, name), function in zip(places, real, strict=True):
+            setattr(module, name, function)
 
 
 def shallow(config: Any, layers: int) -> Any:

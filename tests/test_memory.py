@@ -46,7 +46,7 @@ def test_the_ledger_by_hand() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("family", ["starcoder", "starcoder2", "codellama"])
+@pytest.mark.parametrize("family", ["starcoder", "starcoder2", "qwen3-coder"])
 def test_shallow_models_tell_of_deep_ones(family: str, checkpointing: bool) -> None:
     shape = dataclasses.replace(SHAPE, checkpointing=checkpointing)
     extended, whole = footprint(build_deep(family), shape, DEEP), memory._of_depth(build_deep(family), shape, DEEP)

@@ -23,6 +23,7 @@ def sizes(tensors: Any) -> int:
 
 def main() -> None:
     recipe = load_recipe(sys.argv[1])
+    Path(recipe.output).mkdir(exist_ok=True)
     folder = resolve_model(recipe.model)
     tokens = load_tokens(folder, recipe.dialogue_template)
     trainer = make_trainer(recipe, make_model(recipe, folder, tokens), tokens, full_rows(recipe, tokens, 4), "trial")
