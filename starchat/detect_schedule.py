@@ -29,6 +29,9 @@ MAX_SPENT = 0.1
 
 FALLING = ("linear", "cosine", "polynomial", "cosine_with_restarts", "cosine_with_min_lr", "cosine_warmup_with_min_lr")
 FALLEN = 0.5
+SMALL_UPDATE = 8
+"""Sequences: what transformers takes at a time on one device if nothing is said."""
+
 MIN_JUDGED_UPDATES = 10
 """Fewer say nothing about a curve's shape, and are too few to learn from."""
 
@@ -100,13 +103,14 @@ def learning_rate_falls_to_its_end(schedule: Schedule) -> Finding:
 
 
 def updates_are_many_enough(schedule: Schedule, trained_tokens: int) -> Finding:
-    """Count the updates, and what each is made of. A recipe that states ``max_steps`` has stated their number."""
+    """Count the updates, and what each is made of. A recipe that states ``max_steps`` has stated their number, and where an update is small
+    it is the dataset that is, which no batch mends."""
     an_update = trained_tokens / schedule.updates_an_epoch
     detail = (
         f"{schedule.updates:,} updates of {schedule.sequences_per_update:,} sequences, about {an_update:,.0f} trained tokens each; "
         f"an epoch has {schedule.groups:,} sequences"
     )
-    ok = not schedule.by_epochs or schedule.updates >= MIN_JUDGED_UPDATES
+    ok = not schedule.by_epochs or schedule.updates >= MIN_JUDGED_UPDATES or schedule.sequences_per_update <= SMALL_UPDATE
     return judged("updates_are_many_enough", ok, detail if ok else f"{detail}; expected at least {MIN_JUDGED_UPDATES} updates")
 
 

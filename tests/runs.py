@@ -108,7 +108,7 @@ def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # what failed in it may still hold files of it open
 
 
 def read_lines(run: Path) -> list[dict[str, Any]]:

@@ -243,8 +243,8 @@ def test_the_stage_is_read_from_the_deepspeed_configuration_that_a_launch_names(
 
 
 def test_a_loss_that_the_engine_does_not_have_is_refused() -> None:
-    plain: Any = SimpleNamespace(loss_type="nll", label_smoothing_factor=0.0)
-    other: Any = SimpleNamespace(loss_type="dft", label_smoothing_factor=0.0)
+    plain: Any = SimpleNamespace(loss_type="nll", label_smoothing_factor=0.0, use_cpu=False)
+    other: Any = SimpleNamespace(loss_type="dft", label_smoothing_factor=0.0, use_cpu=True)
     assert trainer_class(plain, True, True) is LogitsTrainer
     assert trainer_class(other, False, True) is not LogitsTrainer
     with pytest.raises(UserError, match="loss_type dft, label_smoothing_factor 0.0; LoRA with new tokens under ZeRO-3 or FSDP2 has"):

@@ -67,7 +67,7 @@ FAULTS = [
     ({"lora": {"target_modules": []}}, "lora.target_modules: names no layer"),
     ({"output": str(Path(__file__).parent), "dataset": __file__}, "which a run may replace; choose another output"),
     ({"output": str(Path(__file__).parent), "model": str(Path(__file__).parent)}, "which a run may replace; choose another output"),
-    ({"kind": "dpo"}, "kind: 'dpo'; expected one of cpt, pretrain, sft"),
+    ({"kind": "rlhf"}, "kind: 'rlhf'; expected one of cpt, dpo, pretrain, sft"),
     ({"template": "chatlm"}, "did you mean 'chatml'?"),
     ({"architecture": {"model_type": "gpt_bigcode"}}, "architecture: only for kind: pretrain"),
     ({"kind": "pretrain"}, "architecture: kind: pretrain needs the model's configuration"),

@@ -191,13 +191,13 @@ def test_an_accelerate_configuration_is_one_for_accelerate(path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     config: Any = load_config_from_file(str(path))
-    named = {"cpu": "NO", "ddp": "MULTI_GPU"}.get(path.stem, "DEEPSPEED")
+    named = {"cpu": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP"}.get(path.stem, "DEEPSPEED")
     assert str(config.distributed_type).rsplit(".", 1)[-1] == named
     assert config.num_processes == (1 if path.stem == "cpu" else 2)
     assert config.mixed_precision == "no"
     if named == "DEEPSPEED":
-        assert config.deepspeed_config["zero_stage"] == int(path.stem.removeprefix("zero"))
-    if path.stem == "zero3":
+        assert config.deepspeed_config["zero_stage"] == int(path.stem.removeprefix("zero").removesuffix("_offload"))
+    if path.stem.startswith("zero3"):
         assert config.deepspeed_config["zero3_init_flag"] is False
         assert config.deepspeed_config["zero3_save_16bit_model"] is True
 
