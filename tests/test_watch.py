@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from trl import SFTTrainer
 
 from runs import finish, write_recipe
 from starchat import train
 from starchat.catalogue import BY_NAME
 from starchat.errors import UserError
+from starchat.loss import LogitsTrainer
 from starchat.watch import MAX_SKIPPED, Watch
 
 pytestmark = pytest.mark.usefixtures("gate_in_this_process")
@@ -79,8 +79,8 @@ def test_weights_that_the_engine_changes(tiny_base: Path, dataset: Path, tmp_pat
 
 
 def test_a_loss_that_is_scaled_wrongly(tiny_base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = SFTTrainer.compute_loss
-    monkeypatch.setattr(SFTTrainer, "compute_loss", lambda *parts, **keys: real(*parts, **{**keys, "num_items_in_batch": None}))
+    real = LogitsTrainer.compute_loss
+    monkeypatch.setattr(LogitsTrainer, "compute_loss", lambda *parts, **keys: 2 * real(*parts, **keys))
     recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", trainer=STEPS)
     with pytest.raises(UserError, match="first_loss_is_as_alone"):
         train.train(recipe)
