@@ -320,7 +320,7 @@ def test_a_checkpoint_whose_writing_never_ended_does_not_count(again: tuple[Path
 
 def test_killed_before_the_first_checkpoint(tiny_base: Path, dataset: Path, tmp_path: Path, live: Live) -> None:
     """Nothing is lost that was saved: the run begins again, and the manifest tells."""
-    recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", trainer={**STEPS, "num_train_epochs": 1})
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, tmp_path / "run", trainer={**STEPS, "max_steps": 4})
     live(recipe, kill=2)
     assert len(live(recipe)) == 8
     manifest = read_manifest(tmp_path / "run")
@@ -371,8 +371,8 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
 ) -> None:
     with mounted_disk(tmp_path / "disk", "1m") as disk:
         recipe = write_recipe(tmp_path / "r.yaml", tiny_base, dataset, disk / "run", trainer=STEPS)
-        assert main([str(recipe)]) == 2
-        assert "checkpoints and final weights need about 2.8 MB, and " in capsys.readouterr().err
+        assert main([str(recipe)]) == 1
+        assert "✗  disk_has_room" in capsys.readouterr().err
         assert read_metrics(disk / "run") == []
 
 
