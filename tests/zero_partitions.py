@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from starchat.hub import resolve_model
+from starchat.kernel_cache import free_left_locks
 from starchat.recipe import load_recipe
 from starchat.tokens import load_tokens
 from starchat.train import make_model, make_trainer
@@ -23,6 +24,7 @@ def sizes(tensors: Any) -> int:
 
 def main() -> None:
     recipe = load_recipe(sys.argv[1])
+    free_left_locks()
     Path(recipe.output).mkdir(exist_ok=True)
     folder = resolve_model(recipe.model)
     tokens = load_tokens(folder, recipe.dialogue_template)
