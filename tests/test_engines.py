@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl import SFTTrainer
 
 from runs import prepare_dialogues, read_lines, verify_here, write_recipe
 from starchat import export
@@ -246,7 +247,8 @@ def test_a_loss_that_the_engine_does_not_have_is_refused() -> None:
     plain: Any = SimpleNamespace(loss_type="nll", label_smoothing_factor=0.0, use_cpu=False)
     other: Any = SimpleNamespace(loss_type="dft", label_smoothing_factor=0.0, use_cpu=True)
     assert trainer_class(plain, True, True) is LogitsTrainer
-    assert trainer_class(other, False, True) is not LogitsTrainer
+    assert trainer_class(plain, False, True) is trainer_class(other, False, True) is SFTTrainer
+    assert trainer_class(SimpleNamespace(**{**vars(plain), "use_cpu": True}), False, False) is LogitsTrainer  # the faster one there
     with pytest.raises(UserError, match="loss_type dft, label_smoothing_factor 0.0; LoRA with new tokens under ZeRO-3 or FSDP2 has"):
         trainer_class(other, True, True)
 
