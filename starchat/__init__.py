@@ -8,6 +8,7 @@ Read the modules in the order in which data flows through them:
 ``files``               folders that are finished or absent: digests, atomic writes, manifests
 ``dialogue``            the record that every builder makes
 ``template``            a dialogue as segments with a trained flag; the same as a Jinja chat template
+``faster_tokenizer``    a faster engine, where it gives the same ids
 ``tokens``              a tokenizer whose control tokens no text can forge
 ``encode``              records to rows of ids and labels; over-long dialogues split at turns
 ``fim``                 fill-in-the-middle at the character level
@@ -28,6 +29,7 @@ Read the modules in the order in which data flows through them:
 ``xray``                how a report looks as text, and the one call that writes its page
 ``xray_page``           the page: every token coloured by whether it is trained
 ``model``               base model, new token rows, LoRA
+``attention``           rows of a packed line attend alone, without a mask
 ``checkpoint``          checkpoints that are whole or do not count, and the room they need
 ``resume``              an unfinished run is gone on with, or refused with what differs
 ``lead``                the processes of a launch and each other: who decides how a run begins, who is gone
