@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[deepspeed,demo,quantize,track,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[deepspeed,demo,fast,quantize,track,dev]'
 	@touch $@
 
 demo: setup

@@ -59,7 +59,7 @@ def test_fastokens_gives_the_same_ids(all_tokens):
     pytest.importorskip("fastokens", reason="the extra 'fast' is not installed")
     engines = {key: faster_engine(tokens.plain) for key, tokens in all_tokens.items()}
     refused = {family for (family, _), engine in engines.items() if engine is None}
-    assert {family for family, _ in engines} - refused >= {"starcoder", "starcoder2", "qwen", "llama"}
+    assert {family for family, _ in engines} - refused >= {"starcoder", "qwen"}
     assert all(load_fastokens(all_tokens[family, "starchat"].plain.to_str()) is None for family in refused), (
         "it knows the parts, and differs"
     )
