@@ -184,11 +184,13 @@ def test_terminal_ctrl_c_stops_the_reply_and_not_the_chat(tiny_model: Path) -> N
     os.close(slave)
     screen = ""
 
-    def until(pattern: str) -> None:
+    def until(pattern: str, again: bytes = b"") -> None:
+        """Wait for a text, and type `again` each time that nothing happens."""
         nonlocal screen
         deadline = time.monotonic() + 60
         while not re.search(pattern, screen):
             assert time.monotonic() < deadline, f"{pattern!r} did not come; the screen was {screen[-500:]!r}"
+            os.write(master, again)
             if select.select([master], [], [], 0.5)[0]:
                 screen += os.read(master, 4096).decode("utf-8", "replace")
 
@@ -200,8 +202,7 @@ def test_terminal_ctrl_c_stops_the_reply_and_not_the_chat(tiny_model: Path) -> N
         until(r"tokens/s · context .* · stopped")
         os.write(master, b"\x03")  # before or after the prompt stands
         until(r"stopped[\s\S]*> ")
-        os.write(master, b"\x03")
-        until("/quit or Ctrl-D leaves")
+        until("/quit or Ctrl-D leaves", again=b"\x03")  # one that comes while the prompt is being drawn does nothing
         os.write(master, b"/help\n")
         until(r"/save FILE\.jsonl")
         os.write(master, b"/quit\n")
