@@ -81,6 +81,8 @@ class Outcome:
     engine: str
     parameters: int
     trained_parameters: int
+    preferences: dict[str, Any] | None = None
+    """Of preference tuning, ``beta`` and ``losses`` of the trainer."""
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
@@ -124,7 +126,8 @@ def save_run(run: Path, recipe: Recipe, trainer: Any, tokens: Tokens, seconds: f
     accelerator.wait_for_everyone()
     steps = int(trainer.state.global_step)
     accelerator.end_training()
-    return Outcome(steps, seconds, engine.processes, engine.zero_stage, str(engine), size.total, size.trained)
+    preferences = {"beta": trainer.args.beta, "losses": trainer.args.loss_type} if recipe.of_pairs else None
+    return Outcome(steps, seconds, engine.processes, engine.zero_stage, str(engine), size.total, size.trained, preferences)
 
 
 def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict[str, Any]:
@@ -133,7 +136,8 @@ def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict
     plot_loss(run, f"{run.name}: {recipe.kind}{' LoRA' if recipe.lora else ''} of {recipe.model}", unit)
     verified = verify_in_fresh_process(run)
     write_json(run / "verify.json", verified)
-    training = {**dataclasses.asdict(outcome), "final_loss": next((m["loss"] for m in reversed(read_metrics(run)) if "loss" in m), None)}
+    told = {key: value for key, value in dataclasses.asdict(outcome).items() if value is not None}
+    training = {**told, "final_loss": next((m["loss"] for m in reversed(read_metrics(run)) if "loss" in m), None)}
     if speed := summary(read_metrics(run)):
         training["speed"] = speed
     if infilling := read_infilling(run):
@@ -141,10 +145,7 @@ def finish_run(run: Path, recipe: Recipe, digest: str, outcome: Outcome) -> dict
     if resumed := read_resumed(run):
         training["resumed"] = resumed
     if recipe.of_pairs:
-        from starchat.arguments import training_arguments
-
-        arguments = training_arguments(recipe)
-        training["preferences"] = {"beta": arguments.beta, "losses": arguments.loss_type, **reward_change(run)}
+        training["preferences"] |= reward_change(run)
     check = json.loads((run / "check.json").read_text(encoding="utf-8"))
     write_text(run / "README.md", render_card(recipe, training, check["stats"], verified, versions(*PACKAGES)))
     if not verified["ok"]:

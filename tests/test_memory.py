@@ -104,7 +104,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> tuple[P
 
 def test_prediction_is_what_two_real_steps_take(measured: tuple[Path, float]) -> None:
     path, peak = measured
-    assert sum(predict_here(load_recipe(path)).values()) == pytest.approx(peak, rel=0.05)
+    assert sum(predict_here(load_recipe(path)).values()) == pytest.approx(peak, rel=0.10)
 
 
 @pytest.mark.parametrize("fault", ["activation_checkpointing=false", "per_device_train_batch_size=4", "optim=sgd", "max_length_tokens=512"])
