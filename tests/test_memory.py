@@ -122,6 +122,7 @@ def test_measure_compares_in_a_fresh_process(method: dict[str, Any], dataset: Pa
     for path in base.glob("*.safetensors"):
         path.unlink()  # a base of which only the configuration and the tokenizer are here
     path = write_recipe(tmp_path / "r.yaml", base, dataset, tmp_path / "run", max_length_tokens=256, **method)
+    capsys.readouterr()  # what libraries said while the base was made
     assert main(["plan", str(path), "--measure", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] and found["ratio"] == pytest.approx(1, abs=0.1)
