@@ -21,11 +21,12 @@ from trl import SFTTrainer
 
 from runs import prepare_dialogues, read_lines, verify_here, write_recipe
 from starchat import export
-from starchat.engine import Engine, asked_engine, assert_engine
+from starchat.engine import Engine, asked_engine, assert_engine, require_engine
 from starchat.errors import UserError
 from starchat.files import read_manifest
 from starchat.launch import recipes_folder
 from starchat.loss import LogitsTrainer, trainer_class
+from starchat.recipe import Recipe
 from starchat.train import train
 from starchat.verify import verify
 
@@ -261,3 +262,10 @@ def test_another_number_of_processes_than_asked_is_refused(monkeypatch: pytest.M
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="the launch asked for 2 processes with no sharding, the trainer got 1 process with no sharding"):
         assert_engine(trainer)
+
+
+def test_preferences_of_all_weights_are_refused_under_zero_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    with pytest.raises(UserError, match=r"kind: dpo with all weights: under ZeRO-3 its reference .*; launch with zero2.yaml, or add lora"):
+        require_engine(Recipe(model="nano", dataset="d", output="o", max_length_tokens=64, kind="dpo"))
