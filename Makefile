@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Files of tests at once: one a core, and up to 4, each of which takes about 2 GB.
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
 .PHONY: setup demo test test-slow check clean
 
@@ -24,7 +26,7 @@ demo: setup
 	$(BIN)/starchat quickstart --demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the tests' tiny bases and datasets are this benchmark's too
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]  # the tests' tiny bases and datasets are this benchmark's too
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # noqa: E402
+from parity_table import ENGINES, render  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from families import FAMILIES, write_family  # noqa: E402
@@ -60,9 +61,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "cpt": {"kind": "cpt", "fim": {"rate": 0.5}},
 }
 """What differs in the recipe. A kind of training is one line here."""
-
-ENGINES = ("one", "accumulated", "ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
-"""``one`` process with a batch of two is what the others are compared with; ``accumulated``: one process, twice one row."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -99,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.worker:
         return work(options.worker)
     if options.render:
-        options.render.write_text(render(read_results(options.folder)), encoding="utf-8")
+        options.render.write_text(render(read_results(options.folder), list(FAMILIES), list(METHODS), STEPS["max_steps"]), encoding="utf-8")
         return 0
     asked = {name: getattr(options, name).split(",") for name in ("families", "methods", "engines", "variants")}
     unknown = [w for name, known in zip(asked, (FAMILIES, METHODS, ENGINES, VARIANTS), strict=True) for w in asked[name] if w not in known]
@@ -366,52 +364,6 @@ def write_results(folder: Path, engine: str, results: dict[str, dict[str, Any]])
 def describe(found: dict[str, Any]) -> str:
     numbers = [f"{name} {found[name]:.1e}" for name in ("loss", "update", "reload", "packed", "merge") if found.get(name) is not None]
     return " ".join(part for part in (found["status"], *numbers, found["reason"]) if part)
-
-
-def render(results: dict[str, dict[str, Any]]) -> str:
-    """Return the table of all results as Markdown."""
-    reasons: list[str] = []
-    failed = sum(found["status"] == "failed" for found in results.values())
-    lines = [HEAD.format(steps=STEPS["max_steps"], cells=len(results), failed=failed)]
-    for variant in VARIANTS:
-        cells = {key: found for key, found in results.items() if key.split("/")[2] == variant}
-        engines = [engine for engine in ENGINES if any(key.endswith(f"/{engine}") for key in cells)]
-        if not cells:
-            continue
-        lines += [f"## {TITLES[variant]}", "", f"| family | method | {' | '.join(engines)} |", "|---" * (2 + len(engines)) + "|"]
-        for family in FAMILIES:
-            for method in METHODS:
-                row = [_cell(cells.get(f"{family}/{method}/{variant}/{engine}"), reasons) for engine in engines]
-                if any(row):
-                    lines.append(f"| {family} | {method} | {' | '.join(row)} |")
-        lines.append("")
-    if reasons:
-        lines += ["## Refused and failed", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)), ""]
-    return "\n".join(lines)
-
-
-TITLES = {"fp32": "float32", "bf16": "bfloat16", "checkpointing": "float32, activations recomputed"}
-HEAD = """# Parity: the same update on every engine
-
-Written by `python benchmarks/parity.py --render docs/parity.md` from runs of {steps} steps on tiny random models; {cells} cells, {failed}
-failed. Column `one` is one process; its number is the largest logit difference of the reload gate. `accumulated` is one process too, in
-two halves a step; all others are two processes under the file of that name in `recipes/accelerate`. Their number is how far the saved
-weights are from those of one process, as a share of how far training moved them. Every cell passed the reload gate (law 7), gave the
-losses of one process (law 6; to 1e-4, with experts 2e-3, in bfloat16 3e-2), and, with an adapter, merged into a plain model with the same
-logits (law 7); every base gives packed rows the logits that they have alone (law 4; to 1e-3). An empty field was not
-run. A number in brackets is a refusal before training, or a failure; the reasons are below.
-"""
-
-
-def _cell(found: dict[str, Any] | None, reasons: list[str]) -> str:
-    if found is None:
-        return ""
-    if found["status"] == "ok":
-        return f"{found.get('update', found['reload']):.0e}"
-    reason = found["reason"].splitlines()[0]
-    if reason not in reasons:
-        reasons.append(reason)
-    return f"{found['status']} [{reasons.index(reason) + 1}]"
 
 
 if __name__ == "__main__":

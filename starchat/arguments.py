@@ -18,7 +18,7 @@ from trl import DPOConfig, SFTConfig
 
 from starchat.config import closest
 from starchat.errors import UserError
-from starchat.recipe import Recipe
+from starchat.recipe import MICRO_BATCH, Recipe
 
 # Keys of SFTConfig and DPOConfig that the recipe decides elsewhere, with the place where.
 OWNED = {
@@ -133,7 +133,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig | DPOConfig:
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "save_total_limit": 2,
-        "per_device_train_batch_size": 1,
+        "per_device_train_batch_size": MICRO_BATCH,
         "dataloader_pin_memory": not cpu,
         **recipe.trainer,
     }

@@ -89,10 +89,6 @@ def require_engine(recipe: Recipe) -> None:
         )
     if recipe.of_pairs and engine.fsdp:
         raise UserError(f"kind: dpo was not proved with {engine}; launch with zero3.yaml, zero2.yaml or ddp.yaml")
-    if recipe.of_pairs and stage == 3 and recipe.lora is None:
-        raise UserError(
-            "kind: dpo with all weights: under ZeRO-3 its reference gave no numbers when it was tried; launch with zero2.yaml, or add lora"
-        )
     if recipe.of_pairs and stage == 3 and run_with_adapter(recipe.model):
         raise UserError(
             f"kind: dpo goes on with the adapter of {recipe.model}, and its frozen copy cannot hold token rows that ZeRO-3 partitions; "

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from starchat.model import REFERENCE
+
 BACKWARD_ATTENTION = 2.0
 """Two products forward, four backward."""
 
@@ -52,7 +54,7 @@ class Flops:
 
 
 def count_flops(model: Any) -> Flops:
-    """Return the operations of a causal language model of transformers, perhaps wrapped by PEFT.
+    """Return the operations of a causal language model of transformers, perhaps wrapped by PEFT; a frozen copy of its adapter is left out.
 
     Gradients are taken to reach the embedding. Where nothing is trained there, the projections that read the first
     layer's input need none, which is over-counted: 2nm of them in one layer.
@@ -62,6 +64,8 @@ def count_flops(model: Any) -> Flops:
     of_head = {id(parameter) for parameter in model.get_output_embeddings().parameters()}
     looked_up = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters(recurse=False)}
     for name, parameter in model.named_parameters():
+        if REFERENCE in name.split("."):
+            continue
         size = _multiplied(name, parameter, config)
         if id(parameter) in of_head:
             head += size

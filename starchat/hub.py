@@ -55,17 +55,17 @@ def base_name(name: str) -> str:
     return base_name(str(read_yaml(run / "recipe.yaml")["model"])) if run else name
 
 
-def start_folder(name: str) -> Path:
+def start_folder(name: str, weights: bool = True) -> Path:
     """Return the folder that a recipe's ``model`` begins with: a model and its tokenizer, or a finished run's adapter and its tokenizer."""
     run = finished_run(name)
     if run is None:
-        return resolve_model(name)
+        return resolve_model(name, weights)
     return run / "adapter" if run_with_adapter(name) else run / "model"
 
 
-def base_folder(name: str) -> Path:
-    """Return the folder of the whole weights behind a recipe's ``model``."""
-    return start_folder(base_name(name))
+def base_folder(name: str, weights: bool = True) -> Path:
+    """Return the folder of the whole weights behind a recipe's ``model``; of a Hub id, perhaps without them."""
+    return start_folder(base_name(name), weights)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from starchat.dialogue import ROLES
 from starchat.errors import UserError
 from starchat.evidence import Evidence, Turns
 from starchat.pack import fill
-from starchat.recipe import Recipe
+from starchat.recipe import MICRO_BATCH, Recipe
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
@@ -25,16 +25,13 @@ SHOWN_PLACES = 20
 
 MOST_SOURCES = 20
 
-TRAINER_BATCH_SIZE = 8
-"""Default of ``per_device_train_batch_size`` in transformers; a test compares."""
-
 
 def measure(recipe: Recipe, evidence: Evidence, chats: Evidence | None, turns: Turns | None, groups: Sized, unused: int) -> dict[str, Any]:
     """Return counts, lengths, packing, steps and what was set aside; `groups` are those of the training rows, `turns` those of `chats`."""
     sizes = evidence.lengths
     capacity = recipe.max_length_tokens
-    batch = _whole(recipe, "per_device_train_batch_size", TRAINER_BATCH_SIZE)
-    accumulation = _whole(recipe, "gradient_accumulation_steps", 1)
+    batch, accumulation = _whole(recipe, "per_device_train_batch_size", MICRO_BATCH), _whole(recipe, "gradient_accumulation_steps", 1)
+    together = recipe.train_batch_size or batch * accumulation
     trained = int(evidence.trained.sum())
     counts, edges = np.histogram(sizes, bins=min(HISTOGRAM_BINS, max(1, int(sizes.max()))), range=(0, capacity))
     stats: dict[str, Any] = {
@@ -49,8 +46,8 @@ def measure(recipe: Recipe, evidence: Evidence, chats: Evidence | None, turns: T
         "length_histogram": {"rows": counts.tolist(), "edges": [round(float(edge), 1) for edge in edges]},
         "packed_groups": len(groups),
         "fill": fill(sizes[: evidence.train_rows].tolist(), groups, 2 * capacity if recipe.of_pairs else capacity),
-        "sequences_per_step_and_process": batch * accumulation,
-        "steps_per_epoch_with_one_process": -(-len(groups) // (batch * accumulation)),
+        "sequences_per_step_with_one_process": together,
+        "steps_per_epoch_with_one_process": -(-len(groups) // together),
         "set_aside": _set_aside(evidence),
     }
     return stats | (_of_turns(chats, turns) if chats and turns else {"tokens_by_source": _by_source(evidence)})

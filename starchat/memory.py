@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from torch.utils._pytree import tree_iter
 from trl.trainer.utils import add_fused_lm_head
 
 from starchat.attention import attends_by_row, use_attention_by_row
+from starchat.model import REFERENCE
 
 WEIGHTS, GRADIENTS, LOGITS, ACTIVATIONS = "weights", "gradients", "logits", "activations"
 KINDS = (WEIGHTS, GRADIENTS, LOGITS, ACTIVATIONS)
@@ -36,6 +38,12 @@ SHALLOW = (2, 3)
 
 HEAD_OUTPUTS = ("log_probs", "entropy", "is_top1")
 """What TRL's `SFTTrainer` asks of its fused head."""
+
+PAIR_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
+"""What its `DPOTrainer` asks."""
+
+
+Compute = Literal["float32", "autocast", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +57,11 @@ class StepShape:
     batch: int
     length_tokens: int
     checkpointing: bool
-    compute: Literal["float32", "autocast", "bfloat16"]
+    compute: Compute
     accumulates: bool = False
     on_gpu: bool = True
+    pairs: bool = False
+    """Each of the batch is two answers, which a frozen reference scores too, as in TRL's DPO."""
 
 
 Bytes = Mapping[str, float]
@@ -144,16 +154,20 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
     ledger = _Ledger()
     with torch.device("meta"):
         model = build(depth)
+        reference = _reference(model, build, depth) if shape.pairs else None
     with FakeTensorMode(allow_non_fake_inputs=True), _stand_ins(shape.on_gpu):
-        _hold(model, torch.bfloat16 if shape.compute == "bfloat16" else None)
-        for tensor in (*model.parameters(), *model.buffers()):
-            ledger.see(tensor)
+        for held in (model, *([] if reference in (None, model) else [reference])):
+            _hold(held, torch.bfloat16 if shape.compute == "bfloat16" else None)
+            for tensor in (*held.parameters(), *held.buffers()):
+                ledger.see(tensor)
         model.train()
         model.config.use_cache = False
         if shape.checkpointing:
             model.enable_input_require_grads()
             _inner(model).activation_checkpointing_enable()
-        if shape.on_gpu:
+        if shape.pairs:
+            add_fused_lm_head(_inner(model), outputs=PAIR_OUTPUTS)
+        elif shape.on_gpu:
             add_fused_lm_head(_inner(model), outputs=HEAD_OUTPUTS)
         else:
             use_attention_by_row(_inner(model))
@@ -163,8 +177,24 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
         _mark_phases(model, ledger)
         with ledger:
             for _ in range(1 + shape.accumulates):
-                _step(model, shape, ledger)
+                _step(model, shape, ledger) if reference is None else _pair_step(model, reference, shape, ledger)
     return Footprint(ledger.kept, ledger.freed)
+
+
+def _reference(model: Any, build: Callable[[int], Any], depth: int) -> Any:
+    """Return what DPO compares a model with: the model itself, with a frozen copy of its adapter beside it, or a second model."""
+    if not hasattr(model, "peft_config"):
+        reference = build(depth).eval().requires_grad_(False)
+        reference.config.use_cache = False
+        add_fused_lm_head(reference)
+        return reference
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
+        model.add_adapter(REFERENCE, model.peft_config["default"])
+    for name, parameter in model.named_parameters():
+        if REFERENCE in name.split("."):
+            parameter.requires_grad_(False)
+    return model
 
 
 def _hold(model: Any, dtype: torch.dtype | None) -> None:
@@ -206,13 +236,28 @@ def _step(model: Any, shape: StepShape, ledger: _Ledger) -> None:
     loss.backward()
 
 
+def _pair_step(model: Any, reference: Any, shape: StepShape, ledger: _Ledger) -> None:
+    """Run one micro-batch of pairs as long as they may be, without padding, every token trained, through TRL's log-probabilities."""
+    ledger.enter("forward")
+    batch = {name: torch.zeros((2 * shape.batch, shape.length_tokens), dtype=torch.int64) for name in ("input_ids", "labels")}
+    with torch.autocast("cpu", torch.bfloat16, enabled=shape.compute == "autocast"):
+        out = model(**batch, use_cache=False, fused_lm_head=True)
+        ledger.enter("reference")
+        with torch.no_grad():
+            compared = reference(**batch, use_cache=False, fused_lm_head=True)
+        loss = (out.log_probs.sum(dim=1) - compared.log_probs.sum(dim=1)).sum()
+    del out, compared
+    loss.backward()
+
+
 def _mark_phases(model: Any, ledger: _Ledger) -> None:
     """Have the ledger told when the head begins, when its gradient is back, and when the first layer's is."""
     backbone = _inner(model).base_model
 
     def at_end(module: Any, args: Any, out: Any) -> None:
-        ledger.enter("head")
-        out.last_hidden_state.register_hook(lambda grad: ledger.enter("backward"))
+        if out.last_hidden_state.requires_grad:
+            ledger.enter("head")
+            out.last_hidden_state.register_hook(lambda grad: ledger.enter("backward"))
 
     def at_start(module: Any, args: Any, kwargs: Any) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]

@@ -18,6 +18,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from starchat.errors import UserError
 from starchat.hub import base_folder, require_loadable
@@ -30,6 +31,7 @@ def load_base(folder: Path, dtype: torch.dtype, attn_implementation: str | None 
 
     With `quantization` ``nf4`` the linear layers but the head are held in 4 bits, and compute in `dtype`.
     """
+    assert not is_deepspeed_zero3_enabled(), "make models before a ZeRO-3 configuration exists: transformers then leaves tied weights unset"
     require_loadable(folder)
     kwargs: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
     if quantization:

@@ -22,7 +22,7 @@ from starchat.engine import Engine
 from starchat.errors import UserError
 from starchat.flops import count_flops
 from starchat.gpus import Gpu
-from starchat.memory import ACTIVATIONS, GRADIENTS, LOGITS, WEIGHTS, Footprint, StepShape
+from starchat.memory import ACTIVATIONS, GRADIENTS, LOGITS, WEIGHTS, Compute, Footprint, StepShape
 from starchat.predict import OPTIMIZER, Subject, optimizer_bytes, read_subject, step_footprint
 from starchat.recipe import Recipe
 from starchat.rows import encode_split, read_records
@@ -204,7 +204,9 @@ class _Planner:
         """Return one cell."""
         count = engine.processes
         length = self.subject.recipe.max_length_tokens
-        shape = StepShape(batch, length, checkpointing, "bfloat16" if engine.zero_stage else "autocast", accumulation > 1)
+        pairs = self.subject.recipe.of_pairs
+        compute: Compute = "bfloat16" if engine.zero_stage else "autocast"
+        shape = StepShape(batch, length, checkpointing, compute, accumulation > 1, pairs=pairs)
         if shape not in self.found:
             self.found[shape] = step_footprint(self.subject, shape)
             self.bar.update()
@@ -212,10 +214,12 @@ class _Planner:
         memory, host = shared_memory(self.found[shape], engine, trained, self.state)
         filled = sum(memory.values()) / (self.gpu.memory_gib * 2**30)
         total = sum(_weights(p) for p in self.subject.model.parameters())
-        load = Load(batch, accumulation, length, checkpointing, count, engine.zero_stage, engine.offload_optimizer, total, trained)
+        rows = batch * (1 + pairs)
+        load = Load(rows, accumulation, length, checkpointing, count, engine.zero_stage, engine.offload_optimizer, total, trained, pairs)
         seconds = update_seconds(load, self.flops, self.gpu)
-        tokens = batch * accumulation * count * length
-        model = self.flops.of_step(tokens, tokens, tokens * (length + 1) / 2 * len(self.flops.windows))
+        tokens = rows * accumulation * count * length
+        work = tokens, tokens, tokens * (length + 1) / 2 * len(self.flops.windows)
+        model = self.flops.of_step(*work) + (self.flops.of_forward(*work) if pairs else 0.0)
         return Cell(
             engine,
             checkpointing,

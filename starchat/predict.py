@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from starchat.arguments import training_arguments
 from starchat.errors import UserError
-from starchat.hub import read_config, resolve_model
+from starchat.hub import base_folder, read_config, start_folder
 from starchat.memory import KINDS, WEIGHTS, Footprint, StepShape, footprint, in_four_bits, shallow
 from starchat.model import add_lora, train_in_float32
 from starchat.muon import split_parameters
@@ -59,12 +59,10 @@ class Subject:
 
 def read_subject(recipe: Recipe) -> Subject:
     """Return a recipe's model from its ``config.json`` and tokenizer alone."""
-    if recipe.of_pairs:
-        raise UserError("kind: dpo: its reference and its pairs are not predicted; plan the same recipe with kind: sft for a lower bound")
-    folder = resolve_model(recipe.model, weights=False)
+    folder = base_folder(recipe.model, weights=False)
     keys = dict(recipe.architecture or {}) if recipe.from_nothing else read_config(folder)
     kind = keys.pop("model_type", None)
-    tokens = load_tokens(folder, recipe.dialogue_template)
+    tokens = load_tokens(start_folder(recipe.model, weights=False), recipe.dialogue_template)
     try:
         config = AutoConfig.for_model(kind, **keys)
     except ValueError as error:
@@ -123,6 +121,7 @@ def predict_here(recipe: Recipe) -> Mapping[str, float]:
         compute="autocast" if arguments.bf16 else "float32",
         accumulates=arguments.gradient_accumulation_steps > 1,
         on_gpu=torch.cuda.is_available(),
+        pairs=recipe.of_pairs,
     )
     found = step_footprint(subject, shape)
     peak = found.peak()

@@ -33,7 +33,7 @@ ASSUMPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What an update does; `weights` and `trained` are counts of all processes together."""
+    """What an update does; `weights` and `trained` are counts of all processes together; `compared`: a reference runs forward too."""
 
     micro_batch: int
     accumulation: int
@@ -44,6 +44,7 @@ class Load:
     offload: bool
     weights: int
     trained: int
+    compared: bool = False
 
 
 def hardware_flops(load: Load, flops: Flops) -> float:
@@ -52,16 +53,18 @@ def hardware_flops(load: Load, flops: Flops) -> float:
     squares = tokens * load.length_tokens * len(flops.windows)
     forward = flops.of_forward(tokens, 0, squares)
     linear = tokens * (flops.forward + flops.backward + 2 * flops.head_forward + flops.head_backward)  # TRL computes logits again
-    return linear + squares * flops.pair_forward * (1 + FLASH_BACKWARD) + (forward if load.checkpointing else 0.0)
+    again = (forward if load.checkpointing else 0.0) + (flops.of_forward(tokens, tokens, squares) if load.compared else 0.0)
+    return linear + squares * flops.pair_forward * (1 + FLASH_BACKWARD) + again
 
 
 def update_seconds(load: Load, flops: Flops, gpu: Gpu) -> float:
     """Return the seconds of an update of all processes."""
     others = (load.count - 1) / load.count
     compute = hardware_flops(load, flops) / (gpu.bf16_tflops * 1e12 * EFFICIENCY)
-    traffic = 3 * 2.0 * load.weights / (gpu.memory_gb_s * 1e9)
+    passes = 3 + load.compared
+    traffic = passes * 2.0 * load.weights / (gpu.memory_gb_s * 1e9)
     link = gpu.link_gb_s * 1e9
-    gathered = 3 * 2.0 * load.weights * others / link if load.stage == 3 else 0.0  # twice to compute, once to reduce
+    gathered = passes * 2.0 * load.weights * others / link if load.stage == 3 else 0.0  # twice to compute, once to reduce
     reduced = 2.0 * load.trained * others / link if load.stage == 2 else 0.0
     fetched = 2 * 2.0 * load.weights / load.count / (PCIE4_GB_S * 1e9) if load.stage == 3 and load.offload else 0.0
     micro = max(compute, traffic, gathered, reduced, fetched)

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTTrainer
+from trl import DPOTrainer
 
 from starchat.encode import IGNORED
 from starchat.flops import Flops, count_flops, count_pairs
@@ -38,17 +38,26 @@ TIMES = ("input", "optimizer", "saving")
 
 
 def count_batch(inputs: Mapping[str, torch.Tensor], pad_id: int, windows: tuple[int | None, ...]) -> torch.Tensor:
-    """Return what a packed batch holds, (4,) int64 in the order of `COUNTS`. Runs on the batch's device and waits for nothing.
+    """Return what a batch of packed rows or of pairs holds, (4,) int64 in the order of `COUNTS`. Runs on its device and waits for nothing.
 
-    Padding is the last row of a sequence if all of it is `pad_id`, see `starchat.collate`; a row begins where positions are 0.
+    Padding of packed rows is the last row of a sequence if all of it is `pad_id`, see `starchat.collate`; a row begins where positions
+    are 0. Pairs say by a mask what is padding.
     """
-    ids, positions, labels = inputs["input_ids"], inputs["position_ids"], inputs["labels"]
+    ids = inputs["input_ids"]
     places = torch.arange(ids.shape[1], device=ids.device)
+    if "completion_mask" in inputs:
+        attended = inputs["attention_mask"].bool()
+        pairs = count_pairs(torch.where(attended, places, -1), windows)
+        return _stacked(attended.sum(), (~attended).sum(), inputs["completion_mask"][:, 1:].sum(), pairs)
+    positions, labels = inputs["position_ids"], inputs["labels"]
     last_row = places >= torch.where(positions == 0, places, 0).amax(dim=1, keepdim=True)
     padding = last_row & ((ids == pad_id) | ~last_row).all(dim=1, keepdim=True)
     pairs = count_pairs(positions, windows) - count_pairs(torch.where(padding, positions, -1), windows)
-    counts = (ids.numel() - padding.sum(), padding.sum(), (labels[:, 1:] != IGNORED).sum(), pairs)
-    return torch.stack([torch.as_tensor(count, device=ids.device, dtype=torch.int64) for count in counts])
+    return _stacked(ids.numel() - padding.sum(), padding.sum(), (labels[:, 1:] != IGNORED).sum(), pairs)
+
+
+def _stacked(*counts: torch.Tensor) -> torch.Tensor:
+    return torch.stack([count.to(torch.int64) for count in counts])
 
 
 class Stopwatch:
@@ -91,10 +100,11 @@ class Stopwatch:
 
 
 class Meter:
-    """Counts and times since the last logged line of one process."""
+    """Counts and times since the last logged line of one process; `reference`: each batch goes through a frozen model as well."""
 
-    def __init__(self, model: Any, pad_id: int, device: torch.device, checkpointing: bool) -> None:
+    def __init__(self, model: Any, pad_id: int, device: torch.device, checkpointing: bool, reference: bool = False) -> None:
         self.flops: Flops = count_flops(model)
+        self.reference = reference
         self.pad_id, self.device, self.checkpointing = pad_id, device, checkpointing
         self.watch = Stopwatch(device)
         self.counts = torch.zeros(len(COUNTS), dtype=torch.int64, device=device)
@@ -118,7 +128,8 @@ class Meter:
         seconds, *spent = mean[len(COUNTS) : -1].tolist()
         peak = peak_flops(self.device)
         found = {**counts, "interval_seconds": seconds, "memory_peak_bytes": float(most[-1]), "processes": float(len(everyone))}
-        found["model_flops"] = self.flops.of_step(counts["tokens"], counts["trained_tokens"], counts["attention_pairs"])
+        work = counts["tokens"], counts["trained_tokens"], counts["attention_pairs"]
+        found["model_flops"] = self.flops.of_step(*work) + (self.flops.of_forward(*work) if self.reference else 0.0)
         found |= {f"{name}_seconds": value for name, value in zip(TIMES, spent, strict=True)}
         found["repeated_flops"] = self._repeated(counts) if self.checkpointing else 0.0
         if peak:
@@ -183,7 +194,7 @@ def _memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def telling(kind: type[SFTTrainer]) -> type[SFTTrainer]:
+def telling(kind: type[Any]) -> type[Any]:
     """Return the trainer class `kind` with a `Meter`, whose line goes wherever the loss goes."""
     return type(kind.__name__, (_Telling, kind), {})
 
@@ -195,7 +206,8 @@ class _Telling:
 
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
         pad_id = self.processing_class.pad_token_id
-        self.meter = Meter(self.model, pad_id, self.args.device, bool(self.args.activation_checkpointing))
+        checkpointing = bool(self.args.activation_checkpointing)
+        self.meter = Meter(self.model, pad_id, self.args.device, checkpointing, reference=isinstance(self, DPOTrainer))
         self.add_callback(_OptimizerMarks(self.meter.watch))
         if self.pop_callback(ProgressCallback):
             self.add_callback(ProgressLine)

@@ -192,6 +192,7 @@ def make_model(recipe: Recipe, folder: Path, tokens: Tokens) -> Any:
 def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, identity: str) -> Any:
     """Return TRL's trainer over encoded rows, on the engine that the launch asked for; `identity` is the run's, for its checkpoints."""
     model.config.use_cache = False
+    reference = {"ref_model": reference_of(recipe, tokens)} if recipe.of_pairs else {}  # before there are arguments, see `make_model`
     arguments, engine = training_arguments(recipe), asked_engine()
     configure_engine(arguments, Path(recipe.output))
     proof, watch = EngineProof(), Watch(gradients=not engine.zero_stage and not engine.fsdp)
@@ -200,11 +201,10 @@ def make_trainer(recipe: Recipe, model: Any, tokens: Tokens, rows: Encoded, iden
     collator: PairCollator | Collator
     if isinstance(arguments, DPOConfig):
         kind, collator = PairTrainer, PairCollator(rows, tokens.pad_id, padded)
-        reference = {"ref_model": reference_of(recipe, tokens)}
     else:
         kind = trainer_class(arguments, engine.sharded, recipe.lora is not None and bool(tokens.new))
-        collator, reference = Collator(rows, tokens.pad_id, padded), {}
-    kind = stop_and_go(kind if recipe.of_pairs else telling(kind), identity, arguments)
+        collator = Collator(rows, tokens.pad_id, padded)
+    kind = stop_and_go(telling(kind), identity, arguments)
     trainer = kind(
         model=model,
         args=arguments,

@@ -29,7 +29,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from starchat.errors import UserError, guarded
-from starchat.hub import resolve_model
+from starchat.hub import base_folder, start_folder
 from starchat.model import new_model
 from starchat.pack import Groups
 from starchat.recipe import Recipe, load_recipe
@@ -53,24 +53,35 @@ def full_rows(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
     return Encoded(ids, np.ones(len(ids), dtype=np.bool_), offsets, pairs, tuple(str(n) for n in range(2 * groups)))
 
 
+def full_pairs(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
+    """Return pairs of rows as long as the recipe allows, every token but a first of prompt trained."""
+    length = recipe.max_length_tokens
+    rows = 2 * groups
+    ids = np.random.default_rng(0).integers(0, tokens.size, rows * length, dtype=np.int32)
+    trained = np.tile(np.arange(length) > 0, rows)
+    pairs = Groups(np.arange(rows), np.arange(0, rows + 1, 2))
+    return Encoded(ids, trained, np.arange(rows + 1, dtype=np.int64) * length, pairs, tuple(str(n) for n in range(rows)))
+
+
 def measure_steps(recipe: Recipe) -> dict[str, Any]:
     """Return the peak of two worst-case steps in bytes. Call it in a fresh process."""
     from starchat.arguments import training_arguments
     from starchat.train import make_model, make_trainer
 
-    folder = resolve_model(recipe.model)
-    tokens = load_tokens(folder, recipe.dialogue_template)
+    folder = base_folder(recipe.model)
+    tokens = load_tokens(start_folder(recipe.model), recipe.dialogue_template)
     before = _resident_bytes()
     model = new_model(recipe, tokens) if recipe.from_nothing else make_model(recipe, folder, tokens)
     arguments = training_arguments(recipe)
     groups = STEPS * arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    trainer = make_trainer(recipe, model, tokens, full_rows(recipe, tokens, groups), "trial")
+    rows = (full_pairs if recipe.of_pairs else full_rows)(recipe, tokens, groups)
+    trainer = make_trainer(recipe, model, tokens, rows, "trial")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         trainer.train()
         peaks = {"peak_bytes": torch.cuda.max_memory_allocated(), "reserved_bytes": torch.cuda.max_memory_reserved()}
         return {"device": torch.cuda.get_device_name(), **peaks}
-    held = _held_bytes(model)
+    held = _held_bytes(model) + (_held_bytes(trainer.ref_model) if getattr(trainer, "ref_model", None) is not None else 0)
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         trainer.train()
     return {
@@ -154,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         recipe = load_recipe(options.recipe, options.overrides)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-            base = resolve_model(recipe.model)
+            base = base_folder(recipe.model)
             if not recipe.from_nothing and not any(base.glob("*.safetensors")):
                 recipe = dataclasses.replace(recipe, model=str(write_random_base(base, Path(folder) / "base")))
             settings = {"max_steps": STEPS, "save_strategy": "no", "report_to": "none"}

@@ -82,7 +82,7 @@ def summary_lines(stats: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "packing",
             f"{stats['packed_groups']:,} sequences, {stats['fill']:.1%} filled; {stats['steps_per_epoch_with_one_process']:,} steps "
-            f"an epoch with one process ({stats['sequences_per_step_and_process']} sequences a step)",
+            f"an epoch with one process ({stats['sequences_per_step_with_one_process']} sequences a step)",
         )
     )
     if "schedule" in stats:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hostile import FAMILIES, dialogues
 from planted import PLANTS, RECIPE, RECORDS, make
-from starchat import detect_rows, measure
+from starchat import detect_rows
 from starchat.check import check_recipe
 from starchat.dialogue import Part, Record, Source, Turn, to_row
 from starchat.errors import UserError
@@ -120,7 +120,7 @@ def test_numbers_of_the_report(case):
     assert stats["set_aside"]["over_long"]["places"] == ["a.jsonl:7"]
     assert stats["set_aside"]["nothing_trained"] | {"tokens": 0} == {"count": 1, "tokens": 0, "trained_tokens": 0, "places": ["a.jsonl:6"]}
     assert sum(stats["length_histogram"]["rows"]) == len(case.rows)
-    assert stats["steps_per_epoch_with_one_process"] == -(-stats["packed_groups"] // 8)
+    assert stats["steps_per_epoch_with_one_process"] == stats["packed_groups"]
 
 
 def write_dataset(folder: Path, records) -> Path:
@@ -196,12 +196,19 @@ def test_checking_imports_no_torch(bases, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
-def test_the_trainers_own_batch_size():
-    from transformers import TrainingArguments
+@pytest.mark.parametrize(
+    ("keys", "sequences"), [({}, 1), ({"trainer": {"gradient_accumulation_steps": 4}}, 4), ({"train_batch_size": 6}, 6)]
+)
+def test_steps_are_those_of_the_run(keys, sequences, bases, tmp_path, monkeypatch):
+    from starchat.arguments import training_arguments
 
-    fields = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
-    assert fields["per_device_train_batch_size"] == measure.TRAINER_BATCH_SIZE
-    assert fields["gradient_accumulation_steps"] == 1
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    dataset = write_dataset(tmp_path / "data", RECORDS)
+    recipe = dataclasses.replace(RECIPE, model=str(bases["starcoder"]), dataset=str(dataset), **keys)
+    stats = check_recipe(recipe, progress=False)[0].stats
+    arguments = training_arguments(recipe)
+    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == sequences
+    assert stats["sequences_per_step_with_one_process"] == sequences
 
 
 def test_a_piece_as_long_as_its_record_is_no_whole_dialogue(all_tokens):

@@ -28,9 +28,12 @@ from starchat.engine import require_engine
 from starchat.errors import UserError
 from starchat.export import saved_tokens
 from starchat.files import read_manifest
+from starchat.flops import count_flops
 from starchat.generate import load_assistant
+from starchat.hub import base_folder
 from starchat.recipe import Recipe, load_recipe
 from starchat.rows import read_encoded
+from starchat.telemetry import summary
 from starchat.train import make_model, make_trainer, train
 from test_resume import Kill, Killed
 
@@ -138,6 +141,23 @@ def test_the_margin_grows_and_what_was_trained_is_found_again(
         named = json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
         assert named == load_recipe(sft / "recipe.yaml").model
     assert load_assistant(str(run)).tokens.new_ids == saved_tokens(run, load_recipe(run / "recipe.yaml")).new_ids
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_epoch_counts_both_sides_of_every_pair_once(method: str, begun: Callable[[str], Path], pairs: Path, tmp_path: Path) -> None:
+    epoch = {**STEPS, "max_steps": -1, "num_train_epochs": 1, "gradient_accumulation_steps": 2}
+    run = finish(tmp_path, "dpo", begun(method), pairs, kind="dpo", trainer=epoch, **METHODS[method][1])
+    encoded, found = read_encoded(next(run.glob("encoded-*")), "train"), summary(read_lines(run))
+    rows = [encoded.row(int(number)) for group in encoded.groups for number in group]
+    assert found["tokens"] == sum(len(ids) for ids, _ in rows)
+    assert found["trained_tokens"] == sum(int(trained[1:].sum()) for _, trained in rows)
+    assert found["attention_pairs"] == 2 * sum(len(ids) * (len(ids) + 1) // 2 for ids, _ in rows), "of two layers"
+    assert found["padding_tokens"] > 0
+    recipe = load_recipe(run / "recipe.yaml")
+    alone = count_flops(make_model(recipe, base_folder(recipe.model), saved_tokens(run, recipe)))
+    work = found["tokens"], found["trained_tokens"], found["attention_pairs"]
+    assert found["model_flops"] == pytest.approx(alone.of_step(*work) + alone.of_forward(*work)), "the reference runs forward only"
+    assert "tokens/s, of which trained" in (run / "README.md").read_text()
 
 
 def trainer_of(recipe_path: Path) -> tuple[Any, Any]:

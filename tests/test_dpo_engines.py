@@ -27,6 +27,7 @@ CASES = [
     ("zero1", "all weights"),
     ("zero2", "all weights"),
     ("zero2", "the adapter of an SFT"),
+    ("zero3", "all weights"),
     ("zero3", "a new adapter"),
 ]
 

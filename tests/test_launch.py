@@ -36,11 +36,11 @@ def test_the_launch_passes_overrides_environment_and_status_on(tmp_path: Path, c
     (program / "launch.py").write_text(
         "import json, os, sys\nprint(json.dumps([sys.argv[1:], os.environ.get('GLIBC_TUNABLES'), os.environ['MINE']]))\nsys.exit(7)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MINE": "1", "OMP_NUM_THREADS": "3"}
     environment.pop("GLIBC_TUNABLES", None)
     assert launch_training(Path("cpu.yaml"), Path("lora.yaml"), ["output=x y"], environment) == 7
     out, err = capfd.readouterr()
     assert out == "", "standard output belongs to the caller's JSON"
     called, tunables, mine = json.loads(err)
-    assert called == ["--config_file", "cpu.yaml", "-m", "starchat.train", "lora.yaml", "output=x y"]
+    assert called == ["--config_file", "cpu.yaml", "--num_cpu_threads_per_process", "3", "-m", "starchat.train", "lora.yaml", "output=x y"]
     assert (tunables, mine) == (GLIBC_TUNABLES if sys.platform.startswith("linux") else None, "1")
