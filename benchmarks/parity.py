@@ -133,7 +133,10 @@ def run_engine(folder: Path, engine: str, cells: Sequence[str]) -> int:
         shutil.rmtree(run_folder(folder, cell, engine), ignore_errors=True)
     started = time.monotonic()
     for cell, outcome in (run_here if engine in ("one", "accumulated") else run_launched)(folder, engine, waiting):
-        found = outcome if outcome["status"] != "ok" else judge(folder, cell, engine)
+        try:
+            found = outcome if outcome["status"] != "ok" else judge(folder, cell, engine)
+        except UserError as error:
+            found = {"status": "failed", "reason": str(error)}
         results[f"{cell}/{engine}"] = found
         print(f"{cell:36} {engine:14} {describe(found)}", flush=True)
         write_results(folder, engine, results)

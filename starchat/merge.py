@@ -32,6 +32,7 @@ from starchat.export import (
     PACKAGES,
     allowed_difference,
     last_logits,
+    live_dtype,
     logit_difference,
     read_golden,
     saved_tokens,
@@ -139,7 +140,8 @@ def _adapter_logits(
     run: Path, recipe: Recipe, tokens: Tokens, cases: Sequence[dict[str, Any]], golden: dict[str, torch.Tensor]
 ) -> list[torch.Tensor]:
     """Return the adapter's logits of each golden case in float32; raise `UserError` if they are not those that were trained."""
-    model = load_saved(run, recipe, tokens, torch.float32)
+    computed = live_dtype(golden)
+    model = load_saved(run, recipe, tokens, computed)
     live = [last_logits(model, case) for case in cases]
     for number, loaded in enumerate(live):
         trained = golden[f"logits_{number}"]
@@ -148,7 +150,10 @@ def _adapter_logits(
                 f"{run}: its adapter on {recipe.model} gives other logits than it was trained to; the weights of one of them were changed; "
                 f"restore them; starchat verify {run} tells more"
             )
-    return live
+    if computed == torch.float32:
+        return live
+    model = load_saved(run, recipe, tokens, torch.float32)
+    return [last_logits(model, case) for case in cases]
 
 
 def _merged(

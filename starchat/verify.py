@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 from starchat.dialogue import from_message
 from starchat.encode import encode_prompt
 from starchat.errors import UserError, guarded
-from starchat.export import MAX_LOGIT_DIFFERENCE, allowed_difference, last_logits, logit_difference, read_golden, saved_tokens
+from starchat.export import MAX_LOGIT_DIFFERENCE, allowed_difference, last_logits, live_dtype, logit_difference, read_golden, saved_tokens
 from starchat.files import read_manifest, sha256_file
 from starchat.finding import Finding, judged
 from starchat.generate import Assistant
@@ -64,7 +64,7 @@ def verify(run: str | Path) -> dict[str, Any]:
     tokens = saved_tokens(folder, recipe)
     if recipe.of_dialogues:
         findings += [ids_of_encoder(cases, tokens), ids_of_jinja(cases, folder / kind)]
-    model = load_saved(folder, recipe, tokens, torch.float32)
+    model = load_saved(folder, recipe, tokens, live_dtype(golden))
     difference, finding = logits_match(model, cases, golden)
     findings += [finding, weights_are_finite(model), stop_ids(model, tokens)]
     findings += (
@@ -153,7 +153,7 @@ def ids_of_jinja(cases: Sequence[dict[str, Any]], folder: Path) -> Finding:
 
 
 def logits_match(model: Any, cases: Sequence[dict[str, Any]], golden: dict[str, torch.Tensor]) -> tuple[float, Finding]:
-    """Compare in float32 what the live model gave."""
+    """Compare what the live model gave with what a loaded one gives, as float32."""
     differences, allowed, ok = [0.0], [MAX_LOGIT_DIFFERENCE], bool(cases)
     for number, case in enumerate(cases):
         live, loaded = golden[f"logits_{number}"], last_logits(model, case)

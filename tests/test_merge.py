@@ -17,10 +17,13 @@ from runs import finish
 from starchat import merge as module
 from starchat.cli import main
 from starchat.errors import UserError
+from starchat.export import saved_tokens
 from starchat.files import read_manifest, sha256_file
 from starchat.finding import Finding
 from starchat.generate import load_assistant
 from starchat.merge import merge, prove
+from starchat.model import load_saved
+from starchat.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
@@ -29,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora": {"lora": LORA},
     "dora": {"lora": {**LORA, "dora": True}},
     "qlora": {"lora": LORA, "quantization": "nf4"},
+    "qlora in bfloat16": {"lora": LORA, "quantization": "nf4", "trainer": {"bf16": True}},
 }
 
 
@@ -72,11 +76,12 @@ def test_merged_is_the_adapter(name: str, folder: Path, tmp_path: Path) -> None:
     assert {f["path"]: f["sha256"] for f in manifest["files"]} == {
         p.name: sha256_file(p) for p in (tmp_path / "merged").iterdir() if p.name != "manifest.json"
     }
-    live, merged = load_assistant(str(folder / name)), load_assistant(str(tmp_path / "merged"))
-    assert merged.tokens.template == live.tokens.template
+    merged, recipe = load_assistant(str(tmp_path / "merged")), load_recipe(folder / name / "recipe.yaml")
+    assert merged.tokens.template == load_assistant(str(folder / name)).tokens.template
+    live = load_saved(folder / name, recipe, saved_tokens(folder / name, recipe), torch.float32)
     ids = torch.tensor([json.loads((folder / name / "golden.json").read_text())["cases"][0]["ids"]])
     with torch.no_grad():
-        torch.testing.assert_close(merged.model(ids).logits, live.model(ids).logits, rtol=0, atol=1e-3)
+        torch.testing.assert_close(merged.model(ids).logits, live(ids).logits, rtol=0, atol=1e-3)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert plain.config.tie_word_embeddings is (name != "untied")
     assert plain.generation_config.eos_token_id

@@ -15,6 +15,7 @@ from families import write_family
 from runs import finish, prepare_documents, read_lines, write_dialogues, write_recipe
 from starchat.cli import main
 from starchat.errors import UserError
+from starchat.export import load_run
 from starchat.files import read_manifest
 from starchat.recipe import load_recipe
 from starchat.train import require_engine
@@ -27,6 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora": {"lora": {**LORA, "dora": True}},
     "qlora": {"lora": LORA, "quantization": "nf4"},
     "lora in bfloat16": {"lora": LORA, "trainer": {"bf16": True}},
+    "qlora in bfloat16": {"lora": LORA, "quantization": "nf4", "trainer": {"bf16": True}},
 }
 
 
@@ -46,6 +48,8 @@ def test_a_method_trains_and_is_found_again(method: str, base: Path, dataset: Pa
     manifest = read_manifest(run)
     assert manifest is not None
     assert manifest["verify"]["ok"]
+    assert manifest["verify"]["max_logit_difference"] <= 1e-5, "loaded in the type that the run computed in"
+    assert load_run(run)
     weights = load_file(run / "adapter" / "adapter_model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}, "an adapter in bfloat16 would not move"
     assert sum(value.numel() for value in weights.values()) == manifest["training"]["trained_parameters"]
