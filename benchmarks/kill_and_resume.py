@@ -237,7 +237,7 @@ def draw(rng: random.Random, first_s: float, end_s: float, done: int) -> Moment:
         return Moment(None, rng.uniform(0.5, first_s))
     if kind < BEFORE_FIRST_STEP + BEHIND_LAST_STEP or done >= steps:
         return Moment(steps, rng.uniform(0, (end_s - first_s) / 2))
-    return Moment(rng.randint(done, steps), rng.uniform(0, ONE_STEP_S))
+    return Moment(rng.randint(done + 1, steps), rng.uniform(0, ONE_STEP_S))
 
 
 def worker(arguments: Sequence[str]) -> int:

@@ -42,6 +42,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {"lora": {"r": 16, "alpha": 32}},
     "qlora": {"lora": {"r": 16, "alpha": 32}, "quantization": "nf4"},
+    "dpo": {"kind": "dpo"},
+    "dpo lora": {"kind": "dpo", "lora": {"r": 16, "alpha": 32}},
 }
 
 

@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_iter
 from trl.trainer.utils import add_fused_lm_head
 
 from starchat.attention import attends_by_row, use_attention_by_row
+from starchat.dpo import without_dropout
 from starchat.model import REFERENCE
 
 WEIGHTS, GRADIENTS, LOGITS, ACTIVATIONS = "weights", "gradients", "logits", "activations"
@@ -166,6 +167,7 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
             model.enable_input_require_grads()
             _inner(model).activation_checkpointing_enable()
         if shape.pairs:
+            without_dropout(model)
             add_fused_lm_head(_inner(model), outputs=PAIR_OUTPUTS)
         elif shape.on_gpu:
             add_fused_lm_head(_inner(model), outputs=HEAD_OUTPUTS)
@@ -237,7 +239,10 @@ def _step(model: Any, shape: StepShape, ledger: _Ledger) -> None:
 
 
 def _pair_step(model: Any, reference: Any, shape: StepShape, ledger: _Ledger) -> None:
-    """Run one micro-batch of pairs as long as they may be, without padding, every token trained, through TRL's log-probabilities."""
+    """Run one micro-batch of pairs as long as they may be, every token trained, through TRL's log-probabilities.
+
+    Over fake tensors transformers makes the mask that padding would need, as it does for most pairs.
+    """
     ledger.enter("forward")
     batch = {name: torch.zeros((2 * shape.batch, shape.length_tokens), dtype=torch.int64) for name in ("input_ids", "labels")}
     with torch.autocast("cpu", torch.bfloat16, enabled=shape.compute == "autocast"):

@@ -54,13 +54,16 @@ def full_rows(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
 
 
 def full_pairs(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
-    """Return pairs of rows as long as the recipe allows, every token but a first of prompt trained."""
-    length = recipe.max_length_tokens
-    rows = 2 * groups
-    ids = np.random.default_rng(0).integers(0, tokens.size, rows * length, dtype=np.int32)
-    trained = np.tile(np.arange(length) > 0, rows)
-    pairs = Groups(np.arange(rows), np.arange(0, rows + 1, 2))
-    return Encoded(ids, trained, np.arange(rows + 1, dtype=np.int64) * length, pairs, tuple(str(n) for n in range(rows)))
+    """Return pairs whose first rows are as long as the recipe allows and whose second are a token shorter, so that there is a mask.
+
+    Every token but the first of a row is trained.
+    """
+    rows, length = 2 * groups, recipe.max_length_tokens
+    offsets = np.array([0, *np.cumsum([length, length - 1] * groups)], dtype=np.int64)
+    ids = np.random.default_rng(0).integers(0, tokens.size, offsets[-1], dtype=np.int32)
+    trained = np.ones(len(ids), dtype=np.bool_)
+    trained[offsets[:-1]] = False
+    return Encoded(ids, trained, offsets, Groups(np.arange(rows), np.arange(0, rows + 1, 2)), tuple(str(n) for n in range(rows)))
 
 
 def measure_steps(recipe: Recipe) -> dict[str, Any]:
