@@ -49,6 +49,7 @@ Read the modules in the order in which data flows through them:
 ``dpo``                 preference tuning: what it compares with, and the proof that it is that
 ``train``               the training run, through TRL
 ``first_loss``          the engine before its first step, against one process
+``collectives``         how long a process stands in collective operations
 ``telemetry``           what a run tells of its speed, and where the time goes
 ``watch``               what ends a run while it trains
 ``export``              what a run leaves behind, with its golden cases

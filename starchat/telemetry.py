@@ -11,10 +11,11 @@ The shares of the time (they sum to 1):
 ``time_input``          the device waited for the data loader
 ``time_optimizer``      the optimizer's step; DeepSpeed steps within backward, where it is part of the rest
 ``time_saving``         writing checkpoints
+``time_communication``  with several processes: collectives that nothing hid, and waiting for a slower process (`starchat.collectives`)
 ``time_padding``        of the rest, the share of positions that hold padding
 ``time_recomputation``  of the rest, the share of operations that activation checkpointing does twice
 ``time_model``          on a GPU whose peak is known: the time that the model's operations take at the peak, which is the MFU
-``time_other``          what is left: kernels below the peak and, with several processes, communication, which is not told apart
+``time_other``          what is left: kernels below the peak
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ import torch
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import DPOTrainer
 
+from starchat.collectives import NAME as COMMUNICATION
+from starchat.collectives import exposed_by_ddp, timed_collectives
 from starchat.encode import IGNORED
 from starchat.flops import Flops, count_flops, count_pairs
 from starchat.gpus import gpu_of_device
 
 COUNTS = ("tokens", "padding_tokens", "trained_tokens", "attention_pairs")
-TIMES = ("input", "optimizer", "saving")
+TIMES = ("input", "optimizer", "saving", "communication")
 
 
 def count_batch(inputs: Mapping[str, torch.Tensor], pad_id: int, windows: tuple[int | None, ...]) -> torch.Tensor:
@@ -109,16 +112,24 @@ class Meter:
         self.watch = Stopwatch(device)
         self.counts = torch.zeros(len(COUNTS), dtype=torch.int64, device=device)
         self.since = time.perf_counter()
+        self.updates = 0
 
     def see(self, batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
         """Add an update's micro-batches."""
+        self.updates += 1
         for inputs in batches:
             self.counts += count_batch(inputs, self.pad_id, self.flops.windows).to(self.device)
 
-    def take(self, accelerator: Any) -> dict[str, float]:
-        """Return the fields of a line over all processes, and begin anew. Every process calls this."""
+    def take(self, accelerator: Any, reduced_seconds: float = 0.0) -> dict[str, float]:
+        """Return the fields of a line over all processes, and begin anew. Every process calls this.
+
+        `reduced_seconds`: communication of each update that the stopwatch does not see.
+        """
         times = self.watch.take()
         now = time.perf_counter()
+        left = max(0.0, now - self.since - sum(times.values()))
+        times[COMMUNICATION] += min(left, reduced_seconds * self.updates)
+        self.updates = 0
         mine = [*self.counts.tolist(), now - self.since, *(times[name] for name in TIMES), float(_memory_bytes(self.device))]
         self.since = now
         self.counts.zero_()
@@ -170,7 +181,7 @@ def summary(lines: Iterable[Mapping[str, float]]) -> dict[str, float]:
     largest: dict[str, float] = {}
     for line in lines:
         if "interval_seconds" in line:
-            sums.update({name: line[name] for name in _SUMMED})
+            sums.update({name: line.get(name, 0.0) for name in _SUMMED})
             largest |= {name: max(line[name], largest.get(name, 0.0)) for name in _LARGEST if name in line}
     return {**sums, **largest, **derived({**sums, **largest})} if sums else {}
 
@@ -211,7 +222,8 @@ class _Telling:
         self.add_callback(_OptimizerMarks(self.meter.watch))
         if self.pop_callback(ProgressCallback):
             self.add_callback(ProgressLine)
-        return super().train(*args, **kwargs)  # type: ignore[misc]
+        with timed_collectives(self.meter.watch):
+            return super().train(*args, **kwargs)  # type: ignore[misc]
 
     def get_batch_samples(self: Any, *args: Any) -> Any:
         self.meter.watch.start("input")
@@ -227,7 +239,7 @@ class _Telling:
 
     def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            line = self.meter.take(self.accelerator)
+            line = self.meter.take(self.accelerator, exposed_by_ddp(self.model_wrapped))
             logs.update({name: round(value, 6) for name, value in {**line, **derived(line)}.items()})
         super().log(logs, start_time)  # type: ignore[misc]
 

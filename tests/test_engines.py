@@ -118,6 +118,7 @@ def assert_same_update(one: Path, other: Path) -> None:
     told = [summary(read_lines(run)) for run in (one, other)]
     for key in ("tokens", "trained_tokens", "attention_pairs", "model_flops"):
         assert told[1][key] == told[0][key], "every process's tokens are counted, once"
+    assert told[0]["time_communication"] == 0 < told[1]["time_communication"] < 1
     first, second = weights_of(one), weights_of(other)
     assert first.keys() == second.keys()
     for name, weight in first.items():

@@ -113,6 +113,16 @@ def test_a_planted_fault_is_beyond_what_is_allowed(fault: str, measured: tuple[P
     assert abs(sum(predict_here(load_recipe(path, [fault])).values()) / peak - 1) > trial.ALLOWED
 
 
+@pytest.mark.parametrize("method", [{}, pytest.param({"lora": {"r": 8, "alpha": 8}}, marks=pytest.mark.slow)])
+def test_pairs_and_their_reference_are_predicted(method: dict[str, Any], tmp_path: Path, dataset: Path) -> None:
+    base = write_family(tmp_path / "base", "starcoder2-untied", hidden_size=192, intermediate_size=768, num_hidden_layers=4)
+    path = write_recipe(tmp_path / "r.yaml", base, dataset, tmp_path / "run", max_length_tokens=192, kind="dpo", **method)
+    found = trial.compare(path)
+    assert found["ratio"] == pytest.approx(1, abs=0.02)
+    one_side = sum(predict_here(load_recipe(path, ["kind=sft"])).values())
+    assert one_side < 0.8 * found["measured"]["peak_bytes"], "without the pair's other side and the reference"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [{"lora": {"r": 8, "alpha": 8}}, {"lora": {"r": 8, "alpha": 8}, "quantization": "nf4"}])
 def test_measure_compares_in_a_fresh_process(method: dict[str, Any], dataset: Path, tmp_path: Path, capsys: Any) -> None:

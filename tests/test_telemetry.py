@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from runs import finish, read_lines, write_recipe
 from starchat.arguments import training_arguments
 from starchat.collate import Collator, batch_tensors
+from starchat.collectives import timed_collectives
 from starchat.errors import UserError
 from starchat.files import read_manifest
 from starchat.recipe import load_recipe
 from starchat.rows import read_encoded
-from starchat.telemetry import count_batch, derived, summary
+from starchat.telemetry import Stopwatch, count_batch, derived, summary
 
 pytestmark = pytest.mark.usefixtures("gate_in_this_process")
 
@@ -79,12 +82,21 @@ def test_shares_sum_to_one(epoch: Path) -> None:
 
 def test_the_gap_of_a_known_gpu_by_hand() -> None:
     counts = {"tokens": 900.0, "padding_tokens": 100.0, "trained_tokens": 300.0, "attention_pairs": 0.0}
-    times = {"interval_seconds": 10.0, "input_seconds": 1.0, "optimizer_seconds": 0.5, "saving_seconds": 0.5}
+    times = {"interval_seconds": 10.0, "input_seconds": 1.0, "optimizer_seconds": 0.5, "saving_seconds": 0.3, "communication_seconds": 0.2}
     work = {"model_flops": 3e12, "repeated_flops": 1e12, "peak_flops_per_second": 1e12}
     found = derived({**counts, **times, **work})
     assert found["tokens_per_second"] == 90 and found["trained_tokens_per_second"] == 30 and found["padding_share"] == 0.1
     assert found["mfu"] == pytest.approx(0.3)
-    expected = {"input": 0.1, "optimizer": 0.05, "saving": 0.05, "padding": 0.08, "recomputation": 0.72 / 4, "model": 0.3, "other": 0.24}
+    expected = {
+        "input": 0.1,
+        "optimizer": 0.05,
+        "saving": 0.03,
+        "communication": 0.02,
+        "padding": 0.08,
+        "recomputation": 0.72 / 4,
+        "model": 0.3,
+        "other": 0.24,
+    }
     assert {name: found[f"time_{name}"] for name in expected} == pytest.approx(expected)
 
 
@@ -103,6 +115,38 @@ def test_waiting_and_recomputation_are_named(
     rest = 1 - found["time_input"] - found["time_optimizer"]
     assert 0.05 < found["time_recomputation"] / rest < 0.25, "one forward pass without the head, of four passes"
     assert summary(read_lines(epoch))["time_recomputation"] == 0
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_collectives_are_timed_and_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, watch = torch.distributed.all_reduce, Stopwatch(torch.device("cpu"))
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", slow)
+    wait = torch.distributed.Work.wait
+    with timed_collectives(watch):
+        torch.distributed.all_reduce(torch.ones(2))
+        torch.distributed.all_reduce(torch.ones(2), async_op=True).wait()
+        watch.start("input")
+        torch.distributed.all_reduce(torch.ones(2))
+        watch.stop("input")
+    names = [name for name, _, _ in watch.pairs]
+    assert names == ["communication", "communication", "communication", "input"], "twice called, once waited for, once within the input"
+    found = watch.take()
+    assert 0.1 <= found["communication"] < 0.15 and found["input"] >= 0.05
+    assert torch.distributed.all_reduce is slow and torch.distributed.Work.wait is wait
+    torch.distributed.all_reduce(torch.ones(2))
+    assert not watch.pairs
 
 
 def test_card_and_manifest_tell(epoch: Path) -> None:
