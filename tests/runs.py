@@ -115,3 +115,21 @@ def read_lines(run: Path) -> list[dict[str, Any]]:
     """Return the logged training steps of a run."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if "loss" in line]
+
+
+def write_pairs(folder: Path) -> Path:
+    """Return a prepared dataset of 24 pairs; the rejected answers are all alike."""
+    lines = []
+    for number in range(24):
+        thing, kind = THINGS[number % 8], number // 8
+        row = {
+            "prompt": QUESTIONS[kind].format(thing),
+            "chosen": ANSWERS[number % 4].format(thing),
+            "rejected": "I do not know." + " no" * kind,
+        }
+        lines.append(json.dumps(row))
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    spec = {"sources": [{"kind": "dialogues", "path": str(folder / "pairs.jsonl")}], "output": str(folder / "pairs"), "test_fraction": 0.2}
+    (folder / "pairs.yaml").write_text(yaml.safe_dump(spec))
+    prepare(folder / "pairs.yaml", progress=False)
+    return folder / "pairs"

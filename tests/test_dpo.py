@@ -12,14 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch.nn.functional import log_softmax, logsigmoid
 from trl import DPOConfig
 
-from data_prep.prepare import prepare
 from families import write_family
-from runs import ANSWERS, QUESTIONS, THINGS, finish, prepare_dialogues, read_lines, write_recipe
+from runs import finish, prepare_dialogues, read_lines, write_pairs, write_recipe
 from starchat import dpo
 from starchat import train as training
 from starchat.arguments import PAIR_LOSSES, training_arguments
@@ -47,24 +45,6 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a new adapter": ({}, {"lora": LORA}),
     "the adapter of an SFT": ({"lora": {**LORA, "dropout": 0.05}}, {"lora": LORA}),
 }
-
-
-def write_pairs(folder: Path) -> Path:
-    """Return a prepared dataset of 24 pairs; the rejected answers are all alike."""
-    lines = []
-    for number in range(24):
-        thing, kind = THINGS[number % 8], number // 8
-        row = {
-            "prompt": QUESTIONS[kind].format(thing),
-            "chosen": ANSWERS[number % 4].format(thing),
-            "rejected": "I do not know." + " no" * kind,
-        }
-        lines.append(json.dumps(row))
-    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-    spec = {"sources": [{"kind": "dialogues", "path": str(folder / "pairs.jsonl")}], "output": str(folder / "pairs"), "test_fraction": 0.2}
-    (folder / "pairs.yaml").write_text(yaml.safe_dump(spec))
-    prepare(folder / "pairs.yaml", progress=False)
-    return folder / "pairs"
 
 
 @pytest.fixture(scope="module", params=["starcoder", pytest.param("starcoder2-untied", marks=pytest.mark.slow)])

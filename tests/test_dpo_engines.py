@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from families import write_family
-from runs import finish, prepare_dialogues, read_lines, write_recipe
+from runs import finish, prepare_dialogues, read_lines, write_pairs, write_recipe
 from starchat.files import read_manifest
 from starchat.verify import verify
-from test_dpo import write_pairs
 from test_engines import LORA, RUNNING, accelerate
 
 STEPS: dict[str, Any] = {"max_steps": 3, "adam_epsilon": 1e-4, "beta": 0.2, "lr_scheduler_type": "constant"}

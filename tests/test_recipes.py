@@ -14,7 +14,7 @@ import yaml
 from conftest import STARCODER_TOKENS, write_base_tokenizer, write_tiny_weights
 from data_prep.prepare import load_spec, prepare
 from families import write_family
-from runs import read_lines, verify_here
+from runs import read_lines, verify_here, write_pairs
 from starchat import export
 from starchat.arguments import require_arguments, training_arguments
 from starchat.files import read_manifest
@@ -25,7 +25,6 @@ from starchat.recipe import load_recipe
 from starchat.template import find_template
 from starchat.tokens import load_tokens, save_tokens
 from starchat.train import train
-from test_dpo import write_pairs
 
 FOLDER = recipes_folder()
 FILES = sorted(p for p in FOLDER.glob("*/*.yaml") if p.parent.name not in ("accelerate", "launch"))
