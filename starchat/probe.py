@@ -17,6 +17,7 @@ import torch
 from starchat.collate import Collator, batch_tensors, run_model
 from starchat.encode import IGNORED, Row
 from starchat.finding import Finding, judged, verdict
+from starchat.flops import EXPERTS
 from starchat.pack import one_by_one
 from starchat.probe_training import Asked, training_findings
 from starchat.rows import Encoded
@@ -36,18 +37,22 @@ each other, Bloom by 8e-3, Qwen3-Next by 6e-2, OPT, MPT, Falcon and Mamba by 0.2
 MAX_HALF_DIFFERENCE = 4e-2
 """The same for a model in bfloat16, whose rounding hides smaller differences."""
 
+# In bfloat16 rounding sends a token to another expert now and then, and its logits are then off by 0.24 of the largest (a random
+# Qwen3-Coder of two layers), while a model that breaks a law breaks it at most positions: there the median position is judged.
+
 Sample = tuple[np.ndarray, np.ndarray]
 """Ids and trained flags of a piece of a row, (tokens,) each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A model with the rows that it is tried on. `allowed` is a share of the largest logit."""
+    """A model with the rows that it is tried on. `allowed` is a share of the largest logit; `typical`: at the median position."""
 
     model: Any
     tokens: Tokens
     samples: tuple[Sample, ...]
     allowed: float
+    typical: bool = False
 
     def logits(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the logits of a batch, (batch, tokens, vocabulary), in float32, without gradients."""
@@ -60,7 +65,8 @@ def probe_findings(model: Any, tokens: Tokens, rows: Sequence[Row], asked: Asked
     mixed = asked.bf16 and next(model.parameters()).is_cuda  # what flash attention needs
     half = mixed or any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
     samples = choose_samples(rows)
-    trial = Trial(model, tokens, samples, MAX_HALF_DIFFERENCE if half else MAX_DIFFERENCE)
+    routed = half and any(getattr(model.config.get_text_config(), key, None) for key in EXPERTS)
+    trial = Trial(model, tokens, samples, MAX_HALF_DIFFERENCE if half else MAX_DIFFERENCE, typical=routed)
     yield labels_survive_batching(rows, tokens.pad_id)
     with _at_rest(model), torch.autocast("cuda", torch.bfloat16, enabled=mixed):
         if packing:
@@ -105,15 +111,22 @@ def _alone(trial: Trial) -> list[torch.Tensor]:
     return [trial.logits(_batch([sample], trial.tokens.pad_id))[0] for sample in trial.samples]
 
 
-def _difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
-    """Return the largest difference of logits as a share of the largest logit; infinite where one is no number."""
-    shares = [(a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(torch.float32).tiny) for a, b in zip(one, other, strict=True)]
+def _difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor], typical: bool) -> float:
+    """Return the largest difference of logits, or the largest at the median position, as a share of the largest logit.
+
+    It is infinite where one is no number.
+    """
+    shares = []
+    for a, b in zip(one, other, strict=True):
+        off = (a - b).abs().amax(dim=-1).flatten()
+        shares.append((off.median() if typical else off.max()) / b.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
     return float(torch.stack(shares).max().nan_to_num(nan=torch.inf))
 
 
 def _compare(check: str, what: str, trial: Trial, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> Finding:
-    difference = _difference(one, other)
-    detail = f"{what}: logits differ by {difference:.1e} of the largest, at most {trial.allowed:.0e}"
+    difference = _difference(one, other, trial.typical)
+    where = ", at the median position" if trial.typical else ""
+    detail = f"{what}: logits differ by {difference:.1e} of the largest{where}, at most {trial.allowed:.0e}"
     return judged(check, difference <= trial.allowed, detail)
 
 
@@ -171,8 +184,9 @@ def cache_gives_the_same_logits(trial: Trial) -> Finding:
         if cache is None:
             return judged("cache_gives_the_same_logits", True, "the model has no cache of keys and values; nothing to compare")
         second = trial.model(input_ids=row[:, cut:], past_key_values=cache, use_cache=True)
-    parts = torch.cat([first.logits, second.logits], dim=1).float()
-    return _compare("cache_gives_the_same_logits", f"{row.shape[1]} tokens, with and without a cache", trial, [parts], [whole])
+    parts = (first.logits.float(), second.logits.float())
+    wholes = (whole[:, :cut], whole[:, cut:])
+    return _compare("cache_gives_the_same_logits", f"{row.shape[1]} tokens, with and without a cache", trial, parts, wholes)
 
 
 def labels_survive_batching(rows: Sequence[Row], pad_id: int, collator: Callable[[Encoded, int], Any] = Collator) -> Finding:

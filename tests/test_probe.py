@@ -209,6 +209,20 @@ def test_every_family_is_sound(family: str, tmp_path_factory: pytest.TempPathFac
         assert report.ok, [f for f in report.findings if not f.ok]
 
 
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("planted", [False, True])
+def test_experts_in_half_precision_are_judged_at_the_median(
+    planted: bool, quantization: str | None, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding sends single tokens to other experts; attention of another scale is off everywhere."""
+    base = write_family(tmp_path / "base", "qwen3-coder")
+    trainer = {"learning_rate": 1e-3, "max_steps": 2, "bf16": True}
+    recipe = Recipe(str(base), str(dataset), str(tmp_path / "run"), 160, lora=LORA, quantization=quantization, trainer=trainer)
+    expected = plant_attention_of_another_scale(None, monkeypatch) if planted else set()
+    report, _ = preflight.preflight(recipe, make_model, progress=False)
+    assert {f.check for f in report.findings if not f.ok} == expected, [f for f in report.findings if not f.ok]
+
+
 def test_a_large_model_is_tried_in_small(tiny_base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "MAX_PARAMETERS", 1000)
     monkeypatch.setattr(preflight, "SMALL_LAYERS", 1)
