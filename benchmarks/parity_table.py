@@ -17,7 +17,8 @@ two halves a step; all others are two processes under the file of that name in `
 weights are from those of one process, as a share of how far training moved them. Every cell passed the reload gate (law 7), gave the
 losses of one process (law 6; to 1e-4, with experts 2e-3, in bfloat16 3e-2), and, with an adapter, merged into a plain model with the same
 logits (law 7); every base gives packed rows the logits that they have alone (law 4; to 1e-3). An empty field was not
-run. A number in brackets is a refusal before training, or a failure; the reasons are below.
+run. A number in brackets is a refusal before training, or a failure; the reasons are below. In bfloat16 DeepSpeed and FSDP2 hold all
+weights in it and the others compute in it, so a step of all weights differs in its third digit there (allowed: half of the update).
 """
 
 

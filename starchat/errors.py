@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 NO_TELEMETRY = {
@@ -13,6 +14,9 @@ NO_TELEMETRY = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "DO_NOT_TRACK": "1",
 }
+
+LIBRARIES = r"(torch|transformers|trl|peft|accelerate|deepspeed)\b"
+"""They warn of names in each other that are to change, which is nothing for a user to do."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -37,6 +41,7 @@ def guarded(work: Callable[[], int]) -> int:
     """Return the exit status of `work`; what the user must change is printed as one message, without a traceback."""
     os.environ.update({key: value for key, value in NO_TELEMETRY.items() if key not in os.environ})
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # on import it asks every user for a kernel from the Hub
+    warnings.filterwarnings("ignore", category=FutureWarning, module=LIBRARIES)
     try:
         return work()
     except UserError as error:
