@@ -33,9 +33,11 @@ class Watch(Protocol):
 
     open: dict[str, Any]
 
-    def start(self, name: str) -> None: ...
+    def start(self, name: str) -> None:
+        """Set a mark."""
 
-    def stop(self, name: str) -> None: ...
+    def stop(self, name: str) -> None:
+        """Set a mark."""
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def test_a_refusal_is_a_footnote_and_a_failure_counts(parity: ModuleType) -> Non
         "starcoder/qlora/fp32/zero3": {"status": "refused", "reason": "quantization: no"},
         "starcoder/qlora/fp32/ddp": {"status": "failed", "reason": "loss"},
     }
-    page = parity.render(results)
+    page = parity.render(results, ["starcoder"], ["qlora"], 4)
     assert "3 cells, 1\nfailed" in page
     assert "| starcoder | qlora | 2e-06 | failed [1] | refused [2] |" in page
     assert "1. loss\n2. quantization: no\n" in page
