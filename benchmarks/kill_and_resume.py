@@ -14,6 +14,7 @@ can be spread over several calls: the run that is never stopped is made once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -130,10 +131,10 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that came of it, at once: a launcher puts its workers into sessions of their own."""
     root = psutil.Process(process.pid)
     family = [root, *root.children(recursive=True)]
-    for member in family:
-        member.suspend()  # so that none sees another die
-    for member in family:
-        member.kill()
+    for act in ("suspend", "kill"):  # so that none sees another die
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a compiler, say, that was done meanwhile
+                getattr(member, act)()
     process.wait()
     psutil.wait_procs(family, timeout=30)
 

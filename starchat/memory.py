@@ -287,20 +287,43 @@ def _inner(model: Any) -> Any:
 def _stand_ins(on_gpu: bool) -> Iterator[None]:
     """Have what cannot be traced replaced by what takes the same memory.
 
-    Experts: torch's grouped product has shapes for bfloat16 only; transformers' own product for other machines has them for all types.
-    On a GPU, TRL's fused head folds its tiles in Triton kernels, without copies.
+    Experts: torch's grouped product has shapes for bfloat16 only. On a GPU, TRL's fused head folds its tiles in Triton kernels, without
+    copies.
     """
-    places: list[tuple[Any, str]] = [(experts, "_can_use_grouped_mm")]
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    def grouped(input: torch.Tensor, weight: torch.Tensor, offs: torch.Tensor) -> Any:
+        return _GroupedProduct.apply(input.to(weight.dtype), weight)
+
+    places: list[tuple[Any, str, Any]] = [(experts, "_grouped_mm", grouped)]
     if on_gpu:
-        places += [(fused_head, name) for name in ("_forward_tile", "_backward_tile", "_addmm_fp32")]
-    real = [getattr(module, name) for module, name in places]
+        places += [(fused_head, name, nothing) for name in ("_forward_tile", "_backward_tile", "_addmm_fp32")]
+    real = [getattr(module, name) for module, name, _ in places]
     try:
-        for module, name in places:
-            setattr(module, name, lambda *args, **kwargs: None)
+        for module, name, stand_in in places:
+            setattr(module, name, stand_in)
         yield
     finally:
-        for (module, name), function in zip(places, real, strict=True):
+        for (module, name, _), function in zip(places, real, strict=True):
             setattr(module, name, function)
+
+
+class _GroupedProduct(torch.autograd.Function):
+    """Each expert's tokens by its weights: it keeps its input, as torch's does, only for a gradient of weights that are trained."""
+
+    @staticmethod
+    def forward(ctx: Any, input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return (tokens, outputs) for weights (experts, inputs, outputs)."""
+        ctx.shapes = (input.shape, weight.shape)
+        ctx.save_for_backward(*([input] if ctx.needs_input_grad[1] else []))
+        return input.new_empty(input.shape[0], weight.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients that are asked for."""
+        return tuple(grads[0].new_empty(shape) if needed else None for shape, needed in zip(ctx.shapes, ctx.needs_input_grad, strict=True))
 
 
 def shallow(config: Any, layers: int) -> Any:

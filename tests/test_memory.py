@@ -113,6 +113,14 @@ def test_a_planted_fault_is_beyond_what_is_allowed(fault: str, measured: tuple[P
     assert abs(sum(predict_here(load_recipe(path, [fault])).values()) / peak - 1) > trial.ALLOWED
 
 
+@pytest.mark.slow
+def test_experts_that_are_not_trained_keep_no_input(tmp_path: Path, dataset: Path) -> None:
+    """The stand-in of transformers' own product kept it, and a gradient of the frozen weights: a prediction 18 % too high."""
+    base = write_family(tmp_path / "base", "qwen3-coder", hidden_size=192, moe_intermediate_size=384, num_hidden_layers=4)
+    path = write_recipe(tmp_path / "r.yaml", base, dataset, tmp_path / "run", max_length_tokens=192, lora={"r": 8, "alpha": 8})
+    assert trial.compare(path)["ratio"] == pytest.approx(1, abs=0.02)
+
+
 @pytest.mark.parametrize("method", [{}, pytest.param({"lora": {"r": 8, "alpha": 8}}, marks=pytest.mark.slow)])
 def test_pairs_and_their_reference_are_predicted(method: dict[str, Any], tmp_path: Path, dataset: Path) -> None:
     base = write_family(tmp_path / "base", "starcoder2-untied", hidden_size=192, intermediate_size=768, num_hidden_layers=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -76,10 +77,10 @@ def kill(process: subprocess.Popen[str]) -> None:
     """SIGKILL to the launcher and to its processes, which are in sessions of their own."""
     root = psutil.Process(process.pid)
     family = [root, *root.children(recursive=True)]
-    for member in family:
-        member.suspend()
-    for member in family:
-        member.kill()
+    for act in ("suspend", "kill"):
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a compiler, say, that was done meanwhile
+                getattr(member, act)()
     process.communicate()
 
 
