@@ -69,7 +69,11 @@ Read the modules in the order in which data flows through them:
 
 from __future__ import annotations
 
+import logging
+
 from starchat.errors import UserError
+
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # on import it asks every user for a kernel from the Hub
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "__version__"]

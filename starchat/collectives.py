@@ -14,9 +14,12 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from starchat.telemetry import Stopwatch
 
 FUNCTIONS = (
     *("all_gather", "all_gather_coalesced", "all_gather_into_tensor", "all_gather_single"),
@@ -25,23 +28,11 @@ FUNCTIONS = (
 )
 """Of ``torch.distributed`` and of DeepSpeed's backend, as far as each has them."""
 
-NAME = "communication"
-
-
-class Watch(Protocol):
-    """What times: `starchat.telemetry.Stopwatch`."""
-
-    open: dict[str, Any]
-
-    def start(self, name: str) -> None:
-        """Set a mark."""
-
-    def stop(self, name: str) -> None:
-        """Set a mark."""
+COMMUNICATION = "communication"
 
 
 @contextlib.contextmanager
-def timed_collectives(watch: Watch) -> Iterator[None]:
+def timed_collectives(watch: Stopwatch) -> Iterator[None]:
     """Time collectives until the block ends, but for those within something that is timed already."""
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,11 +40,11 @@ def timed_collectives(watch: Watch) -> Iterator[None]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if watch.open:
                 return function(*args, **kwargs)
-            watch.start(NAME)
+            watch.start(COMMUNICATION)
             try:
                 return function(*args, **kwargs)
             finally:
-                watch.stop(NAME)
+                watch.stop(COMMUNICATION)
 
         return call
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
 import warnings
@@ -40,7 +39,6 @@ PREEMPTED = 128 + 15
 def guarded(work: Callable[[], int]) -> int:
     """Return the exit status of `work`; what the user must change is printed as one message, without a traceback."""
     os.environ.update({key: value for key, value in NO_TELEMETRY.items() if key not in os.environ})
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # on import it asks every user for a kernel from the Hub
     warnings.filterwarnings("ignore", category=FutureWarning, module=LIBRARIES)
     try:
         return work()

@@ -217,7 +217,7 @@ def live_dtype(golden: Mapping[str, torch.Tensor]) -> torch.dtype:
     """Return the type that the live model computed in: bfloat16 where its weights, or those below an adapter, were held so.
 
     Loaded in that type, a model gives the same logits again, bit for bit on the same kind of machine. Loaded in float32, a model trained on
-    4 bits with products in bfloat16 was seen to be off by 0.13 of its largest logit (tests/test_methods.py).
+    4 bits with products in bfloat16 was seen to be off by 0.13 of its largest logit (`tests/test_methods.py` tries it).
     """
     return next((logits.dtype for logits in golden.values()), torch.float32)
 

@@ -43,10 +43,14 @@ class Flops:
     pair_forward: float
     windows: tuple[int | None, ...]
 
-    def of_step(self, tokens: float, scored: float, pairs: float) -> float:
-        """Return the model's operations for an update; `pairs` are summed over layers, see `count_pairs`."""
+    def of_step(self, tokens: float, scored: float, pairs: float, compared: bool = False) -> float:
+        """Return the model's operations for an update; `pairs` are summed over layers, see `count_pairs`.
+
+        `compared`: with those of the forward pass of a frozen reference, as in DPO.
+        """
+        reference = self.of_forward(tokens, scored, pairs) if compared else 0.0
         linear = tokens * (self.forward + self.backward) + scored * (self.head_forward + self.head_backward)
-        return linear + pairs * self.pair_forward * (1 + BACKWARD_ATTENTION)
+        return linear + pairs * self.pair_forward * (1 + BACKWARD_ATTENTION) + reference
 
     def of_forward(self, tokens: float, scored: float, pairs: float) -> float:
         """Return the operations of the forward pass alone."""

@@ -53,6 +53,5 @@ def launch_training(config: Path, recipe: Path, overrides: Sequence[str], enviro
     """Run ``accelerate launch ... -m starchat.train`` in one process and return its exit status; its output goes to standard error."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     command += ["--num_cpu_threads_per_process", str(threads(environment)), "-m", "starchat.train"]
-    quiet = {} if "PYTHONWARNINGS" in environment else {"PYTHONWARNINGS": "ignore::FutureWarning"}  # TRL's own, of transformers
-    variables = {**environment, **allocator_environment(environment), **quiet}
+    variables = {**environment, **allocator_environment(environment)}
     return subprocess.run([*command, str(recipe), *overrides], env=variables, stdout=sys.stderr, check=False).returncode

@@ -43,7 +43,6 @@ HEAD_OUTPUTS = ("log_probs", "entropy", "is_top1")
 PAIR_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 """What its `DPOTrainer` asks."""
 
-
 Compute = Literal["float32", "autocast", "bfloat16"]
 
 
@@ -157,7 +156,7 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
         model = build(depth)
         reference = _reference(model, build, depth) if shape.pairs else None
     with FakeTensorMode(allow_non_fake_inputs=True), _stand_ins(shape.on_gpu):
-        for held in (model, *([] if reference in (None, model) else [reference])):
+        for held in [model] if reference is None or reference is model else [model, reference]:
             _hold(held, torch.bfloat16 if shape.compute == "bfloat16" else None)
             for tensor in (*held.parameters(), *held.buffers()):
                 ledger.see(tensor)
@@ -179,7 +178,10 @@ def _of_depth(build: Callable[[int], Any], shape: StepShape, depth: int) -> Foot
         _mark_phases(model, ledger)
         with ledger:
             for _ in range(1 + shape.accumulates):
-                _step(model, shape, ledger) if reference is None else _pair_step(model, reference, shape, ledger)
+                if reference is None:
+                    _step(model, shape, ledger)
+                else:
+                    _pair_step(model, reference, shape, ledger)
     return Footprint(ledger.kept, ledger.freed)
 
 

@@ -218,8 +218,7 @@ class _Planner:
         load = Load(rows, accumulation, length, checkpointing, count, engine.zero_stage, engine.offload_optimizer, total, trained, pairs)
         seconds = update_seconds(load, self.flops, self.gpu)
         tokens = rows * accumulation * count * length
-        work = tokens, tokens, tokens * (length + 1) / 2 * len(self.flops.windows)
-        model = self.flops.of_step(*work) + (self.flops.of_forward(*work) if pairs else 0.0)
+        model = self.flops.of_step(tokens, tokens, tokens * (length + 1) / 2 * len(self.flops.windows), compared=pairs)
         return Cell(
             engine,
             checkpointing,

@@ -37,16 +37,16 @@ each other, Bloom by 8e-3, Qwen3-Next by 6e-2, OPT, MPT, Falcon and Mamba by 0.2
 MAX_HALF_DIFFERENCE = 4e-2
 """The same for a model in bfloat16, whose rounding hides smaller differences."""
 
-# In bfloat16 rounding sends a token to another expert now and then, and its logits are then off by 0.24 of the largest (a random
-# Qwen3-Coder of two layers), while a model that breaks a law breaks it at most positions: there the median position is judged.
-
 Sample = tuple[np.ndarray, np.ndarray]
 """Ids and trained flags of a piece of a row, (tokens,) each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A model with the rows that it is tried on. `allowed` is a share of the largest logit; `typical`: at the median position."""
+    """A model with the rows that it is tried on. `allowed` is a share of the largest logit, at the worst position, or at the median one
+    if `typical`: for experts in bfloat16. There rounding sends single tokens to other experts, whose logits were seen to be off by 0.24 of
+    the largest (a random Qwen3-Coder of two layers), while a model that breaks a law breaks it at most positions.
+    """
 
     model: Any
     tokens: Tokens

@@ -30,14 +30,13 @@ import torch
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import DPOTrainer
 
-from starchat.collectives import NAME as COMMUNICATION
-from starchat.collectives import exposed_by_ddp, timed_collectives
+from starchat.collectives import COMMUNICATION, exposed_by_ddp, timed_collectives
 from starchat.encode import IGNORED
 from starchat.flops import Flops, count_flops, count_pairs
 from starchat.gpus import gpu_of_device
 
 COUNTS = ("tokens", "padding_tokens", "trained_tokens", "attention_pairs")
-TIMES = ("input", "optimizer", "saving", "communication")
+TIMES = ("input", "optimizer", "saving", COMMUNICATION)
 
 
 def count_batch(inputs: Mapping[str, torch.Tensor], pad_id: int, windows: tuple[int | None, ...]) -> torch.Tensor:
@@ -103,11 +102,11 @@ class Stopwatch:
 
 
 class Meter:
-    """Counts and times since the last logged line of one process; `reference`: each batch goes through a frozen model as well."""
+    """Counts and times since the last logged line of one process; `compared`: a frozen reference reads each batch as well."""
 
-    def __init__(self, model: Any, pad_id: int, device: torch.device, checkpointing: bool, reference: bool = False) -> None:
+    def __init__(self, model: Any, pad_id: int, device: torch.device, checkpointing: bool, compared: bool = False) -> None:
         self.flops: Flops = count_flops(model)
-        self.reference = reference
+        self.compared = compared
         self.pad_id, self.device, self.checkpointing = pad_id, device, checkpointing
         self.watch = Stopwatch(device)
         self.counts = torch.zeros(len(COUNTS), dtype=torch.int64, device=device)
@@ -139,8 +138,7 @@ class Meter:
         seconds, *spent = mean[len(COUNTS) : -1].tolist()
         peak = peak_flops(self.device)
         found = {**counts, "interval_seconds": seconds, "memory_peak_bytes": float(most[-1]), "processes": float(len(everyone))}
-        work = counts["tokens"], counts["trained_tokens"], counts["attention_pairs"]
-        found["model_flops"] = self.flops.of_step(*work) + (self.flops.of_forward(*work) if self.reference else 0.0)
+        found["model_flops"] = self.flops.of_step(counts["tokens"], counts["trained_tokens"], counts["attention_pairs"], self.compared)
         found |= {f"{name}_seconds": value for name, value in zip(TIMES, spent, strict=True)}
         found["repeated_flops"] = self._repeated(counts) if self.checkpointing else 0.0
         if peak:
@@ -218,7 +216,7 @@ class _Telling:
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
         pad_id = self.processing_class.pad_token_id
         checkpointing = bool(self.args.activation_checkpointing)
-        self.meter = Meter(self.model, pad_id, self.args.device, checkpointing, reference=isinstance(self, DPOTrainer))
+        self.meter = Meter(self.model, pad_id, self.args.device, checkpointing, compared=isinstance(self, DPOTrainer))
         self.add_callback(_OptimizerMarks(self.meter.watch))
         if self.pop_callback(ProgressCallback):
             self.add_callback(ProgressLine)

@@ -31,7 +31,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from starchat.errors import UserError, guarded
 from starchat.hub import base_folder, start_folder
 from starchat.model import new_model
-from starchat.pack import Groups
+from starchat.pack import two_by_two
 from starchat.recipe import Recipe, load_recipe
 from starchat.rows import Encoded
 from starchat.tokens import Tokens, load_tokens
@@ -49,8 +49,7 @@ def full_rows(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
     ids = np.random.default_rng(0).integers(0, tokens.size, groups * length, dtype=np.int32)
     half = length // 2
     offsets = np.array([0, *(n * length + at for n in range(groups) for at in (half, length))], dtype=np.int64)
-    pairs = Groups(np.arange(2 * groups), np.arange(0, 2 * groups + 1, 2))
-    return Encoded(ids, np.ones(len(ids), dtype=np.bool_), offsets, pairs, tuple(str(n) for n in range(2 * groups)))
+    return Encoded(ids, np.ones(len(ids), dtype=np.bool_), offsets, two_by_two(2 * groups), tuple(str(n) for n in range(2 * groups)))
 
 
 def full_pairs(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
@@ -63,7 +62,7 @@ def full_pairs(recipe: Recipe, tokens: Tokens, groups: int) -> Encoded:
     ids = np.random.default_rng(0).integers(0, tokens.size, offsets[-1], dtype=np.int32)
     trained = np.ones(len(ids), dtype=np.bool_)
     trained[offsets[:-1]] = False
-    return Encoded(ids, trained, offsets, Groups(np.arange(rows), np.arange(0, rows + 1, 2)), tuple(str(n) for n in range(rows)))
+    return Encoded(ids, trained, offsets, two_by_two(rows), tuple(str(n) for n in range(rows)))
 
 
 def measure_steps(recipe: Recipe) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from data_prep.prepare import prepare
 from families import write_family
 from runs import finish, prepare_documents, read_lines, write_dialogues, write_recipe
+from starchat import verify
 from starchat.cli import main
 from starchat.errors import UserError
 from starchat.export import load_run
@@ -40,6 +41,15 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_documents(tmp_path_factory.mktemp("documents"))
+
+
+def test_four_bits_loaded_in_another_type_than_they_were_trained_in(
+    base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the gate did before it took the type from the golden logits."""
+    run = finish(tmp_path, "run", base, dataset, **METHODS["qlora in bfloat16"])
+    monkeypatch.setattr(verify, "live_dtype", lambda golden: torch.float32)
+    assert [f["check"] for f in verify.verify(run)["findings"] if not f["ok"]] == ["same_logits"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ import torch
 from runs import finish, read_lines, write_recipe
 from starchat.arguments import training_arguments
 from starchat.collate import Collator, batch_tensors
-from starchat.collectives import timed_collectives
+from starchat.collectives import exposed_by_ddp, timed_collectives
 from starchat.errors import UserError
 from starchat.files import read_manifest
 from starchat.recipe import load_recipe
@@ -147,6 +148,22 @@ def test_collectives_are_timed_and_left_as_they_were(monkeypatch: pytest.MonkeyP
     assert torch.distributed.all_reduce is slow and torch.distributed.Work.wait is wait
     torch.distributed.all_reduce(torch.ones(2))
     assert not watch.pairs
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_ddp_tells_what_no_computation_hides(seconds: float) -> None:
+    def late(state, bucket):  # DDP reads annotations, and wants types where there would be texts
+        reduced: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        threading.Timer(seconds, reduced.set_result, [bucket.buffer()]).start()
+        return reduced
+
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 8))
+    model.register_comm_hook(None, late)
+    for _ in range(3):
+        model(torch.ones(2, 8)).sum().backward()
+    assert seconds <= exposed_by_ddp(model) < seconds + 0.04
+    assert exposed_by_ddp(model.module) == 0
 
 
 def test_card_and_manifest_tell(epoch: Path) -> None:
