@@ -99,7 +99,7 @@ def _sound_turn(turn: Turn, repairs: list[str]) -> Turn:
     texts = [turn.content, turn.name, turn.tool_call_id]
     for call in turn.tool_calls:
         texts += (call.name, call.arguments, call.id)
-    if not any(_is_unsound(text) for text in texts if text):
+    if not any(is_unsound(text) for text in texts if text):
         return turn
     calls = tuple(
         dataclasses.replace(
@@ -119,7 +119,8 @@ def _sound_turn(turn: Turn, repairs: list[str]) -> Turn:
     )
 
 
-def _is_unsound(text: str) -> bool:
+def is_unsound(text: str) -> bool:
+    """Return whether `sound_text` would change a text."""
     return "\0" in text if text.isascii() else _UNSOUND.search(text) is not None
 
 

@@ -10,18 +10,20 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 from data_prep.clean import clean, sound_text
 from data_prep.drafts import Draft, RowProblem
 from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_columns
+from data_prep.kinds import Opened, Setting
 from data_prep.oasst import read_oasst
 from data_prep.preferences import clean_pair
 from data_prep.records import Dropped, Item, Kept
-from data_prep.sources import Row, Table, as_text, find_tables, read_table
-from starchat.config import closest
+from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
+from starchat.config import closest, from_mapping, to_mapping
 from starchat.dialogue import ROLES, Record, Source
 from starchat.errors import UserError
+from starchat.files import describe_file
 
 DETECTION_ROWS = 50
 
@@ -55,6 +57,15 @@ class DialogueTable:
 
     table: Table
     format: str
+
+
+def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
+    """Return dialogues that are ready to be read (`data_prep.kinds`)."""
+    spec = from_mapping(DialoguesSpec, mapping, place)
+    tables = find_dialogues(spec)
+    found = sorted({file for table in tables for file in table_files(table.table)})
+    formats = ", ".join(sorted({table.format for table in tables}))
+    return Opened(spec.path, formats, to_mapping(spec), [describe_file(file) for file in found], lambda: build_dialogues(spec, tables))
 
 
 def find_dialogues(spec: DialoguesSpec) -> tuple[DialogueTable, ...]:

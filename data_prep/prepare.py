@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import importlib.metadata
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.card import render_card
-from data_prep.dialogues import DialoguesSpec, build_dialogues, find_dialogues
-from data_prep.records import Dropped, Item, Kept, encodable
+from data_prep.kinds import KINDS, Opened, Setting, open_kind
+from data_prep.pool import default_workers
+from data_prep.records import Dropped, Item, Kept
 from data_prep.shards import DatasetWriter
-from data_prep.sources import as_text, table_files
+from data_prep.sources import as_text
 from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.dialogue import Record, Turn, first_user_text, to_row
 from starchat.errors import UserError
-from starchat.files import already_finished, building, describe_file, digest_bytes, digest_json, read_manifest, versions, write_manifest
+from starchat.files import already_finished, building, digest_bytes, digest_json, read_manifest, versions, write_manifest
 
 STAGE = "prepare"
 MAX_FAULTS_SHOWN = 20
@@ -49,18 +49,15 @@ class PrepareSpec:
     seed: int = 0
     test_fraction: float = 0.05
     max_bad_fraction: float = 0.0
+    tokenizer: str = "nano"
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
-    """A source that is ready to be read: its resolved `spec` and what it depends on."""
+class Weighted:
+    """A source, and how often its train records are written."""
 
-    place: str
-    format: str
+    opened: Opened
     weight: float
-    spec: Mapping[str, Any]
-    inputs: list[dict[str, Any]]
-    items: Callable[[], Iterator[Item]]
 
 
 @dataclasses.dataclass
@@ -78,15 +75,18 @@ class Tally:
     first_faults: dict[str, Dropped] = dataclasses.field(default_factory=dict)
 
 
-def prepare(spec_path: Path, overrides: Sequence[str] = (), overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
+def prepare(
+    spec_path: Path, overrides: Sequence[str] = (), overwrite: bool = False, progress: bool = True, workers: int | None = None
+) -> dict[str, Any]:
     """Return the manifest of the dataset that the spec describes, plus its ``folder``; ``skipped`` if it was there already.
 
-    Raises `UserError` for what the user must change; then the output folder is as it was.
+    The bytes do not depend on the number of `workers` (processes; all cores by default). Raises `UserError` for what the user must
+    change; then the output folder is as it was.
     """
     spec = load_spec(spec_path, overrides)
-    sources = _open_all(spec, str(spec_path))
-    inputs = [entry for source in sources for entry in source.inputs]
-    resolved = {**to_mapping(spec), "sources": [dict(source.spec) for source in sources]}
+    sources = _open_all(spec, str(spec_path), Setting(spec.tokenizer, spec.seed, default_workers() if workers is None else workers))
+    inputs = [entry for source in sources for entry in source.opened.inputs]
+    resolved = {**to_mapping(spec), "sources": [{**source.opened.spec, "weight": source.weight} for source in sources]}
     found_versions = {"starchat": __version__, "python": sys.version.split()[0], **versions("pyarrow", "orjson", "datasets")}
     depends_on = {k: v for k, v in resolved.items() if k != "output"}
     digest = digest_json({"spec": depends_on, "inputs": inputs, "versions": found_versions})
@@ -137,12 +137,12 @@ def load_spec(spec_path: Path, overrides: Sequence[str] = ()) -> PrepareSpec:
     return spec
 
 
-def _open_all(spec: PrepareSpec, place: str) -> list[Opened]:
+def _open_all(spec: PrepareSpec, place: str, setting: Setting) -> list[Weighted]:
     """Return every source, ready to be read; the faults of all of them are raised together."""
     opened, faults = [], []
     for number, mapping in enumerate(spec.sources):
         try:
-            opened.append(_open(mapping, f"{place}: sources[{number}]"))
+            opened.append(_open(mapping, f"{place}: sources[{number}]", setting))
         except UserError as error:
             faults.append(str(error))
     if faults:
@@ -150,7 +150,7 @@ def _open_all(spec: PrepareSpec, place: str) -> list[Opened]:
     return opened
 
 
-def _open(mapping: Mapping[str, Any], place: str) -> Opened:
+def _open(mapping: Mapping[str, Any], place: str, setting: Setting) -> Weighted:
     kind = mapping.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{place}: kind: {kind!r}; {closest(str(kind), KINDS)}")
@@ -159,53 +159,29 @@ def _open(mapping: Mapping[str, Any], place: str) -> Opened:
     weight = mapping.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
         raise UserError(f"{place}: weight: {weight!r}; expected a number above 0, at most {MAX_WEIGHT}; 2 writes each record twice")
-    return KINDS[kind]({k: v for k, v in mapping.items() if k != "weight"}, float(weight), place)
+    return Weighted(open_kind(kind, {k: v for k, v in mapping.items() if k != "weight"}, place, setting), float(weight))
 
 
-def _open_dialogues(mapping: Mapping[str, Any], weight: float, place: str) -> Opened:
-    spec = from_mapping(DialoguesSpec, mapping, place)
-    tables = find_dialogues(spec)
-    files = sorted({file for table in tables for file in table_files(table.table)})
-    formats = ", ".join(sorted({table.format for table in tables}))
-    inputs = [describe_file(file) for file in files]
-    return Opened(spec.path, formats, weight, {**to_mapping(spec), "weight": weight}, inputs, lambda: build_dialogues(spec, tables))
-
-
-def _open_source(mapping: Mapping[str, Any], weight: float, place: str) -> Opened:
-    from data_prep.source_code import INSTALLED, SourceSpec, build_source
-
-    spec = from_mapping(SourceSpec, mapping, place)
-    if spec.path == INSTALLED:
-        found = sorted((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
-        inputs: list[dict[str, Any]] = [{"distribution": name, "version": version} for name, version in found]
-    else:
-        inputs = [describe_file(file, encodable(str(file))) for file in sorted(Path(spec.path).rglob("*.py")) if file.is_file()]
-    return Opened(spec.path, "python", weight, {**to_mapping(spec), "weight": weight}, inputs, lambda: build_source(spec))
-
-
-KINDS: Mapping[str, Callable[[Mapping[str, Any], float, str], Opened]] = {"dialogues": _open_dialogues, "source": _open_source}
-
-
-def _write_all(spec: PrepareSpec, sources: Sequence[Opened], writer: DatasetWriter, progress: bool) -> list[Tally]:
+def _write_all(spec: PrepareSpec, sources: Sequence[Weighted], writer: DatasetWriter, progress: bool) -> list[Tally]:
     from tqdm import tqdm
 
     seen: set[bytes] = set()
     tallies = []
     with tqdm(unit=" units", disable=not progress, file=sys.stderr) as bar:
         for index, source in enumerate(sources):
-            bar.set_description_str(source.place)
+            bar.set_description_str(source.opened.place)
             tally = Tally()
             tallies.append(tally)
-            for item in source.items():
+            for item in source.opened.items():
                 _write_item(item, index, source, spec, seen, writer, tally)
                 bar.update()
-            assert tally.read == tally.kept + tally.dropped.total(), source.place
+            assert tally.read == tally.kept + tally.dropped.total(), source.opened.place
     _refuse_faults(spec, tallies)
     _refuse_nothing(tallies)
     return tallies
 
 
-def _write_item(item: Item, index: int, source: Opened, spec: PrepareSpec, seen: set[bytes], writer: DatasetWriter, tally: Tally) -> None:
+def _write_item(item: Item, index: int, source: Weighted, spec: PrepareSpec, seen: set[bytes], writer: DatasetWriter, tally: Tally) -> None:
     """Write one unit and count it. `seen` collects the ids of what was kept."""
     tally.read += 1
     placed = item if isinstance(item, Dropped) else _place(item.record, source.weight, spec, seen)
@@ -281,7 +257,7 @@ def _refuse_nothing(tallies: Sequence[Tally]) -> None:
         raise UserError(f"no record is left; dropped: {reasons or 'nothing'}; look at the format and the sources")
 
 
-def _counts(sources: Sequence[Opened], tallies: Sequence[Tally]) -> dict[str, Any]:
+def _counts(sources: Sequence[Weighted], tallies: Sequence[Tally]) -> dict[str, Any]:
     """Return the counts of the manifest, in all and for each source."""
     dropped = sum((tally.dropped for tally in tallies), collections.Counter())
     repaired = sum((tally.repaired for tally in tallies), collections.Counter())
@@ -297,8 +273,8 @@ def _counts(sources: Sequence[Opened], tallies: Sequence[Tally]) -> dict[str, An
         "splits": {split: sum(tally.splits[split] for tally in tallies) for split in ("train", "test")},
         "sources": [
             {
-                "place": source.place,
-                "format": source.format,
+                "place": source.opened.place,
+                "format": source.opened.format,
                 "weight": source.weight,
                 "read": tally.read,
                 "kept": tally.kept,

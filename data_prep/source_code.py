@@ -17,16 +17,18 @@ import platform
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
+from data_prep.kinds import Opened, Setting
 from data_prep.licenses import distribution_license, foreign_header, is_permissive
 from data_prep.records import Dropped, Item, Kept, encodable
 from data_prep.train_tokenizer import STARCODER_TOKENS
+from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Part, Record, Source
 from starchat.errors import UserError
-from starchat.files import digest_bytes
+from starchat.files import describe_file, digest_bytes
 
 INSTALLED = "installed"
 
@@ -93,6 +95,17 @@ class _File:
     def dropped(self, reason: str, detail: str) -> Dropped:
         # Only the name is set aside: text that may not be used is not copied into the dataset's folder either.
         return Dropped(reason, self.place, detail, json.dumps({"repository": self.repository, "path": self.name}))
+
+
+def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
+    """Return source files that are ready to be read (`data_prep.kinds`)."""
+    spec = from_mapping(SourceSpec, mapping, place)
+    if spec.path == INSTALLED:
+        found = sorted((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
+        inputs: list[dict[str, Any]] = [{"distribution": name, "version": version} for name, version in found]
+    else:
+        inputs = [describe_file(file, encodable(str(file))) for file in sorted(Path(spec.path).rglob("*.py")) if file.is_file()]
+    return Opened(spec.path, "python", to_mapping(spec), inputs, lambda: build_source(spec))
 
 
 def build_source(spec: SourceSpec) -> Iterator[Item]:

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "prepare", _prepare, "build and clean a dataset", "starchat prepare recipes/nano/data.yaml")
     one.add_argument("spec", help="a YAML file that names sources and output")
+    one.add_argument("--workers", type=int, metavar="N", help="processes that read and build (default: one a core); the bytes are the same")
     _overrides(one)
 
     what, example = "look at a dataset: counts, lengths, drops, samples", "starchat inspect dataset/ --plot lengths.png"
@@ -151,7 +152,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from data_prep.prepare import prepare, summary
 
     with _result_only(options.json) as show:
-        manifest = prepare(Path(options.spec), options.overrides, overwrite=options.overwrite)
+        manifest = prepare(Path(options.spec), options.overrides, options.overwrite, workers=options.workers)
         show(manifest, f"{summary(manifest)}\n{manifest['folder']}")
     return 0
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from starchat.dialogue import Part
+from starchat.dialogue import Part, merge_parts
 from starchat.evidence import Evidence, control_ids, is_one_of
 from starchat.fim import STARCODER, find_fim_tokens, join
 from starchat.finding import Finding, excerpt, verdict
@@ -110,7 +110,7 @@ def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Findin
 def _content(window: Window, parts: Sequence[Part]) -> str:
     """Return the text of a window behind the document's leading parts, or a note of what stands in their place."""
     *lead, content = parts
-    found, front = _merged(window.parts), _merged(lead)
+    found, front = merge_parts(window.parts), merge_parts(lead)
     if content.marker or not front:
         rest = found[len(front) :]
         fits = found[: len(front)] == front and [part.marker for part in rest] in ([content.marker], [])
@@ -121,17 +121,6 @@ def _content(window: Window, parts: Sequence[Part]) -> str:
         fits = fits and found[-1].marker == last.marker and found[-1].text.startswith(last.text)
         text = found[-1].text[len(last.text) :] if fits else ""
     return text if fits else f"[other parts: {''.join(part.marker + part.text for part in found)[:60]}]"
-
-
-def _merged(parts: Sequence[Part]) -> list[Part]:
-    """Return parts as ids can tell them apart: text without a control token before it belongs to the part in front."""
-    merged: list[Part] = []
-    for part in parts:
-        if merged and not part.marker:
-            merged[-1] = Part(merged[-1].marker, merged[-1].text + part.text)
-        elif part.marker or part.text:
-            merged.append(part)
-    return merged
 
 
 def fim_share(evidence: Evidence, windows: Sequence[Window], fim: Fim | None) -> Finding:

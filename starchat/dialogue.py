@@ -175,6 +175,21 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def merge_parts(parts: Sequence[Part]) -> list[Part]:
+    """Return parts as ids can tell them apart: text without a control token before it belongs to the part in front.
+
+    >>> merge_parts([Part("<filename>", "a.py"), Part("", "\\nx = 1")])
+    [Part(marker='<filename>', text='a.py\\nx = 1')]
+    """
+    merged: list[Part] = []
+    for part in parts:
+        if merged and not part.marker:
+            merged[-1] = Part(merged[-1].marker, merged[-1].text + part.text)
+        elif part.marker or part.text:
+            merged.append(part)
+    return merged
+
+
 def first_user_text(turns: Sequence[Turn]) -> str:
     """Return the content of the first user turn: dialogues that begin with it stay on one side of a split."""
     return next((turn.content for turn in turns if turn.role == "user"), "")

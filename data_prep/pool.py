@@ -1,0 +1,88 @@
+"""Pure tasks on all cores, their results in the order of the tasks.
+
+In: a function of a module and a stream of picklable tasks. Out: what the function returns for each, in order, whatever the number of
+processes is, so that a dataset's bytes do not depend on it. Tasks are drawn as results leave: memory does not grow with their number.
+
+A worker that is killed, or that the system ends for want of memory, costs nothing: the tasks that were under way are done again by
+new workers. Workers are forked from a small server process, never from this one, whose threads a fork would tear apart.
+"""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from starchat.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+AHEAD = 3
+"""Tasks under way or waiting, for each worker: enough that none idles while this process writes."""
+
+MAX_BREAKS = 3
+"""How often workers may die while one and the same task is the oldest one under way."""
+
+
+def default_workers() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None) -> Iterator[Result]:
+    """Yield ``function(task)`` of each task, in order. One worker, or one task, is done in this process.
+
+    >>> list(run_tasks(abs, [-2, 3], workers=1))
+    [2, 3]
+    """
+    workers = default_workers() if workers is None else workers
+    if workers < 1:
+        raise UserError(f"workers: {workers}; expected a number from 1, the processes that read and build")
+    stream = iter(tasks)
+    first = [task for task, _ in zip(stream, range(2), strict=False)]
+    if workers == 1 or len(first) < 2:
+        yield from map(function, first)
+        yield from map(function, stream)
+        return
+    waiting: collections.deque[Task] = collections.deque(first)
+    breaks = 0
+    while True:
+        done = 0
+        try:
+            for result in _run(function, waiting, stream, workers):
+                done += 1
+                yield result
+            return
+        except BrokenProcessPool:
+            breaks = 1 if done else breaks + 1
+            if breaks == MAX_BREAKS:
+                raise UserError(
+                    f"a worker process died {breaks} times over one piece of the data ({str(waiting[0])[:200]}); "
+                    "it may need more memory than there is: take fewer workers, or leave that piece out; a program that calls "
+                    "this itself needs the guard if __name__ == '__main__'"
+                ) from None
+
+
+def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], stream: Iterator[Task], workers: int) -> Iterator[Result]:
+    """Yield the results of `waiting`, which keeps what has not been yielded, and of `stream` behind it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_prep.records", function.__module__])
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    futures: collections.deque[Future[Result]] = collections.deque()
+    try:
+        futures.extend(pool.submit(function, task) for task in waiting)
+        while waiting:
+            while len(waiting) < AHEAD * workers and (task := next(stream, None)) is not None:
+                waiting.append(task)
+                futures.append(pool.submit(function, task))
+            result = futures[0].result()
+            futures.popleft()
+            waiting.popleft()
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
