@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -41,14 +42,14 @@ def default_workers() -> int:
 def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None) -> Iterator[Result]:
     """Yield ``function(task)`` of each task, in order. One worker, or one task, is done in this process.
 
-    >>> list(run_tasks(abs, [-2, 3], workers=1))
-    [2, 3]
+    >>> list(run_tasks(abs, [-2, 3, -4], workers=1))
+    [2, 3, 4]
     """
     workers = default_workers() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers: {workers}; expected a number from 1, the processes that read and build")
     stream = iter(tasks)
-    first = [task for task, _ in zip(stream, range(2), strict=False)]
+    first = list(itertools.islice(stream, 2))
     if workers == 1 or len(first) < 2:
         yield from map(function, first)
         yield from map(function, stream)
