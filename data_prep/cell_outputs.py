@@ -54,8 +54,8 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
     """
     if not isinstance(outputs, list):
         raise wrong_type("outputs", outputs, "a list")
-    shown, before = "", None
     pieces: list[str] = []
+    shown, before = "", None  # what was shown since the last traceback, and the stream that it ends with
     for output in outputs:
         if not isinstance(output, dict):
             raise wrong_type("an output", output, "an object")
@@ -64,10 +64,10 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
             pieces += (_cut(shown, max_characters, repairs), _cut(_traceback(output), max_characters, repairs, end=True))
             shown, before = "", None
             continue
-        stream = kind == "stream" and output.get("name", output.get("stream"))
+        stream = output.get("name", output.get("stream", "")) if kind == "stream" else None
         text = _text_of(output, kind, old, repairs)
         if text:
-            shown = f"{shown}\n{text}" if shown and shown[-1] != "\n" and (not stream or stream != before) else shown + text
+            shown = f"{shown}\n{text}" if shown and shown[-1] != "\n" and (stream is None or stream != before) else shown + text
             before = stream
     pieces.append(_cut(shown, max_characters, repairs))
     return "\n".join(piece for piece in pieces if piece) or None

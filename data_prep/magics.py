@@ -41,7 +41,22 @@ FENCES: Mapping[str, str] = {"Shell": "bash", "C++": "cpp", "C#": "csharp", "F#"
 """What a fenced block calls a language, where it is not the name in lower case without spaces."""
 
 TRANSPARENT = frozenset(
-    {"time", "timeit", "capture", "prun", "memit", "mprun", "lprun", "px", "debug", "snakeviz", "pyinstrument", "scalene", "python", "python3"}
+    {
+        "time",
+        "timeit",
+        "capture",
+        "prun",
+        "memit",
+        "mprun",
+        "lprun",
+        "px",
+        "debug",
+        "snakeviz",
+        "pyinstrument",
+        "scalene",
+        "python",
+        "python3",
+    }
 )
 """Cell magics behind which the notebook's own language goes on."""
 
@@ -104,7 +119,7 @@ def is_python(source: str) -> bool:
     >>> is_python("%time x = 1\\nprint(x)"), is_python("x <- 1; if (x) {}")
     (True, False)
     """
-    return _parses(source) or _parses(without_magics(source, "Python", "#"))
+    return syntax_fault(without_magics(source, "Python", "#")) is None
 
 
 def guess_python(cells: Sequence[Cell]) -> bool:
@@ -125,7 +140,7 @@ def without_magics(source: str, language: str | None, comment: str) -> str:
     if magic is not None and magic[1] is not None and magic[1] not in TRANSPARENT:
         return "\n".join(f"{comment} {line}" if line else comment for line in source.split("\n"))
     if language == "Python":
-        return source if _parses(source) else _commented_python(source)
+        return source if syntax_fault(source) is None else _commented_python(source)
     if language == "MATLAB" or "%" not in source:  # in MATLAB it begins a comment
         return source
     return "\n".join(f"{comment} {line}" if _LINE_MAGIC.match(line) else line for line in source.split("\n"))
@@ -171,11 +186,18 @@ def _quote_behind(line: str, quote: str | None) -> str | None:
             quote = found[0]
 
 
-def _parses(source: str) -> bool:
+def syntax_fault(source: str) -> str | None:
+    """Return why Python does not parse, or None.
+
+    >>> syntax_fault("x = (1")
+    "line 1: '(' was never closed"
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a doubtful escape in the data is no news here
         try:
             ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
-    return True
+        except SyntaxError as error:
+            return f"line {error.lineno}: {error.msg}"
+        except (ValueError, RecursionError, MemoryError) as error:
+            return f"{type(error).__name__}: {error}"
+    return None

@@ -1,27 +1,17 @@
 """Jupyter notebooks as documents or dialogues: the ``kind: notebooks`` builder of the prepare stage.
 
 In: what a `NotebooksSpec` names. Out: one `Kept` or `Dropped` for each unit: a notebook, or a folder that is not entered, or a line of a
-table that holds none. What is read and repaired: `data_prep.nbformats`, `data_prep.cell_outputs`; which inputs: `data_prep.notebook_inputs`.
+table that holds none. Inputs: `data_prep.notebook_inputs`; what is read and repaired: `data_prep.nbformats`, `data_prep.cell_outputs`.
 
 A document is a chain of text, code and output (``form: structured``) or a script (``form: script``), as StarCoder read both. Of a
 dialogue, text cells are what the user asks, and the code behind them, each cell with its output, is the answer; code before the first
-text belongs to the first answer. Dropped, besides what the readers refuse:
+text belongs to the first answer. Dropped, besides what the readers and `data_prep.notebook_rules` refuse:
 
 ==========================  ==========================================================================================
 ``empty_file``              nothing is in the file
 ``lfs_pointer``             the file names content that Git LFS keeps elsewhere
 ``too_large``               above `max_file_bytes`
 ``unreadable``              the system, or the repository, does not give its content
-``no_cells``                no cell holds anything
-``few_cells``               fewer than `min_cells` cells
-``no_code``                 no code, though a rule or the view asks for it
-``few_pairs``               fewer than `min_pairs` times text with code behind it
-``little_text``             the share of text cells is under `min_text_fraction`
-``too_short``               fewer than `min_characters` characters in its cells
-``too_long``                more than `max_characters` in its cells and outputs
-``other_language``          a language that `languages` does not list
-``generated_notebook``      its first cells say that a program wrote it
-``does_not_parse``          Python that does not parse, once magics are comments
 ``unknown_language``        form script: nothing says the language, and the code does not parse as Python
 ``no_line_comments``        form script: the language has no mark for a comment line, or its mark is not known
 ==========================  ==========================================================================================
@@ -32,21 +22,20 @@ Repairs of its own: ``kaggle_template`` (the comments that every new notebook of
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from data_prep.documents import Cell, Family, render_notebook, render_script
 from data_prep.drafts import RowProblem
 from data_prep.git import Oversize, read_blobs
-from data_prep.kinds import Opened, Setting
+from data_prep.kinds import Opened, Setting, preset_rules
 from data_prep.languages import LINE_COMMENTS, languages
 from data_prep.magics import cell_language, fence_label, guess_python, language_named, without_magics
 from data_prep.nbformats import Notebook, notebook_of, read_notebook
 from data_prep.notebook_inputs import Batch, Unit, find_notebooks
+from data_prep.notebook_rules import PRESETS, NotebookRules, require_worth
 from data_prep.pool import run_tasks
 from data_prep.records import Dropped, Item
 from data_prep.sources import as_text
@@ -56,27 +45,6 @@ from starchat.dialogue import Turn
 from starchat.errors import UserError
 from starchat.fences import fenced
 
-RULES: Mapping[str, Mapping[str, Any]] = {
-    # bigcode-dataset, preprocessing/jupyter-structured: Python by its metadata, and text with code behind it.
-    "starcoder": {"languages": ("Python",), "min_pairs": 1},
-    # the-stack-v2, kaggle/convert_notebooks_to_scripts.py and utils/processing_utils.py. The limit of 5,000,000 was one of JSON with
-    # its images there. Its share of text, at least 0.3, is written down and switched off.
-    "starcoder2": {
-        "min_cells": 4,
-        "min_code_cells": 1,
-        "min_characters": 101,
-        "max_characters": 5_000_000,
-        "drop_generated": True,
-        "python_must_parse": True,
-    },
-    "none": {},
-}
-"""Keys that a preset fills in where the spec does not."""
-
-_GENERATED = re.compile(
-    r"\b(?i:auto(?:matically)?[- ]generated)\b|Greetings from the Kaggle bot|\b(?:DO NOT|Do not|do not) (?:EDIT|edit|MODIFY|modify) this\b"
-)
-_GENERATED_CELLS = 3
 _KAGGLE = re.compile(
     r"^#[ \t]*(?:This Python 3 environment comes with many helpful analytics libraries|It is defined by the kaggle/python"
     r"|For example, (?:here's several helpful packages to load|running this \(by clicking run or pressing Shift\+Enter\))"
@@ -91,9 +59,8 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 class NotebooksSpec:
     """Notebooks from `path`: a file, folder, pattern, git repository (`ref` of it) or table (its `column`).
 
-    `rules` is a preset of the keys behind it, each of which may be given as well; None means off. Characters are counted in cells, for
-    `max_characters` in outputs too; none of them counts images. `license` is the SPDX licence of all notebooks; without it a table's row
-    says its own. `form` is about documents.
+    `rules` names a preset (``starcoder2`` if none) and what differs from it (`NotebookRules`). `license` is the SPDX licence of all
+    notebooks; without it a table's row says its own. `form` is about documents. `max_output_characters` is StarCoder's; None is no limit.
     """
 
     path: str
@@ -106,16 +73,7 @@ class NotebooksSpec:
     ref: str = "HEAD"
     max_output_characters: int | None = 1000
     max_file_bytes: int | None = 100_000_000
-    rules: Literal["starcoder", "starcoder2", "none"] = "starcoder2"
-    languages: tuple[str, ...] | None = None
-    min_cells: int | None = None
-    min_code_cells: int | None = None
-    min_pairs: int | None = None
-    min_text_fraction: float | None = None
-    min_characters: int | None = None
-    max_characters: int | None = None
-    drop_generated: bool = False
-    python_must_parse: bool = False
+    rules: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,14 +82,15 @@ class _Task:
 
     batch: Batch
     spec: NotebooksSpec
+    rules: NotebookRules
     family: Family | None
 
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return notebooks that are ready to be read (`data_prep.kinds`)."""
-    preset = RULES.get(str(mapping.get("rules", NotebooksSpec.rules)), {})
-    spec = from_mapping(NotebooksSpec, {**preset, **mapping}, place)
-    _require_keys(spec, mapping, place)
+    spec = from_mapping(NotebooksSpec, mapping, place)
+    rules = preset_rules(NotebookRules, PRESETS, "starcoder2", spec.rules, place)
+    _require_keys(spec, rules, mapping, place)
     family = None
     if spec.view == "document":
         family = setting.family
@@ -139,19 +98,19 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     inputs = find_notebooks(spec.path, spec.repository, spec.column, spec.ref)
 
     def items() -> Iterator[Item]:
-        tasks = (_Task(batch, spec, family) for batch in inputs.batches())
+        tasks = (_Task(batch, spec, rules, family) for batch in inputs.batches())
         for found in run_tasks(build_batch, tasks, setting.workers):
             yield from found
 
-    return Opened(spec.path, inputs.kind, to_mapping(spec), inputs.described, items)
+    return Opened(spec.path, inputs.kind, {**to_mapping(spec), "rules": to_mapping(rules)}, inputs.described, items)
 
 
-def _require_keys(spec: NotebooksSpec, mapping: Mapping[str, Any], place: str) -> None:
+def _require_keys(spec: NotebooksSpec, rules: NotebookRules, mapping: Mapping[str, Any], place: str) -> None:
     if spec.view == "dialogue" and "form" in mapping:
         raise UserError(f"{place}: form: is about documents; take view: document, or leave it out")
-    if (unknown := next((name for name in spec.languages or () if name not in languages()), None)) is not None:
-        raise UserError(f"{place}: languages: {unknown!r} is no language of the table; {closest(unknown, languages())}")
-    for key in ("max_output_characters", "max_file_bytes", "max_characters"):
+    if (unknown := next((name for name in rules.languages or () if name not in languages()), None)) is not None:
+        raise UserError(f"{place}: rules.languages: {unknown!r} is no language of the table; {closest(unknown, languages())}")
+    for key in ("max_output_characters", "max_file_bytes"):
         if (value := getattr(spec, key)) is not None and value < 1:
             raise UserError(f"{place}: {key}: {value}; expected a number from 1, or null for no limit")
 
@@ -170,7 +129,7 @@ def build_batch(task: _Task) -> list[Item]:
         content: Any = None
         try:
             content = _content(unit, spec, blobs)
-            items.append(_item(content, unit, spec, task.family))
+            items.append(_item(content, unit, task))
         except RowProblem as problem:
             items.append(Dropped(problem.reason, unit.source.place, problem.detail, _raw(content), problem.fault))
     return items
@@ -204,8 +163,9 @@ def _content(unit: Unit, spec: NotebooksSpec, blobs: Iterator[Any]) -> Any:
     return content
 
 
-def _item(content: Any, unit: Unit, spec: NotebooksSpec, family: Family | None) -> Item:
+def _item(content: Any, unit: Unit, task: _Task) -> Item:
     """Return the item of a notebook; raise `RowProblem` if it is dropped."""
+    spec, family = task.spec, task.family
     if isinstance(content, bytes):
         if not content.strip():
             raise RowProblem("empty_file", f"{len(content)} bytes")
@@ -218,7 +178,7 @@ def _item(content: Any, unit: Unit, spec: NotebooksSpec, family: Family | None) 
     cells = [_without_template(cell, repairs) for cell in notebook.cells]
     cells = [cell for cell in cells if cell.source]
     language = _language(notebook, cells, repairs)
-    check_rules(cells, language, spec)
+    require_worth(cells, language, task.rules)
     license = spec.license or unit.license
     if family is None:
         return dialogue_item(turns_of(cells, language), unit.source, license, repairs, _raw(content))
@@ -256,52 +216,6 @@ def _as_script(cell: Cell, language: str, comment: str, repairs: list[str]) -> C
         return cell
     repairs.append("magics")
     return Cell("code", source, cell.output)
-
-
-def check_rules(cells: Sequence[Cell], language: str | None, spec: NotebooksSpec) -> None:
-    """Raise `RowProblem` if the rules of a spec drop a notebook of these cells."""
-    if not cells:
-        raise RowProblem("no_cells", "no cell holds anything")
-    code = [cell for cell in cells if cell.kind == "code"]
-    if len(code) < (spec.min_code_cells or 0):
-        raise RowProblem("no_code", f"{len(code)} code cells; at least {spec.min_code_cells} are kept")
-    if len(cells) < (spec.min_cells or 0):
-        raise RowProblem("few_cells", f"{len(cells)} cells; at least {spec.min_cells} are kept")
-    pairs = sum(1 for before, cell in zip(cells, cells[1:], strict=False) if (before.kind, cell.kind) == ("text", "code"))
-    if pairs < (spec.min_pairs or 0):
-        raise RowProblem("few_pairs", f"{pairs} times text with code behind it; at least {spec.min_pairs} are kept")
-    text_fraction = 1 - len(code) / len(cells)
-    if text_fraction < (spec.min_text_fraction or 0):
-        raise RowProblem("little_text", f"{text_fraction:.3f} of the cells are text; at least {spec.min_text_fraction} is kept")
-    characters = sum(len(cell.source) for cell in cells)
-    if characters < (spec.min_characters or 0):
-        raise RowProblem("too_short", f"{characters} characters; at least {spec.min_characters} are kept")
-    characters += sum(len(cell.output or "") for cell in code)
-    if spec.max_characters is not None and characters > spec.max_characters:
-        raise RowProblem("too_long", f"{characters} characters; at most {spec.max_characters} are kept")
-    if spec.languages is not None and language not in spec.languages:
-        raise RowProblem("other_language", f"{language or 'not known'}; kept are {', '.join(spec.languages)}")
-    if spec.drop_generated and (sign := next(filter(None, (_GENERATED.search(cell.source) for cell in cells[:_GENERATED_CELLS])), None)):
-        raise RowProblem("generated_notebook", sign[0])
-    if spec.python_must_parse and language == "Python":
-        _require_python(cells)
-
-
-def _require_python(cells: Sequence[Cell]) -> None:
-    """Raise `RowProblem` for a cell that does not parse, unless its output shows just that: there it is the lesson."""
-    for number, cell in enumerate(cells, 1):
-        if cell.kind == "text":
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a doubtful escape in the data is no news here
-            try:
-                ast.parse(without_magics(cell.source, "Python", "#"))
-            except SyntaxError as error:
-                shown = (cell.output or "").rpartition("\n")[2]
-                if not shown.startswith(("SyntaxError:", "IndentationError:", "TabError:")):
-                    raise RowProblem("does_not_parse", f"cell {number}, line {error.lineno}: {error.msg}") from None
-            except (ValueError, RecursionError, MemoryError) as error:
-                raise RowProblem("does_not_parse", f"cell {number}: {type(error).__name__}: {error}") from None
 
 
 def turns_of(cells: Sequence[Cell], language: str | None) -> list[Turn]:
