@@ -14,6 +14,7 @@ their base64 never enters a text. The keys: nbformat's ``v4.5.schema.json`` and 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from data_prep.drafts import RowProblem
 from data_prep.terminal import as_shown
 
 CUT = "[...]"
+ERROR, STREAM = "error", "stream"
 
 PLAIN_KINDS = ("text/plain", "text/markdown", "text/latex")
 """Kinds of data that are text, the most readable first."""
@@ -54,23 +56,20 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
     """
     if not isinstance(outputs, list):
         raise wrong_type("outputs", outputs, "a list")
-    pieces: list[str] = []
-    shown, before = "", None  # what was shown since the last traceback, and the stream that it ends with
+    blocks: list[tuple[str, list[str]]] = []
     for output in outputs:
         if not isinstance(output, dict):
             raise wrong_type("an output", output, "an object")
-        kind = output.get("output_type")
-        if kind in ("error", "pyerr"):
-            pieces += (_cut(shown, max_characters, repairs), _cut(_traceback(output), max_characters, repairs, end=True))
-            shown, before = "", None
-            continue
-        stream = output.get("name", output.get("stream", "")) if kind == "stream" else None
-        text = _text_of(output, kind, old, repairs)
-        if text:
-            shown = f"{shown}\n{text}" if shown and shown[-1] != "\n" and (stream is None or stream != before) else shown + text
-            before = stream
-    pieces.append(_cut(shown, max_characters, repairs))
-    return "\n".join(piece for piece in pieces if piece) or None
+        block, text = _block(output, old, repairs)
+        if text and blocks and block == blocks[-1][0] and block.startswith(STREAM):
+            blocks[-1][1].append(text)  # a progress bar may go on in the next output
+        elif text:
+            blocks.append((block, [text]))
+    pieces: list[str] = []
+    for is_error, group in itertools.groupby(blocks, key=lambda block: block[0] == ERROR):
+        shown = "\n".join(as_shown("".join(texts)).removesuffix("\n") for _, texts in group)
+        pieces.append(_cut(shown, max_characters, repairs, end=is_error))
+    return "\n".join(filter(None, pieces)) or None
 
 
 def joined(value: Any, what: str, old: bool = False) -> str:
@@ -93,21 +92,29 @@ def wrong_type(what: str, value: Any, expected: str) -> RowProblem:
     return RowProblem("wrong_type", f"{what} is of type {type(value).__name__}; expected {expected}; correct or remove the notebook", True)
 
 
-def _text_of(output: Mapping[str, Any], kind: Any, old: bool, repairs: list[str]) -> str:
+def _block(output: Mapping[str, Any], old: bool, repairs: list[str]) -> tuple[str, str]:
+    """Return the block that an output is shown in, and its text as it was written."""
+    kind = output.get("output_type")
     if kind == "stream":
-        return as_shown(joined(output.get("text", ""), "the text of a stream", old))
-    if kind not in ("execute_result", "display_data", "pyout"):
-        repairs.append("unknown_output")
-        return ""
+        return f"{STREAM} {output.get('name', output.get('stream'))}", joined(output.get("text", ""), "the text of a stream", old)
+    if kind in ("error", "pyerr"):
+        return ERROR, _traceback(output)
+    if kind in ("execute_result", "display_data", "pyout"):
+        return "data", _data_text(output, old, repairs)
+    repairs.append("unknown_output")
+    return "", ""
+
+
+def _data_text(output: Mapping[str, Any], old: bool, repairs: list[str]) -> str:
     data = output.get("data")
     if data is None:
-        data = {mime: output[key] for key in output if "/" in (mime := ALIASES.get(key, key))}
+        data = {kind: output[key] for key in output if "/" in (kind := ALIASES.get(key, key))}
     if not isinstance(data, dict):
         raise wrong_type("the data of an output", data, "an object")
     mime = next((mime for mime in PLAIN_KINDS if mime in data), None)
-    text = "" if mime is None else as_shown(joined(data[mime], mime, old))
+    text = "" if mime is None else joined(data[mime], mime, old)
     rich = [other for other in data if other not in PLAIN_KINDS]
-    bare = text.strip("\n")
+    bare = text.strip()
     if not bare or _FIGURE.fullmatch(bare) or (rich and (_WIDGET in data or _REPR.fullmatch(bare))):
         image = any(other.startswith("image/") for other in rich) or (bare and not rich)
         repairs += ["lost_image_output" if image else "lost_rich_output"] * bool(bare or rich)
@@ -120,7 +127,7 @@ def _traceback(output: Mapping[str, Any]) -> str:
     if not lines:
         name, value = (output.get(key) for key in ("ename", "evalue"))
         return ": ".join(text for text in (name, value) if isinstance(text, str) and text)
-    return as_shown(joined(lines, "a traceback", old=True))
+    return joined(lines, "a traceback", old=True)
 
 
 def _cut(text: str, most: int | None, repairs: list[str], end: bool = False) -> str:

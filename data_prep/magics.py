@@ -40,24 +40,8 @@ KERNELS: Mapping[str, str] = {
 FENCES: Mapping[str, str] = {"Shell": "bash", "C++": "cpp", "C#": "csharp", "F#": "fsharp", "TeX": "latex"}
 """What a fenced block calls a language, where it is not the name in lower case without spaces."""
 
-TRANSPARENT = frozenset(
-    {
-        "time",
-        "timeit",
-        "capture",
-        "prun",
-        "memit",
-        "mprun",
-        "lprun",
-        "px",
-        "debug",
-        "snakeviz",
-        "pyinstrument",
-        "scalene",
-        "python",
-        "python3",
-    }
-)
+_TIMERS = ("time", "timeit", "prun", "memit", "mprun", "lprun", "snakeviz", "pyinstrument", "scalene")
+TRANSPARENT = frozenset({*_TIMERS, "capture", "px", "debug", "python", "python3"})
 """Cell magics behind which the notebook's own language goes on."""
 
 _VERSION = re.compile(r"[-_ ]?v?\d[\d.]*$")
