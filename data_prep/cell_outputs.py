@@ -123,11 +123,10 @@ def _data_text(output: Mapping[str, Any], old: bool, repairs: list[str]) -> str:
 
 
 def _traceback(output: Mapping[str, Any]) -> str:
-    lines = output.get("traceback")
-    if not lines:
-        name, value = (output.get(key) for key in ("ename", "evalue"))
-        return ": ".join(text for text in (name, value) if isinstance(text, str) and text)
-    return joined(lines, "a traceback", old=True)
+    """Return the traceback of an error, or the error alone where none was saved."""
+    lines = joined(output.get("traceback") or [], "a traceback", old=True)
+    error = (output.get("ename"), output.get("evalue"))
+    return lines if lines.strip() else ": ".join(text for text in error if isinstance(text, str) and text)
 
 
 def _cut(text: str, most: int | None, repairs: list[str], end: bool = False) -> str:

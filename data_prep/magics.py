@@ -53,7 +53,7 @@ _PYTHON_MAGIC = re.compile(
     r"|[!?]{1,2}\s*[\w.~$\\/{}*%\"'(-]"  # a shell command, or help
     r"|[\w.,\s\[\]'\"]*[\w\]]\s*=\s*(?:%{1,2}[A-Za-z]|!\s*\S)"  # what either gives, in a name
     r"|[%\w.*\[\]'\"()]+\?{1,2}\s*;?\s*$"  # help behind a name
-    r"|(?:cat|cd|cp|mv|rm|rmdir|mkdir|copy|ddir|echo|ls|ldir|ren|pip|conda)(?:\s+[^\s=,.(]|\s*$)"  # magics that need no sign
+    r"|(?:cat|cd|cp|mv|rm|rmdir|mkdir|copy|ddir|echo|ls|ldir|ren|pip|conda)(?:\s+[^\s=,(]|\s*$)"  # magics that need no sign
     r")"
 )
 _QUOTES = re.compile(r"\\.|#|\"{3}|'{3}|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[\"']")

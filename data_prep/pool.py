@@ -42,8 +42,8 @@ def default_workers() -> int:
 def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None) -> Iterator[Result]:
     """Yield ``function(task)`` of each task, in order. One worker, or one task, is done in this process.
 
-    >>> list(run_tasks(abs, [-2, 3, -4], workers=1))
-    [2, 3, 4]
+    >>> list(run_tasks(abs, [-2, 3], workers=1))
+    [2, 3]
     """
     workers = default_workers() if workers is None else workers
     if workers < 1:
