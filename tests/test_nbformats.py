@@ -245,11 +245,11 @@ def test_a_valid_notebook_is_read_as_nbformat_reads_it(notebook: dict[str, Any])
     expected = []
     for cell in theirs.cells:
         source = cell.source.strip("\n").rstrip()
-        words = [word for output in cell.get("outputs", ()) for word in their_words(output)]
+        words = "".join(word for output in cell.get("outputs", ()) for word in their_words(output))
         # Of a heading without words nbformat keeps the signs.
         if source and not (notebook["nbformat"] == 3 and set(source) == {"#"}):
             expected.append(("text" if cell.cell_type == "markdown" else "code", source, words))
-    ours = [(cell.kind, cell.source, (cell.output or "").split()) for cell in read(notebook, None).cells]
+    ours = [(cell.kind, cell.source, "".join((cell.output or "").split())) for cell in read(notebook, None).cells]
     assert ours == expected
 
 
