@@ -55,7 +55,7 @@ _MARKS = (
         "Message ID: ",
         "\n-- \n",
     ),
-    *("\n--\xa0\n", "-- \r\n", "ent from ", "esendet", "nvoyé ", "Outlook for"),
+    *("\n--\xa0\n", "-- \r\n", "ent from ", "esendet", "nvoyé ", "Outlook for", "Message ID: "),
 )
 """A message that holds none of these is no mail."""
 

@@ -29,8 +29,7 @@ class Person(NamedTuple):
     app: bool = False
 
 
-BOTS = frozenset(
-    """
+_BOTS = """
     allcontributors amplabjenkins apache-hbase apachespark apmmachine appveyor asfgit autorestci bedevere-bot blathers-crl blurb-it bors
     botmanager changeset-bot cla-assistant claassistant claassistantio clahub cloudflare-pages cmsbuild codeclimate codecov
     codecov-commenter codecov-io codesandbox coderabbitai codspeed-hq copilot copilot-pull-request-reviewer copilot-swe-agent
@@ -44,8 +43,9 @@ BOTS = frozenset(
     semantic-release-bot sentry-io settings-bot snyk-bot snyk-io socket-security sonarcloud sonarqubecloud sparkqa stale sweep-ai
     tensorflow-jenkins tensorflowbutler tensorflower-gardener the-knights-who-say-ni thelinuxfoundation transifex-integration
     travis-ci travisbot triagebot vercel vs-mlops-bot weblate welcome whitesource-bolt-for-github whitesource-for-github-com wpmobilebot
-    """.split()
-)
+"""
+
+BOTS = frozenset(_BOTS.split())
 """Accounts known to be bots, in lower case; the exact names of BigCode's filter among them."""
 
 _BOT = re.compile(
@@ -55,8 +55,7 @@ _BOT = re.compile(
     r"|(?:bors|jenkins|k8s-mirror)-.*|.*-(?:ci|test)-bot-.*"
 )
 
-TAGS = frozenset(
-    """
+_TAGS = """
     abstractmethod after all app around async attribute author autowired bean before beforeeach bindable available bug cached call charset
     class classmethod client column component config configuration contextmanager controller copyright cuda dataclass date decorator def
     default define depends deprecated desc description entity enum environmentobject escaping event example exception export extends field
@@ -67,8 +66,9 @@ TAGS = frozenset(
     requestmapping require requires responsebody return returns rest route safe see service setter signature since singleton skip spy
     staticmethod state store summary supports suppresswarnings table task template test text throws throw todo token transactional
     ts-expect-error ts-ignore ts-nocheck type typedef typing use user value var version view viewchild warning webmethod wraps
-    """.split()
-)
+"""
+
+TAGS = frozenset(_TAGS.split())
 """What stands behind ``@`` in the annotations, decorators and comment tags of code, which people quote without marking it as code."""
 
 _MENTION = re.compile(r"(?<![\w@.+])@([A-Za-z0-9][A-Za-z0-9_-]{0,60}+)(?![\w@(]|/[^@\s]|\.\w)")
@@ -168,7 +168,8 @@ class Names:
                 start = lower.find(key, end)
         if not spans:
             return text
-        pieces, done = [], 0
+        pieces: list[str] = []
+        done = 0
         for start, end, number in sorted(spans):
             pieces += (text[done:start], f"username_{number}")
             done = end
