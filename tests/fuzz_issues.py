@@ -17,9 +17,12 @@ from issue_inputs import archive, bigcode_row, comment, event, graphql_page, iss
 from mutate import HOSTILE_TEXTS, mutated_bytes, mutated_json, mutated_text
 
 MAIL = (
-    "Yes.\n\nOn Tue, Jul 3, 2018 at 10:36 PM, X Y <notifications@github.com>\nwrote:\n\n> old\n>\n> —\n> You are receiving this because\n\nNo.\n"
+    "Yes.\n\nOn Tue, Jul 3, 2018 at 10:36 PM, X Y <notifications@github.com>\nwrote:\n\n> old\n"
+    ">\n> —\n> You are receiving this because\n\nNo.\n"
 )
-OUTLOOK = "Top.\n\nFrom: X <x@reply.github.com>\nSent: Monday\nTo: a/b\nSubject: Re\n\nOld.\n\n-- \nSig\n```\n-- \n@al @kai42\n```\n<!-- a -->"
+OUTLOOK = (
+    "Top.\n\nFrom: X <x@reply.github.com>\nSent: Monday\nTo: a/b\nSubject: Re\n\nOld.\n\n-- \nSig\n```\n-- \n@al @kai42\n```\n<!-- a -->"
+)
 RULES: tuple[dict[str, Any], ...] = (
     {},
     {"preset": "none"},
