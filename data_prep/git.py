@@ -1,0 +1,276 @@
+"""Read a git repository, bare or a clone, without a work tree: commits, trees and blobs, streamed.
+
+In: a folder. Out: commit ids, changes, entries of a tree, contents. Git itself reads (``rev-list``, ``diff-tree``, ``ls-tree``,
+``cat-file --batch``): packs, alternates, worktrees and both hash functions are its trade.
+
+Somebody's repository is data, not configuration. Objects are read from an empty repository of our own that borrows the other's object
+folder, by plumbing commands: no hook, filter, external program or remote is known there. Nothing is fetched; what a partial clone
+lacks, and what is damaged, is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from starchat.errors import UserError
+
+SKIPPED_BYTES = 1 << 20
+"""How much of a blob that is too large is read at a time, to come past it."""
+
+_ADDRESS = re.compile(r"^(?:\w+://[^/]+/|[\w.-]+@[\w.-]+:)(?:.*/)?(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?$")
+"""An address on a server: of a clone from a folder the folder says nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Store:
+    """Where the objects of a repository lie, and how: what every reading of them needs. `path` names the repository in messages."""
+
+    path: str
+    objects: str
+    shallow: str | None
+    object_format: str
+    partial: bool
+
+
+Place = str | Path | Store
+"""A repository; its `Store` spares many small readings the asking."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a tree: `mode` is git's (``100644``, ``100755`` executable, ``120000`` symbolic link, ``160000`` submodule)."""
+
+    mode: str
+    oid: str
+    path: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """A file that a commit changed: `status` is git's letter (``A``, ``D``, ``M``, ``R``, ``T``); `old_path` differs for renames."""
+
+    status: str
+    old_mode: str
+    new_mode: str
+    old_oid: str
+    new_oid: str
+    old_path: str
+    path: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Oversize:
+    """A blob of more bytes than were asked for."""
+
+    bytes: int
+
+
+def is_repository(path: str | Path) -> bool:
+    """Return whether a folder is the root of a clone, or a bare repository."""
+    folder = Path(path)
+    return (folder / ".git").exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir())
+
+
+def repository_name(path: str | Path) -> str:
+    """Return ``owner/name`` of the address that a clone came from, or the name of its folder; an address may hold a password: the rest
+    of it is not used."""
+    done = _run(path, "config", "--get", "remote.origin.url")
+    url = done.stdout.decode("utf-8", "replace").strip()
+    if found := _ADDRESS.search(url):
+        return f"{found['owner']}/{found['name']}"
+    folder = Path(path).resolve()
+    return (folder.parent if folder.name == ".git" else folder).name.removesuffix(".git")
+
+
+def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
+    """Return the id of the commit that `ref` means, or None in a repository without commits; raise `UserError` for an unknown one."""
+    if ref.startswith("-"):
+        raise UserError(f"{repository}: ref: {ref!r}; expected a branch, a tag or a commit, such as main")
+    done = _run(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    if done.returncode == 0:
+        return done.stdout.decode().strip()
+    _inner(repository, "objects")
+    if ref == "HEAD" and not _run(repository, "for-each-ref", "--count=1").stdout:
+        return None
+    if ref == "HEAD":
+        raise UserError(f"{repository}: HEAD names a branch that does not exist; name one with the key ref")
+    raise UserError(f"{repository}: ref: no branch, tag or commit {ref!r}; git -C {repository} branch -a lists them")
+
+
+def open_store(repository: Place) -> Store:
+    """Return where the objects of a repository lie; raise `UserError` if git cannot read it."""
+    if isinstance(repository, Store):
+        return repository
+    objects, shallow = (_inner(repository, name) for name in ("objects", "shallow"))
+    object_format = _run(repository, "rev-parse", "--show-object-format").stdout.decode().strip() or "sha1"
+    partial = any((objects / "pack").glob("*.promisor"))
+    return Store(str(repository), str(objects), str(shallow) if shallow.is_file() else None, object_format, partial)
+
+
+def shallow_commits(repository: Place) -> frozenset[str]:
+    """Return the commits at which the history of a shallow clone is cut off: their parents are not there."""
+    shallow = open_store(repository).shallow
+    return frozenset(Path(shallow).read_text(encoding="ascii").split()) if shallow else frozenset()
+
+
+def list_commits(repository: Place, commit: str) -> Iterator[str]:
+    """Yield the ids of a commit and all that lie before it, the newest first."""
+    with _reading(repository, None, "rev-list", commit) as output:
+        for line in output:
+            yield line.decode().strip()
+
+
+def read_tree(repository: Place, commit: str) -> Iterator[Entry]:
+    """Yield the files of a commit's tree, in git's order."""
+    with _reading(repository, None, "ls-tree", "-r", "-z", "--full-tree", commit) as output:
+        for record in _split(output, b"\0"):
+            about, _, path = record.partition(b"\t")
+            mode, _, oid = about.decode().split()
+            yield Entry(mode, oid, os.fsdecode(path))
+
+
+def read_changes(repository: Place, commits: Sequence[str]) -> Iterator[tuple[str, list[Change]]]:
+    """Yield each commit with the files that it changed against its only parent, renames found by content; none for merges."""
+    listing = "\n".join(commits).encode() + b"\n"
+    store = open_store(repository)
+    renames = "-M100%" if store.partial else "-M"  # to compare contents git would need them all
+    with _reading(store, listing, "diff-tree", "--stdin", "-r", "-z", "--root", "--always", renames, "-l400", "--no-abbrev") as output:
+        commit = ""
+        changes: list[Change] = []
+        fields = _split(output, b"\0")
+        for field in fields:
+            if field[:1] != b":":
+                if commit:
+                    yield commit, changes
+                commit, changes = field.decode().strip(), []
+                continue
+            old_mode, new_mode, old_oid, new_oid, status = field[1:].decode().split()
+            old_path = path = os.fsdecode(next(fields))
+            if status[0] in "RC":
+                path = os.fsdecode(next(fields))
+            changes.append(Change(status[0], old_mode, new_mode, old_oid, new_oid, old_path, path))
+        if commit:
+            yield commit, changes
+
+
+def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = None) -> Iterator[bytes | Oversize | None]:
+    """Yield the content of each object, in order: an `Oversize` above `max_bytes`, None where the repository lacks it."""
+    with tempfile.TemporaryFile() as listing:  # a pipe would fill up in both directions
+        listing.writelines(f"{oid}\n".encode() for oid in oids)
+        listing.seek(0)
+        with _reading(repository, listing, "cat-file", "--batch", "--buffer") as output:
+            while header := output.readline():
+                _, _, size = header.rstrip(b"\n").rpartition(b" ")
+                if not size.isdigit():  # "<id> missing"
+                    yield None
+                    continue
+                yield _read_object(output, int(size), max_bytes)
+                output.read(1)
+
+
+def _read_object(output: IO[bytes], size: int, max_bytes: int | None) -> bytes | Oversize:
+    if max_bytes is None or size <= max_bytes:
+        content = output.read(size)
+        if len(content) < size:
+            raise UserError(f"git ended in the middle of an object of {size} bytes; look at the repository with git fsck")
+        return content
+    left = size
+    while left:
+        left -= len(output.read(min(left, SKIPPED_BYTES)))
+    return Oversize(size)
+
+
+def _split(stream: IO[bytes], end: bytes) -> Iterator[bytes]:
+    """Yield what stands before each `end` in a stream."""
+    rest = b""
+    while chunk := stream.read(1 << 16):
+        *whole, rest = (rest + chunk).split(end)
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _program(repository: str | Path) -> str:
+    program = shutil.which("git")
+    if program is None:
+        raise UserError(f"{repository}: git is needed to read a repository, and is not on the PATH; install it")
+    return program
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what would point git elsewhere, and with what keeps it from asking, fetching and locking."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    quiet = {"GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
+    return {**kept, **quiet, "LC_ALL": "C"}
+
+
+def _run(repository: str | Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command that asks the repository itself, for its references and paths."""
+    command = [_program(repository), "-C", str(repository), "-c", "protocol.allow=never", "-c", "core.fsmonitor=false", *arguments]
+    return subprocess.run(command, capture_output=True, env=_environment(), check=False)
+
+
+def _inner(repository: str | Path, name: str) -> Path:
+    """Return the path of something inside a repository's own folder; raise `UserError` if git cannot read the repository."""
+    done = _run(repository, "rev-parse", "--git-path", name)
+    if done.returncode:
+        raise _fault(repository, done.stderr)
+    return Path(repository).resolve() / os.fsdecode(done.stdout.rstrip(b"\n"))
+
+
+def _borrow(store: Store, folder: Path) -> dict[str, str]:
+    """Make an empty repository in `folder` and return the environment in which git reads the objects of another one in it."""
+    (folder / "objects").mkdir()
+    (folder / "refs").mkdir()
+    (folder / "HEAD").write_text("ref: refs/heads/none\n", encoding="ascii")
+    settings = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectFormat = "
+    (folder / "config").write_text(f"{settings}{store.object_format}\n", encoding="ascii")
+    quoted = '"' + store.objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    borrowed = {"GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted}
+    return {**_environment(), **borrowed, **({"GIT_SHALLOW_FILE": store.shallow} if store.shallow else {})}
+
+
+@contextlib.contextmanager
+def _reading(repository: Place, given: bytes | IO[bytes] | None, *arguments: str) -> Iterator[IO[bytes]]:
+    """Give the output of a git command on the objects of a repository; raise `UserError` if git fails."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="starchat-git-"))
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        if isinstance(given, bytes):
+            listing = stack.enter_context(tempfile.TemporaryFile())
+            listing.write(given)
+            listing.seek(0)
+            given = listing
+        store = open_store(repository)
+        environment = _borrow(store, Path(folder))
+        source = subprocess.DEVNULL if given is None else given
+        command = [_program(store.path), *arguments]
+        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=environment)
+        assert process.stdout is not None
+        finished = False
+        try:
+            yield process.stdout
+            finished = not process.stdout.read(1)
+        finally:
+            process.stdout.close()
+            if not finished:  # whoever reads has stopped: git would write on into a closed pipe
+                process.kill()
+            status = process.wait()
+        if finished and status:
+            errors.seek(0)
+            raise _fault(store.path, errors.read())
+
+
+def _fault(repository: str | Path, errors: bytes) -> UserError:
+    lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+    what = " ".join(lines[:3])[:300] or "git ended without a word"
+    return UserError(f"{repository}: git cannot read it ({what}); give a clone or a bare repository that git log reads")
