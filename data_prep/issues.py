@@ -149,7 +149,8 @@ def _detected(tables: Sequence[Table]) -> str:
             continue
         if (found := format_of(value)) is not None:
             return found
-        keys = ", ".join(sorted(value)[:12]) if isinstance(value, dict) else type(value).__name__
+        shown = value[0] if isinstance(value, list) else value
+        keys = ", ".join(sorted(map(str, shown))[:12]) if isinstance(shown, dict) else type(shown).__name__
         raise UserError(f"{table.path}: not recognised as issues by its keys ({keys}); name it with format: {' | '.join(FORMATS)}")
     raise UserError(f"{tables[0].path}: holds no rows; remove it from the spec, or check how it was written")
 
