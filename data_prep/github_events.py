@@ -28,7 +28,7 @@ class Sighting(NamedTuple):
 
     key: str
     time: str
-    file: int
+    file: str
     line: int
     action: str
     repository: str | None
@@ -42,7 +42,7 @@ class Sighting(NamedTuple):
     url: str = ""
 
 
-def sightings_of(line: bytes, file: int, number: int) -> tuple[Sighting, ...]:
+def sightings_of(line: bytes, file: str, number: int) -> tuple[Sighting, ...]:
     """Return what a line tells: nothing if it is no event of an issue. Raise `RowProblem` if it is malformed, ``ValueError`` if no JSON."""
     if not any(name in line for name in ISSUE_EVENTS):
         if not (line.startswith(b"{") and line.rstrip().endswith(b"}")):
@@ -65,7 +65,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _with_issue(
-    event: Mapping[str, Any], payload: Mapping[str, Any], issue: Mapping[str, Any], file: int, line: int
+    event: Mapping[str, Any], payload: Mapping[str, Any], issue: Mapping[str, Any], file: str, line: int
 ) -> tuple[Sighting, ...]:
     url = text_of(issue, "html_url", "url")
     repository, number = _home(event, url)
@@ -96,7 +96,7 @@ def _with_issue(
     return (opened, Sighting(*about, "", person_of(event)))
 
 
-def _numbers_only(event: Mapping[str, Any], payload: Mapping[str, Any], file: int, line: int) -> Sighting:
+def _numbers_only(event: Mapping[str, Any], payload: Mapping[str, Any], file: str, line: int) -> Sighting:
     """Return what an event of before 2015 tells: that something happened, but not what was said."""
     repository, number = _home(event, text_of(event, "url"))
     number = number_of(payload, "number") if payload.get("number") is not None else number
@@ -129,11 +129,13 @@ def _is_member(row: Mapping[str, Any]) -> bool:
     return text_of(row, "author_association").upper() in MAINTAINERS
 
 
-def sightings_of_row(found: RawThread | Comment, file: int, line: int) -> list[Sighting]:
+def sightings_of_row(found: RawThread | Comment, file: str, line: int) -> list[Sighting]:
     """Return what a row of an export tells of a thread, so that issues and comments that lie apart come together."""
     if isinstance(found, Comment):
         happening = found.happening
         key = f"{found.repository}#{found.number}"
+        if found.pull:
+            return [Sighting(key, happening.time, file, line, "pull", found.repository, found.number)]
         person = happening.person
         about = (key, happening.time, file, line, "comment_created", found.repository, found.number, "", found.id, person)
         return [Sighting(*about, "", happening.text, happening.member)]
@@ -152,11 +154,11 @@ def sightings_of_row(found: RawThread | Comment, file: int, line: int) -> list[S
     ]
 
 
-def assembled(sightings: Iterable[Sighting], places: Mapping[int, str]) -> RawThread:
-    """Return the thread of sightings that have one key; `places` names the files."""
+def assembled(sightings: Iterable[Sighting]) -> RawThread:
+    """Return the thread of sightings that have one key."""
     ordered = sorted(sightings, key=lambda sighting: (sighting.time or "~", sighting.file, sighting.line))
     first = min(ordered, key=lambda sighting: (sighting.action not in ("opened", "pull"), sighting.file, sighting.line))
-    place = f"{places[first.file]}:{first.line}"
+    place = f"{first.file}:{first.line}"
     known = next((s for s in ordered if s.repository is not None), first)
     number = next((s.number for s in ordered if s.number is not None), None)
     url = next((s.url for s in ordered if s.url), None)
@@ -175,7 +177,7 @@ def _fill(thread: RawThread, ordered: list[Sighting]) -> None:
     if not opened and seen:
         repairs.append("opened_is_missing")
     thread.title = last[0].title
-    events: list[tuple[tuple[str, bool, int, int, int], Happening]] = []
+    events: list[tuple[tuple[str, bool, str, int, int], Happening]] = []
     comments: dict[str, Sighting] = {}
     deleted: set[str] = set()
     ids: set[str] = set()
@@ -208,7 +210,7 @@ def _fill(thread: RawThread, ordered: list[Sighting]) -> None:
     thread.repairs = tuple(dict.fromkeys(repairs))
 
 
-def _order(sighting: Sighting, count: int) -> tuple[str, bool, int, int, int]:
+def _order(sighting: Sighting, count: int) -> tuple[str, bool, str, int, int]:
     """Return what orders happenings: by time, a closing behind the comment of the same second that it was made with."""
     return (sighting.time or "~", not sighting.action.startswith("comment_"), sighting.file, sighting.line, count)
 

@@ -52,12 +52,13 @@ class RawThread:
 
 
 class Comment(NamedTuple):
-    """A comment that is exported apart from its issue, to which `repository` and `number` lead."""
+    """A comment that is exported apart from its issue, or from its `pull` request, to which `repository` and `number` lead."""
 
     repository: str
     number: int
     id: str
     happening: Happening
+    pull: bool
 
 
 def text_of(row: Mapping[str, Any], *names: str) -> str:
@@ -164,7 +165,7 @@ def read_thread(place: str, row: Mapping[str, Any], repository: str | None = Non
     """Return the thread of an issue with the comments that it has inside, or a comment that is exported apart."""
     home = place_of(text_of(row, "issue_url"))
     if "title" not in row and home is not None:
-        return Comment(*home, str(row.get("id") or row.get("node_id") or ""), happening_of(row))
+        return Comment(*home, str(row.get("id") or row.get("node_id") or ""), happening_of(row), "/pull/" in text_of(row, "html_url"))
     if "title" not in row and "number" not in row:
         raise RowProblem("wrong_type", "neither an issue (number, title) nor a comment (issue_url, body); correct or remove the row", True)
     url = text_of(row, "html_url", "url")
