@@ -57,8 +57,12 @@ _RUST_STRINGS = re.compile(r"//[^\n]*|/\*.*?\*/|r(?P<hash>#+)\".*?\"(?P=hash)|\"
 _HASH_STRINGS = re.compile(r"(?<![\\$\w{])#[^\n]*|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", re.DOTALL)
 
 _NO_FUNCTION = r"(?!(?:if|for|while|switch|catch|return|function|else|do|new|throw|using|lock|sizeof|typeof|when|synchronized)\b)"
-_C_HEADER = re.compile(rf"[ \t]*(?:(?:[\w:<>,\[\]&*?.@\"]+[ \t]+|[\w:<>]+[*&]+[ \t]*)+[*&]*)?{_NO_FUNCTION}(?P<name>~?[A-Za-z_]\w*(?:::~?\w+)*)[ \t]*\(")
-_MODIFIERS = r"[ \t]*(?:(?:public|private|protected|internal|static|abstract|final|async|override|readonly|get|set|export|default|declare)[ \t]+)*"
+_C_HEADER = re.compile(
+    rf"[ \t]*(?:(?:[\w:<>,\[\]&*?.@\"]+[ \t]+|[\w:<>]+[*&]+[ \t]*)+[*&]*)?{_NO_FUNCTION}(?P<name>~?[A-Za-z_]\w*(?:::~?\w+)*)[ \t]*\("
+)
+_MODIFIERS = (
+    r"[ \t]*(?:(?:public|private|protected|internal|static|abstract|final|async|override|readonly|get|set|export|default|declare)[ \t]+)*"
+)
 _JS_HEADER = re.compile(
     rf"{_MODIFIERS}(?:function[ \t]*\*?[ \t]*(?P<name>[\w$]+)[ \t]*[(<]|(?:const|let|var)[ \t]+(?P<bound>[\w$]+)[^=\n]{{0,200}}="
     rf"[ \t]*(?:async[ \t]+)?(?:function\b|\([^\n]*=>[ \t]*\{{|\([^)\n]*$|[\w$]+[ \t]*=>[ \t]*\{{)|\*?[ \t]*{_NO_FUNCTION}(?P<method>[\w$]+)[ \t]*"
@@ -113,7 +117,7 @@ def documented_functions(text: str, language: str) -> Iterator[Documented]:
     """
     syntax = SCANNED[language]
     text = text if text.endswith("\n") else text + "\n"
-    comments = sorted((match.span() for pattern in syntax.docs for match in _matches(pattern, text)))
+    comments = sorted(match.span() for pattern in syntax.docs for match in _matches(pattern, text))
     end = 0
     for start, stop in comments:
         if start < end:

@@ -27,11 +27,47 @@ LANGUAGES = frozenset({"Python", *SCANNED})
 """The languages whose functions become dialogues."""
 
 _TODO = re.compile(r"\W*(?:todo|fixme|xxx|hack|tbd|wip|not implemented|placeholder|deprecated)\b", re.IGNORECASE)
-_DIRECTIVE = re.compile(r"\W*(?:eslint|jshint|jslint|nolint|noqa|go:\w|pragma|prettier|@ts-|istanbul|copyright|spdx|licensed under)", re.IGNORECASE)
-_PARAMETERS = re.compile(r"\s*(?:[:@\\](?:param|type|arg|args|return|returns|rtype|raises|throws|tparam|inheritdoc)|(?:Args|Arguments|Parameters|Returns|Raises|Yields):)\b")
+_DIRECTIVE = re.compile(
+    r"\W*(?:eslint|jshint|jslint|nolint|noqa|go:\w|pragma|prettier|@ts-|istanbul|copyright|spdx|licensed under)", re.IGNORECASE
+)
+_PARAMETERS = re.compile(
+    r"\s*(?:[:@\\](?:param|type|arg|args|return|returns|rtype|raises|throws|tparam|inheritdoc)|(?:Args|Arguments|Parameters|Returns|Raises|Yields):)\b"
+)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_EMPTY_WORDS = frozenset("a an the this that of to for in on and or is are be it its with from by as at function method class returns return".split())
-_STUB = re.compile(r"(?:pass|\.\.\.|return|return None|raise NotImplementedError(?:\(.*\))?|unimplemented!\(.*\);?|todo!\(.*\);?)?", re.DOTALL)
+_EMPTY_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "of",
+        "to",
+        "for",
+        "in",
+        "on",
+        "and",
+        "or",
+        "is",
+        "are",
+        "be",
+        "it",
+        "its",
+        "with",
+        "from",
+        "by",
+        "as",
+        "at",
+        "function",
+        "method",
+        "class",
+        "returns",
+        "return",
+    ]
+)
+_STUB = re.compile(
+    r"(?:pass|\.\.\.|return|return None|raise NotImplementedError(?:\(.*\))?|unimplemented!\(.*\);?|todo!\(.*\);?)?", re.DOTALL
+)
 
 TEMPLATES = (
     "Write a {language} {what} `{name}`.\n\n{doc}",
@@ -86,11 +122,15 @@ def _python_function(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: str | 
     begin, end = statement.lineno, statement.end_lineno or statement.lineno
     alone = begin > node.lineno and len(node.body) > 1 and node.body[1].lineno > end
     kept = lines[first - 1 : last]
-    rest = [*lines[first - 1 : begin - 1], *_without_blank_head(lines[end:last])] if alone else [lines[first - 1]] if len(node.body) == 1 else kept
-    names = tuple(argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs))
-    return Documented(
-        node.name, owner, inspect.cleandoc(doc), _block(kept), _block(rest), first, names, len(node.body) > 1 and not alone
+    rest = (
+        [*lines[first - 1 : begin - 1], *_without_blank_head(lines[end:last])]
+        if alone
+        else [lines[first - 1]]
+        if len(node.body) == 1
+        else kept
     )
+    names = tuple(argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs))
+    return Documented(node.name, owner, inspect.cleandoc(doc), _block(kept), _block(rest), first, names, len(node.body) > 1 and not alone)
 
 
 def _without_blank_head(lines: list[str]) -> list[str]:
@@ -161,7 +201,9 @@ def turns_of(found: Documented, language: str, seed: int, keep_docs: bool) -> tu
     number = int(digest_json([seed, found.name, found.doc]), 16) % len(TEMPLATES)
     what = f"method of the class `{found.owner}`" if found.owner else "function"
     asked = TEMPLATES[number].format(language=language, what=what, name=found.name, doc=found.doc)
-    asked = re.sub(r"\b([Aa])(?= (?:[AEIO]|`?R`? |R function))", r"\1n", asked, count=1) if language[0] in "AEIO" or language == "R" else asked
+    asked = (
+        re.sub(r"\b([Aa])(?= (?:[AEIO]|`?R`? |R function))", r"\1n", asked, count=1) if language[0] in "AEIO" or language == "R" else asked
+    )
     if found.owner:
         asked = asked.replace(f"`{found.owner}` named", f"`{found.owner}`, named").replace(f"`{found.owner}` `", f"`{found.owner}`, `")
     code = found.code if keep_docs else found.bare

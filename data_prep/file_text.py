@@ -50,10 +50,10 @@ def read_text(data: bytes) -> FileText:
         return _with_line_ends(data.decode(), ())
     except UnicodeDecodeError:
         pass
-    charset = _charset(data)
-    if charset is None:
+    found = _charset(data)
+    if found is None:
         return FileText("", (), ("unknown_charset", "not UTF-8, and no other charset fits"))
-    return _decoded(data, charset, (f"charset_{charset}",))
+    return _decoded(data, found, (f"charset_{found}",))
 
 
 def _decoded(data: bytes, charset: str, repairs: tuple[str, ...]) -> FileText:

@@ -24,7 +24,9 @@ HEADER_CHARS = 3000
 Shingles = frozenset[tuple[str, ...]]
 
 _WORD = re.compile(r"[a-z0-9]+")
-_COPYRIGHT = re.compile(r"^\W*(?:(?:copyright|\(c\)|©)[ \t]*(?:\(c\)|©|&copy;|\d{4}|\[|<|by\b|of\b|\d)|all rights reserved).*$", re.MULTILINE)
+_COPYRIGHT = re.compile(
+    r"^\W*(?:(?:copyright|\(c\)|©)[ \t]*(?:\(c\)|©|&copy;|\d{4}|\[|<|by\b|of\b|\d)|all rights reserved).*$", re.MULTILINE
+)
 _APPENDIX = "END OF TERMS AND CONDITIONS"
 
 # The text of a GNU licence alone does not say "or any later version"; files do.

@@ -104,7 +104,9 @@ MAX_ENCODED_CHARS = 1024
 MAX_ENCODED_SHARE = 0.5
 
 # One match ends where the next begins, also for what is never closed: time grows with the length only.
-_NO_TEXT = re.compile(r"<!--.*?(?:-->|\Z)|<(?P<tag>script|style)\b.*?(?:</(?P=tag)\s*>|\Z)|<[a-z/!?][^>]*(?:>|\Z)", re.DOTALL | re.IGNORECASE)
+_NO_TEXT = re.compile(
+    r"<!--.*?(?:-->|\Z)|<(?P<tag>script|style)\b.*?(?:</(?P=tag)\s*>|\Z)|<[a-z/!?][^>]*(?:>|\Z)", re.DOTALL | re.IGNORECASE
+)
 MIN_VISIBLE_CHARS = 100
 MIN_VISIBLE_SHARE = 0.2
 

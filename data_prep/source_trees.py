@@ -19,7 +19,10 @@ from starchat.errors import UserError
 SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
 Fault = tuple[str, str]
 
-_NO_FILE = {"120000": ("symbolic_link", "links are not followed"), "160000": ("submodule", "another repository; give it as a source of its own")}
+_NO_FILE = {
+    "120000": ("symbolic_link", "links are not followed"),
+    "160000": ("submodule", "another repository; give it as a source of its own"),
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
