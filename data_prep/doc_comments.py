@@ -57,16 +57,14 @@ _RUST_STRINGS = re.compile(r"//[^\n]*|/\*.*?\*/|r(?P<hash>#+)\".*?\"(?P=hash)|\"
 _HASH_STRINGS = re.compile(r"(?<![\\$\w{])#[^\n]*|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", re.DOTALL)
 
 _NO_FUNCTION = r"(?!(?:if|for|while|switch|catch|return|function|else|do|new|throw|using|lock|sizeof|typeof|when|synchronized)\b)"
-_C_HEADER = re.compile(
-    rf"[ \t]*(?:(?:[\w:<>,\[\]&*?.@\"]+[ \t]+|[\w:<>]+[*&]+[ \t]*)+[*&]*)?{_NO_FUNCTION}(?P<name>~?[A-Za-z_]\w*(?:::~?\w+)*)[ \t]*\("
-)
-_MODIFIERS = (
-    r"[ \t]*(?:(?:public|private|protected|internal|static|abstract|final|async|override|readonly|get|set|export|default|declare)[ \t]+)*"
-)
+_C_HEADER = re.compile(rf"[^(){{}};=\"'#]{{0,300}}?(?<![\w~]){_NO_FUNCTION}(?P<name>~?[A-Za-z_]\w*(?:::~?\w+)*)[ \t]*\(")
+_MODIFIER = r"(?:(?:public|private|protected|internal|static|abstract|final|async|override|readonly|get|set|export|default|declare)[ \t]+)"
 _JS_HEADER = re.compile(
-    rf"{_MODIFIERS}(?:function[ \t]*\*?[ \t]*(?P<name>[\w$]+)[ \t]*[(<]|(?:const|let|var)[ \t]+(?P<bound>[\w$]+)[^=\n]{{0,200}}="
-    rf"[ \t]*(?:async[ \t]+)?(?:function\b|\([^\n]*=>[ \t]*\{{|\([^)\n]*$|[\w$]+[ \t]*=>[ \t]*\{{)|\*?[ \t]*{_NO_FUNCTION}(?P<method>[\w$]+)[ \t]*"
-    r"(?:<[^>\n]*>)?\()"
+    rf"[ \t]*{_MODIFIER}*(?:function[ \t]*\*?[ \t]*(?P<name>[\w$]+)[ \t]*[(<]"
+    r"|(?:const|let|var)[ \t]+(?P<bound>[\w$]+)[^=\n]{0,200}=[ \t]*(?:async[ \t]+)?"
+    r"(?:function\b|\([^\n]*=>[ \t]*\{|\([^)\n]*$|[\w$]+[ \t]*=>[ \t]*\{)"
+    rf"|\*?[ \t]*{_NO_FUNCTION}(?P<method>[\w$]+)[ \t]*(?:<[^>\n]*>)?\()",
+    re.MULTILINE,
 )
 _ATTRIBUTES = re.compile(r"[ \t]*(?:@[\w.]+(?:\([^\n]*\))?|#!?\[[^\n]*\]|\[[\w(][^\n]*\])[ \t]*\n")
 
@@ -104,6 +102,7 @@ SCANNED: Mapping[str, Syntax] = {
 """The languages whose documented functions are found, each with how it writes them."""
 
 _MARKERS = re.compile(r"^[ \t]*(?:/\*+!?|\*+/|\*(?!/)|//[/!]?|#'|#|---?(?:[ \t]*[|^])?)[ \t]?", re.MULTILINE)
+_GOES_ON = re.compile(r"[ \t]*(?:rescue|ensure|else|catch|finally)\b")
 _ONE_LINE = re.compile(r"\bend[ \t]*\n\Z")
 _XML_TAGS = re.compile(r"</?(?:summary|para|remarks|returns|c|see|param|typeparam|value|example|exception)\b[^>\n]*>")
 
@@ -157,7 +156,7 @@ def _end(text: str, begin: int, syntax: Syntax) -> int | None:
         if _ONE_LINE.search(text, start, stop):
             return stop
         for start, stop in lines:
-            if text[start:stop].strip() and _width(text, start) <= width:
+            if text[start:stop].strip() and _width(text, start) <= width and not _GOES_ON.match(text, start):
                 is_end = re.compile(r"[ \t]*end\b").match(text, start) is not None and _width(text, start) == width
                 return stop if is_end else None
         return None

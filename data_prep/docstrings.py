@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import textwrap
 import warnings
 from collections.abc import Iterator
 
@@ -31,52 +30,27 @@ _DIRECTIVE = re.compile(
     r"\W*(?:eslint|jshint|jslint|nolint|noqa|go:\w|pragma|prettier|@ts-|istanbul|copyright|spdx|licensed under)", re.IGNORECASE
 )
 _PARAMETERS = re.compile(
-    r"\s*(?:[:@\\](?:param|type|arg|args|return|returns|rtype|raises|throws|tparam|inheritdoc)|(?:Args|Arguments|Parameters|Returns|Raises|Yields):)\b"
+    r"\s*(?:[:@\\](?:param|type|arg|args|return|returns|rtype|raises|throws|tparam|inheritdoc)\b"
+    r"|(?:Args|Arguments|Parameters|Returns|Raises|Yields):)"
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _EMPTY_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "of",
-        "to",
-        "for",
-        "in",
-        "on",
-        "and",
-        "or",
-        "is",
-        "are",
-        "be",
-        "it",
-        "its",
-        "with",
-        "from",
-        "by",
-        "as",
-        "at",
-        "function",
-        "method",
-        "class",
-        "returns",
-        "return",
-    ]
+    {"a", "an", "the", "this", "that", "of", "to", "for", "in", "on", "and", "or", "is", "are", "be", "it", "its", "with", "from", "by"}
+    | {"as", "at", "function", "method", "class", "returns", "return"}
 )
 _STUB = re.compile(
     r"(?:pass|\.\.\.|return|return None|raise NotImplementedError(?:\(.*\))?|unimplemented!\(.*\);?|todo!\(.*\);?)?", re.DOTALL
 )
 
 TEMPLATES = (
-    "Write a {language} {what} `{name}`.\n\n{doc}",
-    "Implement the following in {language}, as a {what} named `{name}`:\n\n{doc}",
-    "I need a {language} {what} called `{name}`. This is what it should do:\n\n{doc}",
-    "Here is the documentation of a {language} {what}, `{name}`. Write its code.\n\n{doc}",
-    "How would you write `{name}`, a {language} {what}?\n\n{doc}",
-    "{doc}\n\nWrite this as a {language} {what} named `{name}`.",
+    "Write {a} {subject}.\n\n{doc}",
+    "Implement this {subject}:\n\n{doc}",
+    "I need {a} {subject}. This is what it should do:\n\n{doc}",
+    "Here is the documentation of {a} {subject}. Write its code.\n\n{doc}",
+    "How would you write this {subject}?\n\n{doc}",
+    "{doc}\n\nWrite this as {a} {subject}.",
 )
+_AN = frozenset({"R", "Objective-C"})
 
 
 def functions_of(text: str, language: str) -> Iterator[Documented]:
@@ -98,17 +72,18 @@ def python_tree(text: str) -> ast.Module:
 
 def _python(text: str) -> Iterator[Documented]:
     lines = text.split("\n")
-    pending: list[tuple[ast.AST, str | None]] = [(python_tree(text), None)]
-    while pending:
-        scope, owner = pending.pop(0)
+    scopes: list[tuple[ast.AST, str | None]] = [(python_tree(text), None)]
+    found: list[Documented] = []
+    for scope, owner in scopes:  # grows while it is walked
         for node in ast.iter_child_nodes(scope):
             if isinstance(node, ast.ClassDef):
-                pending.append((node, node.name))
+                scopes.append((node, node.name))
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                if found := _python_function(node, owner, lines):
-                    yield found
-            elif isinstance(node, ast.If | ast.Try | ast.With):
-                pending.append((node, owner))
+                if (function := _python_function(node, owner, lines)) is not None:
+                    found.append(function)
+            elif isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+                scopes.append((node, owner))
+    yield from sorted(found, key=lambda function: function.line)
 
 
 def _python_function(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: str | None, lines: list[str]) -> Documented | None:
@@ -197,14 +172,14 @@ def _is_stub(bare: str, language: str) -> bool:
 
 
 def turns_of(found: Documented, language: str, seed: int, keep_docs: bool) -> tuple[Turn, Turn]:
-    """Return the instruction and the code of a function; which template it is depends on the seed and the function alone."""
-    number = int(digest_json([seed, found.name, found.doc]), 16) % len(TEMPLATES)
-    what = f"method of the class `{found.owner}`" if found.owner else "function"
-    asked = TEMPLATES[number].format(language=language, what=what, name=found.name, doc=found.doc)
-    asked = (
-        re.sub(r"\b([Aa])(?= (?:[AEIO]|`?R`? |R function))", r"\1n", asked, count=1) if language[0] in "AEIO" or language == "R" else asked
-    )
-    if found.owner:
-        asked = asked.replace(f"`{found.owner}` named", f"`{found.owner}`, named").replace(f"`{found.owner}` `", f"`{found.owner}`, `")
+    """Return the instruction and the code of a function; which template it is depends on the seed and the function alone.
+
+    >>> asked, answer = turns_of(Documented("area", "Disc", "Return the area.", "", "def area(self): ...\\n", 1), "Python", 0, False)
+    >>> "Python method `area` of the class `Disc`" in asked.content, answer.content
+    (True, '```python\\ndef area(self): ...\\n```')
+    """
+    number = int(digest_json([seed, found.owner, found.name, found.doc]), 16) % len(TEMPLATES)
+    subject = f"{language} method `{found.name}` of the class `{found.owner}`" if found.owner else f"{language} function `{found.name}`"
+    asked = TEMPLATES[number].format(a="an" if language in _AN else "a", subject=subject, doc=found.doc)
     code = found.code if keep_docs else found.bare
-    return Turn("user", asked), Turn("assistant", fenced(textwrap.dedent(code), FENCES.get(language, language.lower())))
+    return Turn("user", asked), Turn("assistant", fenced(code, FENCES.get(language, language.lower())))

@@ -45,7 +45,7 @@ class SourceSpec:
     what has another licence than a permissive one, or none that is known, is dropped. `metadata` says what stands in front of a
     document: the path (with StarCoder2's tokens also the repository, without which it has none), ``all``, nothing, or what the models
     were trained with, drawn for each: StarCoder each of three in a fifth of the files, StarCoder2 both or nothing. In the dialogue
-    view `answer_docs` says whether the answer holds the documentation that was asked with.
+    view `answer_docs` says whether the answer holds the documentation that was asked with, and Python must parse in any case.
     """
 
     path: str
@@ -64,7 +64,7 @@ class SourceSpec:
     tests: Literal["keep", "drop"] = "keep"
     generated: Literal["keep", "drop"] = "drop"
     vendored: Literal["keep", "drop"] = "drop"
-    python_must_parse: bool = False
+    python_must_parse: bool = True
     min_file_bytes: int = 1
     max_file_bytes: int = 1_000_000
     max_function_lines: int = 80

@@ -66,8 +66,15 @@ class RepositoryDocuments:
 
 
 def _joined(licenses: set[str | None]) -> str | None:
-    """Return the expression that holds for all files together; None if that of one is not known."""
-    known = sorted(license for license in licenses if license)
-    if len(known) < len(licenses) or len(known) == 1:
-        return known[0] if len(known) == len(licenses) else None
-    return " AND ".join(f"({license})" if " OR " in license else license for license in known)
+    """Return the expression that holds for all files together; None if that of one is not known.
+
+    >>> _joined({"MIT", "Apache-2.0 AND MIT", "MIT OR ISC"})
+    '(MIT OR ISC) AND Apache-2.0 AND MIT'
+    """
+    terms: set[str] = set()
+    for license in licenses:
+        if license is None:
+            return None
+        choice = " OR " in license
+        terms.update([license if not choice or license.startswith("(") else f"({license})"] if choice else license.split(" AND "))
+    return next(iter(licenses)) if len(licenses) == 1 else " AND ".join(sorted(terms))

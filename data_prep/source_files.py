@@ -213,7 +213,7 @@ def metadata_of(source: Source, choice: Choice, family: Family) -> tuple[str | N
         return path, repository if family.name == "starcoder2" else None, None
     if family.name == "starcoder2":
         hidden = choice.metadata == "published" and draw(source, "metadata", choice.seed) >= 0.5
-        return (None, None, None) if hidden else (path, repository, None)
+        return (None, None, None) if hidden else (path, repository, stars if choice.metadata == "all" else None)
     if choice.metadata == "all":
         return path, repository, stars
     chosen = [draw(source, name, choice.seed) < 0.2 for name in ("path", "repository", "stars")]
