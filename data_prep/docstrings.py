@@ -126,7 +126,7 @@ def unused(found: Documented, language: str, max_lines: int) -> tuple[str, str] 
     >>> reason("read_file", "Read the file."), reason("read", "Return the rows of a table, sorted by name.")
     (('name_only_doc', 'the documentation says no more than the name'), None)
     """
-    if re.match(r"[tT]est(?:_|[A-Z]|$)", found.name):
+    if re.match(r"[tT]est(?:_|[A-Z\d]|$)", found.name):
         return "test_function", found.name
     if found.ambiguous:
         return "ambiguous_end", "it cannot be told where the function or its documentation ends"

@@ -116,7 +116,7 @@ def header_license(text: str) -> str | None:
         found.add("JSON" if "for good, not evil" in plain else "MIT")
     if "redistribution and use in source and binary forms" in plain:
         found.add(_which_bsd(head))
-    return " AND ".join(sorted(found)) or None
+    return (" OR " if "at your option" in plain else " AND ").join(sorted(found)) or None
 
 
 def is_expression(text: str) -> bool:

@@ -1,8 +1,8 @@
 """One file after another: read, judged, and made a record or a dropped unit; the work of one process.
 
 In: a `FileTask`, some files with the licences found for them. Out: a `Built` for each. Reasons are looked for in this order: what the
-name says (``symbolic_link``, ``submodule``, ``special_file``, ``hidden_file``, ``skipped_folder``, ``excluded``, ``vendored``,
-``generated_code``, ``test_code``, ``unknown_language``, ``other_language``, ``excluded_extension``), the bytes (``too_large``,
+name says (``symbolic_link``, ``submodule``, ``special_file``, ``hidden_file``, ``skipped_folder``, ``not_utf8``, ``excluded``,
+``vendored``, ``generated_code``, ``test_code``, ``unknown_language``, ``other_language``, ``excluded_extension``), the bytes (``too_large``,
 ``too_small``, ``missing_object``, ``missing_file``, ``unreadable``, ``binary``, ``unknown_charset``), the licence
 (``licence_not_permissive``, ``licence_unknown``), and the text (`data_prep.source_rules`, ``generated_code``, ``does_not_parse``).
 """
@@ -123,6 +123,8 @@ def _too_small(size: int, choice: Choice) -> Fault:
 
 def name_fault(path: str, choice: Choice) -> Fault | None:
     """Return why a file is left out by its path, or None; a file whose name shows no language is judged by its first line, later."""
+    if encodable(path) != path:
+        return "not_utf8", "the file's name is not UTF-8; rename it"
     if pattern := next((pattern for pattern in choice.without if fnmatch.fnmatchcase(path, pattern)), None):
         return "excluded", f"named under 'without': {pattern}"
     if "vendored" in choice.dropped and (found := vendored(path)):
