@@ -119,7 +119,7 @@ def _block(lines: list[str]) -> str:
     return "\n".join(line.removeprefix(indent) for line in lines) + "\n"
 
 
-def unused(found: Documented, language: str, max_lines: int) -> tuple[str, str] | None:
+def unused(found: Documented, language: str, max_lines: int | None) -> tuple[str, str] | None:
     """Return why a function makes no dialogue, as a reason and its detail, or None if it makes one.
 
     >>> def reason(name, doc): return unused(Documented(name, None, doc, "", "def f(x):\\n    return x + 1\\n", 1), "Python", 50)
@@ -131,7 +131,7 @@ def unused(found: Documented, language: str, max_lines: int) -> tuple[str, str] 
     if found.ambiguous:
         return "ambiguous_end", "it cannot be told where the function or its documentation ends"
     size = found.code.count("\n")
-    if size > max_lines:
+    if max_lines is not None and size > max_lines:
         return "long_function", f"{size} lines; at most {max_lines}"
     if _TODO.match(found.doc):
         return "todo_doc", found.doc.split("\n", 1)[0][:100]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from data_prep import installed
 from data_prep.documents import Family, star_bucket
-from data_prep.kinds import Opened, Setting
+from data_prep.kinds import Opened, Setting, preset_rules
 from data_prep.languages import languages
 from data_prep.license_files import TreeLicenses, find_licenses
 from data_prep.license_texts import MAX_LICENSE_CHARS, is_expression
@@ -25,12 +25,13 @@ from data_prep.pool import run_tasks
 from data_prep.records import Item, encodable
 from data_prep.source_documents import RepositoryDocuments
 from data_prep.source_files import Built, Choice, FileTask, Job, build_files
-from data_prep.source_rules import Preset
+from data_prep.source_rules import PRESETS, SourceRules
 from data_prep.source_trees import Leaf, Tree, list_leaves, open_tree, read_leaves
 from starchat.config import closest, from_mapping, to_mapping
 from starchat.errors import UserError
 from starchat.files import describe_file
 
+DEFAULT_PRESET = "starcoder2"
 TASK_BYTES = 2_000_000
 TASK_FILES = 64
 """How much a task holds at most: sizes are not known of files in a commit."""
@@ -40,12 +41,13 @@ TASK_FILES = 64
 class SourceSpec:
     """Source files below `path`, a folder or a git repository; of a repository the files of `ref` (HEAD) are read.
 
-    `languages` are linguist's names; without them all are read that the preset of `rules` keeps. `without` leaves out files by pattern.
+    `rules` names a preset (``starcoder2``, ``starcoder``, ``none``) and what differs from it (`data_prep.source_rules.SourceRules`);
+    `without` leaves out files by pattern.
     `license` (SPDX) is what the root of the repository is under, where its own files do not say it; with ``licenses: permissive``
     what has another licence than a permissive one, or none that is known, is dropped. `metadata` says what stands in front of a
     document: the path (with StarCoder2's tokens also the repository, without which it has none), ``all``, nothing, or what the models
     were trained with, drawn for each: StarCoder each of three in a fifth of the files, StarCoder2 both or nothing. In the dialogue
-    view `answer_docs` says whether the answer holds the documentation that was asked with, and Python must parse in any case.
+    view `answer_docs` says whether the answer holds the documentation that was asked with.
     """
 
     path: str
@@ -58,16 +60,8 @@ class SourceSpec:
     form: Literal["file", "repository"] = "file"
     max_document_chars: int = 200_000
     metadata: Literal["path", "all", "published", "none"] = "path"
-    languages: tuple[str, ...] | None = None
-    rules: Preset = "starcoder2"
+    rules: dict[str, Any] = dataclasses.field(default_factory=dict)
     licenses: Literal["any", "permissive"] = "any"
-    tests: Literal["keep", "drop"] = "keep"
-    generated: Literal["keep", "drop"] = "drop"
-    vendored: Literal["keep", "drop"] = "drop"
-    python_must_parse: bool = True
-    min_file_bytes: int = 1
-    max_file_bytes: int = 1_000_000
-    max_function_lines: int = 80
     answer_docs: Literal["keep", "remove"] = "keep"
     without: tuple[str, ...] = ()
 
@@ -77,7 +71,8 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     if mapping.get("path") == installed.INSTALLED:
         return installed.open_installed(mapping, place, setting)
     spec = from_mapping(SourceSpec, mapping, place)
-    _check(spec, place)
+    rules = preset_rules(SourceRules, PRESETS, DEFAULT_PRESET, spec.rules, place)
+    _check(spec, rules, place)
     family = setting.family if spec.view == "document" else None
     if family is not None and spec.form == "repository":
         family.require(family.repository, family.file)
@@ -87,20 +82,24 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
             )
     tree = open_tree(spec.path, spec.ref)
     inputs = _inputs(spec, tree)
-    return Opened(spec.path, "source", to_mapping(spec), inputs, lambda: build_source(spec, tree, family, setting))
+    choice = _choice(spec, rules, tree, family, setting)
+    resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
+    return Opened(spec.path, "source", resolved, inputs, lambda: build_source(spec, choice, setting.workers))
 
 
-def _check(spec: SourceSpec, place: str) -> None:
-    faults = [f"languages: {name!r}; {closest(name, languages())}" for name in spec.languages or () if name not in languages()]
-    if spec.languages is not None and not spec.languages:
-        faults.append("languages: is empty; name some, or leave the key out for all")
+def _check(spec: SourceSpec, rules: SourceRules, place: str) -> None:
+    faults = [f"rules.languages: {name!r}; {closest(name, languages())}" for name in rules.languages or () if name not in languages()]
+    if rules.languages is not None and not rules.languages:
+        faults.append("rules.languages: is empty; name some, or leave the key out for all")
+    for key in ("min_file_bytes", "max_file_bytes", "max_function_lines"):
+        if (value := getattr(rules, key)) is not None and value < 1:
+            faults.append(f"rules.{key}: {value}; expected a number from 1, or null, which is off")
     if spec.license is not None and not is_expression(spec.license):
         faults.append(f"license: {spec.license!r}; expected an SPDX expression, such as MIT or Apache-2.0 OR MIT")
-    if not 0 <= spec.min_file_bytes <= spec.max_file_bytes:
-        faults.append(f"min_file_bytes: {spec.min_file_bytes}; expected a number from 0 to max_file_bytes, {spec.max_file_bytes}")
-    for key in ("max_document_chars", "max_function_lines"):
-        if getattr(spec, key) < 1:
-            faults.append(f"{key}: {getattr(spec, key)}; expected a number from 1")
+    if spec.max_document_chars < 1:
+        faults.append(f"max_document_chars: {spec.max_document_chars}; expected a number from 1")
+    if spec.stars is not None and spec.stars < 0:
+        faults.append(f"stars: {spec.stars}; expected a number from 0")
     if spec.view == "dialogue" and spec.form == "repository":
         faults.append("form: repository is a form of documents; leave it out with view: dialogue")
     if faults:
@@ -125,17 +124,16 @@ def _described(root: str, leaf: Leaf) -> dict[str, Any]:
         return {"path": encodable(path), "unreadable": str(error.strerror)}
 
 
-def build_source(spec: SourceSpec, tree: Tree, family: Family | None, setting: Setting) -> Iterator[Item]:
+def build_source(spec: SourceSpec, choice: Choice, workers: int) -> Iterator[Item]:
     """Yield one item for each unit, in an order that depends on names only."""
-    leaves = list(list_leaves(tree))
+    leaves = list(list_leaves(choice.tree))
     if not leaves:
         raise UserError(f"{spec.path}: holds no files; give a folder of source files, or another ref")
-    licenses = _find_licenses(spec, tree, leaves)
-    choice = _choice(spec, tree, family, setting)
-    documents = None if family is None or spec.form == "file" else RepositoryDocuments(choice, spec.max_document_chars)
+    licenses = _find_licenses(spec, choice.tree, leaves)
+    documents = RepositoryDocuments(choice, spec.max_document_chars) if spec.form == "repository" else None
     ordered = leaves if documents is None else documents.ordered(leaves)
     seen: set[bytes] = set()
-    for built in _built(ordered, licenses, choice, setting.workers):
+    for built in _built(ordered, licenses, choice, workers):
         if built.digest is not None and built.digest in seen:
             yield built.duplicate
             continue
@@ -179,25 +177,19 @@ def _find_licenses(spec: SourceSpec, tree: Tree, leaves: Iterable[Leaf]) -> Tree
     return find_licenses(by_path, read, spec.license)
 
 
-def _choice(spec: SourceSpec, tree: Tree, family: Family | None, setting: Setting) -> Choice:
+def _choice(spec: SourceSpec, rules: SourceRules, tree: Tree, family: Family | None, setting: Setting) -> Choice:
     root = Path(spec.path).resolve()
     name = (root.parent if root.name == ".git" else root).name.removesuffix(".git")
     return Choice(
         tree=tree,
-        place=spec.path.rstrip("/"),
+        place=encodable(spec.path.rstrip("/")),
         repository=spec.repository or encodable(name) or "repository",
         family=family,
         seed=setting.seed,
         stars=None if spec.stars is None else star_bucket(spec.stars),
         metadata=spec.metadata,
-        languages=None if spec.languages is None else frozenset(spec.languages),
-        rules=spec.rules,
+        rules=rules,
         permissive_only=spec.licenses == "permissive",
-        dropped=frozenset(key for key in ("tests", "generated", "vendored") if getattr(spec, key) == "drop"),
-        python_must_parse=spec.python_must_parse,
-        min_file_bytes=spec.min_file_bytes,
-        max_file_bytes=spec.max_file_bytes,
-        max_function_lines=spec.max_function_lines,
         keep_docs=spec.answer_docs == "keep",
         loose=spec.form == "repository",
         without=spec.without,

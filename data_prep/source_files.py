@@ -2,8 +2,8 @@
 
 In: a `FileTask`, some files with the licences found for them. Out: a `Built` for each. Reasons are looked for in this order: what the
 name says (``symbolic_link``, ``submodule``, ``special_file``, ``hidden_file``, ``skipped_folder``, ``not_utf8``, ``excluded``,
-``vendored``, ``generated_code``, ``test_code``, ``unknown_language``, ``other_language``, ``excluded_extension``), the bytes (``too_large``,
-``too_small``, ``missing_object``, ``missing_file``, ``unreadable``, ``binary``, ``unknown_charset``), the licence
+``vendored``, ``generated_code``, ``test_code``, ``unknown_language``, ``other_language``, ``excluded_extension``), the bytes
+(``too_large``, ``too_small``, ``missing_object``, ``missing_file``, ``unreadable``, ``binary``, ``unknown_charset``), the licence
 (``licence_not_permissive``, ``licence_unknown``), and the text (`data_prep.source_rules`, ``generated_code``, ``does_not_parse``).
 """
 
@@ -22,7 +22,7 @@ from data_prep.languages import language_of
 from data_prep.license_texts import header_license
 from data_prep.licenses import WIDELY_PERMISSIVE, is_permissive
 from data_prep.records import Dropped, Item, encodable
-from data_prep.source_rules import Fault, Preset, fault_of, is_kept, limits_for
+from data_prep.source_rules import Fault, SourceRules, fault_of, is_kept, limits_for
 from data_prep.source_trees import Leaf, Tree, read_leaves
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
@@ -36,7 +36,7 @@ NO_LANGUAGE = "unknown_language"
 class Choice:
     """What a spec says of every file: where they are, which are taken, and what is made of them. Without `family`, dialogues are.
 
-    `loose` files are not rendered: whole repositories are, elsewhere. `dropped` are the kinds of files that are left out.
+    `loose` files are not rendered: whole repositories are, elsewhere.
     """
 
     tree: Tree
@@ -46,14 +46,8 @@ class Choice:
     seed: int
     stars: str | None
     metadata: Literal["path", "all", "published", "none"]
-    languages: frozenset[str] | None
-    rules: Preset
+    rules: SourceRules
     permissive_only: bool
-    dropped: frozenset[str]
-    python_must_parse: bool
-    min_file_bytes: int
-    max_file_bytes: int
-    max_function_lines: int
     keep_docs: bool
     loose: bool
     without: tuple[str, ...]
@@ -105,20 +99,21 @@ def build_files(task: FileTask) -> list[Built]:
     """Return what became of each file of a task, in order."""
     choice = task.choice
     judged = [_judged(job.leaf, choice) for job in task.jobs]
-    contents = read_leaves(choice.tree, judged, choice.max_file_bytes)
+    contents = read_leaves(choice.tree, judged, choice.rules.max_file_bytes)
     return [_build(job, data, choice) for job, data in zip(task.jobs, contents, strict=True)]
 
 
 def _judged(leaf: Leaf, choice: Choice) -> Leaf:
     """Return a leaf with the fault that its name shows, if any: it is then not read."""
     fault = leaf.fault or name_fault(leaf.path, choice)
-    if fault is None and leaf.bytes is not None and leaf.bytes < choice.min_file_bytes:
+    if fault is None and leaf.bytes is not None:
         fault = _too_small(leaf.bytes, choice)
     return leaf if fault is None else dataclasses.replace(leaf, fault=fault)
 
 
-def _too_small(size: int, choice: Choice) -> Fault:
-    return ("too_small", f"{size} bytes; at least {choice.min_file_bytes} are kept") if size else ("empty_file", "0 bytes")
+def _too_small(size: int, choice: Choice) -> Fault | None:
+    least = choice.rules.min_file_bytes
+    return ("too_small", f"{size} bytes; at least {least} are kept") if least is not None and size < least else None
 
 
 def name_fault(path: str, choice: Choice) -> Fault | None:
@@ -127,11 +122,11 @@ def name_fault(path: str, choice: Choice) -> Fault | None:
         return "not_utf8", "the file's name is not UTF-8; rename it"
     if pattern := next((pattern for pattern in choice.without if fnmatch.fnmatchcase(path, pattern)), None):
         return "excluded", f"named under 'without': {pattern}"
-    if "vendored" in choice.dropped and (found := vendored(path)):
+    if choice.rules.vendored == "drop" and (found := vendored(path)):
         return "vendored", found
-    if "generated" in choice.dropped and (found := generated_name(path)):
+    if choice.rules.generated == "drop" and (found := generated_name(path)):
         return "generated_code", found
-    if "tests" in choice.dropped and is_test(path):
+    if choice.rules.tests == "drop" and is_test(path):
         return "test_code", path.rpartition("/")[2]
     language = language_of(path)
     if language is None:
@@ -140,13 +135,14 @@ def name_fault(path: str, choice: Choice) -> Fault | None:
 
 
 def _language_fault(language: str, path: str, choice: Choice) -> Fault | None:
-    wanted = is_kept(language, choice.rules) if choice.languages is None else language in choice.languages
+    rules = choice.rules
+    wanted = is_kept(language, rules.thresholds) if rules.languages is None else language in rules.languages
     if not wanted:
         return "other_language", language
     if choice.family is None and language not in LANGUAGES:
         return "other_language", f"{language}: its documented functions are not looked for"
-    if limits_for(choice.rules, language, _extension(path)) is None:
-        return "excluded_extension", f"{_extension(path)} of {language}, by the rules {choice.rules}"
+    if limits_for(rules.thresholds, language, _extension(path)) is None:
+        return "excluded_extension", f"{_extension(path)} of {language}, by {rules.thresholds}'s list"
     return None
 
 
@@ -175,8 +171,8 @@ def _build(job: Job, data: bytes | Fault, choice: Choice) -> Built:
 
 def _fit(path: str, data: bytes, job: Job, choice: Choice) -> tuple[str, tuple[str, ...], str, str | None]:
     """Return the text of a file, the repairs, its language and licence; raise `_Unfit` if it is left out."""
-    if len(data) < choice.min_file_bytes:
-        raise _Unfit(*_too_small(len(data), choice))
+    if small := _too_small(len(data), choice):
+        raise _Unfit(*small)
     text, repairs, fault = read_text(data)
     if fault is not None:
         raise _Unfit(*fault)
@@ -190,15 +186,15 @@ def _fit(path: str, data: bytes, job: Job, choice: Choice) -> tuple[str, tuple[s
     license = job.license if job.overrides else header_license(text) or job.license
     if choice.permissive_only and (license is None or not is_permissive(license, WIDELY_PERMISSIVE)):
         raise _Unfit("licence_unknown" if license is None else "licence_not_permissive", license or "nothing states one")
-    limits = limits_for(choice.rules, language, _extension(path))
+    limits = limits_for(choice.rules.thresholds, language, _extension(path))
     assert limits is not None, path
     if limits.names is not None and path.rpartition("/")[2].partition(".")[0].lower() not in limits.names:
         raise _Unfit("other_text", f"texts are kept by name: {', '.join(sorted(limits.names))}")
     if fault := fault_of(text, limits):
         raise _Unfit(*fault)
-    if "generated" in choice.dropped and (sign := generated_text(path, text)):
+    if choice.rules.generated == "drop" and (sign := generated_text(path, text)):
         raise _Unfit("generated_code", sign)
-    if choice.python_must_parse and language == "Python":
+    if choice.rules.python_must_parse and language == "Python":
         try:
             python_tree(text)
         except ValueError as error:
@@ -233,7 +229,7 @@ def _functions(text: str, language: str, source: Source, license: str | None, re
     try:
         for found in functions_of(text, language):
             place = dataclasses.replace(source, place=f"{source.place}:{found.line}")
-            if fault := unused(found, language, choice.max_function_lines):
+            if fault := unused(found, language, choice.rules.max_function_lines):
                 items.append(_dropped(place, *fault, name=found.name))
                 continue
             turns = turns_of(found, language, choice.seed, choice.keep_docs)

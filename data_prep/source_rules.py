@@ -4,7 +4,7 @@ Pure: a text and its language in, a reason with its detail out, or None. StarCod
 and ``visual_inspection.csv``, whose 305 rows mostly have the default thresholds; what differs stands in the tables here, and a row
 without a decision has the default. StarCoder2: section 2.1 of its paper (arXiv 2402.19173).
 
-``none`` has no thresholds. Sizes of files are limited by the spec, not here.
+``none`` has no thresholds.
 """
 
 from __future__ import annotations
@@ -14,26 +14,55 @@ import html
 import re
 import string
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from data_prep.languages import type_of
 
-Preset = Literal["starcoder", "starcoder2", "none"]
+Thresholds = Literal["starcoder", "starcoder2", "none"]
 Fault = tuple[str, str]
 """A reason and its detail."""
 
 KEPT_DATA = frozenset({"SQL", "JSON", "YAML", "Protocol Buffer", "GraphQL", "SPARQL"})
 """Languages of type data that hold something like code, besides those of a preset."""
 
-KEPT: Mapping[Preset, frozenset[str]] = {
+KEPT: Mapping[Thresholds, frozenset[str]] = {
     "starcoder": frozenset({"CSS", "HTML", "Markdown", "reStructuredText", "TeX", "RMarkdown"}) | KEPT_DATA,
     "starcoder2": frozenset({"XML", "TOML", "Web Ontology Language", "Graphviz (DOT)"}) | KEPT_DATA,
     "none": frozenset({"XML", "TOML", "INI", "Web Ontology Language", "Graphviz (DOT)"}) | KEPT_DATA,
 }
-"""What a preset keeps besides programming languages; all but StarCoder's keep markup and prose too."""
+"""What is kept besides programming languages; all but StarCoder keep markup and prose too."""
 
 OTHER_BUILDERS = frozenset({"Jupyter Notebook"})
 """Languages that a kind of source of their own reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceRules:
+    """Which files are taken: all that the `preset` says, and the keys beside it.
+
+    `thresholds` are those that a model's authors published, by language; they decide also which languages are kept, unless `languages`
+    (linguist's names) does. The rest is the same in both presets: StarCoder2 dropped generated files; vendored ones, Python that does
+    not parse and files above a megabyte, which are data, are dropped by our own choice. Tests are kept: a firm's own are code as well.
+    """
+
+    preset: str
+    thresholds: Thresholds = "none"
+    languages: tuple[str, ...] | None = None
+    tests: Literal["keep", "drop"] = "keep"
+    generated: Literal["keep", "drop"] = "keep"
+    vendored: Literal["keep", "drop"] = "keep"
+    python_must_parse: bool = False
+    min_file_bytes: int | None = None
+    max_file_bytes: int | None = None
+    max_function_lines: int | None = None
+
+
+_OURS = {"generated": "drop", "vendored": "drop", "python_must_parse": True, "max_file_bytes": 1_000_000, "max_function_lines": 80}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "starcoder": {"thresholds": "starcoder", **_OURS},
+    "starcoder2": {"thresholds": "starcoder2", **_OURS},
+    "none": {},
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,29 +143,29 @@ _LETTERS = string.ascii_letters.encode()
 _LETTERS_AND_DIGITS = _LETTERS + string.digits.encode()
 
 
-def is_kept(language: str, preset: Preset) -> bool:
-    """Return whether a preset keeps files of a language at all.
+def is_kept(language: str, thresholds: Thresholds) -> bool:
+    """Return whether files of a language are kept at all.
 
     >>> is_kept("Go", "starcoder"), is_kept("CSV", "starcoder2"), is_kept("Vue", "starcoder2")
     (True, False, True)
     """
     if language in OTHER_BUILDERS:
         return False
-    types = ("programming",) if preset == "starcoder" else ("programming", "markup", "prose")
-    return type_of(language) in types or language in KEPT[preset]
+    types = ("programming",) if thresholds == "starcoder" else ("programming", "markup", "prose")
+    return type_of(language) in types or language in KEPT[thresholds]
 
 
-def limits_for(preset: Preset, language: str, extension: str) -> Limits | None:
-    """Return the thresholds for files of a language, whose extension is in lower case with its dot; None if the preset leaves them out.
+def limits_for(thresholds: Thresholds, language: str, extension: str) -> Limits | None:
+    """Return the thresholds for files of a language, whose extension is in lower case with its dot; None if they are left out.
 
     >>> limits_for("starcoder", "Markdown", ".md").max_line_chars is None
     True
     >>> limits_for("starcoder", "C", ".cats") is None
     True
     """
-    if preset == "none":
+    if thresholds == "none":
         return _NO_LIMITS
-    if preset == "starcoder":
+    if thresholds == "starcoder":
         return None if extension in _EXCLUDED.get(language, ()) else _starcoder(language, extension)
     if language in _LONG_LINES:
         limits = dataclasses.replace(_STARCODER2, max_line_chars=100_000, max_mean_line_chars=None)

@@ -99,7 +99,7 @@ def _folder_leaf(entry: os.DirEntry[str], path: str) -> Leaf:
     return Leaf(path, status.st_size)
 
 
-def read_leaves(tree: Tree, leaves: Sequence[Leaf], max_bytes: int) -> Iterator[bytes | Fault]:
+def read_leaves(tree: Tree, leaves: Sequence[Leaf], max_bytes: int | None) -> Iterator[bytes | Fault]:
     """Yield the bytes of each leaf, or why they cannot be had; of a leaf with a fault, that."""
     wanted = [leaf for leaf in leaves if leaf.fault is None]
     contents = _folder_contents(tree, wanted, max_bytes) if tree.commit is None else _git_contents(tree, wanted, max_bytes)
@@ -107,11 +107,11 @@ def read_leaves(tree: Tree, leaves: Sequence[Leaf], max_bytes: int) -> Iterator[
         yield next(contents) if leaf.fault is None else leaf.fault
 
 
-def _too_large(size: int, max_bytes: int) -> Fault:
+def _too_large(size: int, max_bytes: int | None) -> Fault:
     return "too_large", f"{size} bytes; at most {max_bytes} are kept"
 
 
-def _git_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int) -> Iterator[bytes | Fault]:
+def _git_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int | None) -> Iterator[bytes | Fault]:
     if not leaves:
         return
     for found in read_blobs(tree.root, [leaf.oid or "" for leaf in leaves], max_bytes):
@@ -121,17 +121,17 @@ def _git_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int) -> Iterato
             yield _too_large(found.bytes, max_bytes) if isinstance(found, Oversize) else found
 
 
-def _folder_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int) -> Iterator[bytes | Fault]:
+def _folder_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int | None) -> Iterator[bytes | Fault]:
     for leaf in leaves:
-        if leaf.bytes is not None and leaf.bytes > max_bytes:
+        if max_bytes is not None and leaf.bytes is not None and leaf.bytes > max_bytes:
             yield _too_large(leaf.bytes, max_bytes)
             continue
         try:
             with open(os.path.join(tree.root, leaf.path), "rb") as file:
-                data = file.read(max_bytes + 1)
+                data = file.read(-1 if max_bytes is None else max_bytes + 1)
         except FileNotFoundError:
             yield "missing_file", "listed, but not on disk"
         except OSError as error:
             yield "unreadable", str(error.strerror)
         else:
-            yield _too_large(max_bytes + 1, max_bytes) if len(data) > max_bytes else data
+            yield _too_large(len(data), max_bytes) if max_bytes is not None and len(data) > max_bytes else data
