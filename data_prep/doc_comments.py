@@ -26,7 +26,6 @@ class Documented(NamedTuple):
     code: str
     bare: str
     line: int
-    parameters: tuple[str, ...] = ()
     ambiguous: bool = False
 
 
@@ -136,7 +135,7 @@ def documented_functions(text: str, language: str) -> Iterator[Documented]:
         bare = text[stop : finish or stop]
         doc = _plain(text[start:stop], language)
         line = text.count("\n", 0, start) + 1
-        yield Documented(name, None, doc, textwrap.dedent(code), textwrap.dedent(bare), line, (), finish is None)
+        yield Documented(name, None, doc, textwrap.dedent(code), textwrap.dedent(bare), line, finish is None)
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:

@@ -104,8 +104,7 @@ def _python_function(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: str | 
         if len(node.body) == 1
         else kept
     )
-    names = tuple(argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs))
-    return Documented(node.name, owner, inspect.cleandoc(doc), _block(kept), _block(rest), first, names, len(node.body) > 1 and not alone)
+    return Documented(node.name, owner, inspect.cleandoc(doc), _block(kept), _block(rest), first, len(node.body) > 1 and not alone)
 
 
 def _without_blank_head(lines: list[str]) -> list[str]:

@@ -35,7 +35,8 @@ _LICENSE_FILE = re.compile(
     re.IGNORECASE,
 )
 _NO_LICENSE_FILE = re.compile(
-    r".*(?:\.license|\.(?:py|js|ts|c|h|cc|cpp|go|java|rb|rs|php|css|html?|json|ya?ml|toml|svg|png|xml|sh|dep5|tmpl|erb|j2))", re.IGNORECASE
+    r".*(?:\.license|\.(?:py|js|ts|c|h|cc|cpp|go|java|rb|rs|php|css|html?|json|ya?ml|toml|svg|png|xml|sh|dep5|tmpl|erb|j2|md5|sha256|sig|asc|gz|pdf))",
+    re.IGNORECASE,
 )
 _METADATA = frozenset({"pyproject.toml", "setup.cfg", "package.json", "Cargo.toml"})
 _REUSE_FILE = frozenset({"REUSE.toml", ".reuse/dep5"})

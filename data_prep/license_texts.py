@@ -11,17 +11,26 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from data_prep.licenses import license_ids
 
 WORDS = 4
 MIN_COVERAGE = 0.9
 MIN_BSD_COVERAGE = 0.75  # its parties are named in the middle of sentences
-MAX_UNEXPLAINED = 0.4
+MAX_UNEXPLAINED = 0.3
 MAX_LICENSE_CHARS = 100_000
 HEADER_CHARS = 3000
 
 Shingles = frozenset[tuple[str, ...]]
+
+
+class Known(NamedTuple):
+    """The sequences of a licence's terms, and those of its whole text, with how to apply it."""
+
+    terms: Shingles
+    whole: Shingles
+
 
 _WORD = re.compile(r"[a-z0-9]+")
 _COPYRIGHT = re.compile(
@@ -39,6 +48,7 @@ _RIDERS = (
     ("commons clause", "LicenseRef-Commons-Clause"),
     ("non commercial", "LicenseRef-non-commercial"),
     ("noncommercial", "LicenseRef-non-commercial"),
+    *((phrase, "LicenseRef-further-conditions") for phrase in ("may not", "shall not", "must not", "prohibited", "forbidden")),
 )
 
 _SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*(?P<expression>[^\n\r]*)")
@@ -73,14 +83,12 @@ def license_of_text(text: str) -> str | None:
     rest = everything = _shingles(words)
     found: set[str] = set()
     while True:
-        scores = [(len(shingles & rest) / len(shingles), len(shingles), name) for name, shingles in _known().items()]
+        scores = [(len(known.terms & rest) / len(known.terms), len(known.terms), name) for name, known in _known().items()]
         coverage, _, name = max(scores)
         if coverage < (MIN_BSD_COVERAGE if name in _BSD else MIN_COVERAGE):
             break
         found.add(_which_bsd(text) if name in _BSD else _CURRENT_ID.get(name, name))
-        rest -= _known()[name]
-        if name in _BSD:
-            rest = rest.difference(*(_known()[bsd] for bsd in _BSD))
+        rest = rest.difference(*(_known()[each].whole for each in (_BSD if name in _BSD else (name,))))
     if not found:
         return header_license(text)
     if len(rest) > MAX_UNEXPLAINED * len(everything):
@@ -167,8 +175,8 @@ def _shingles(words: list[str]) -> Shingles:
 
 
 @functools.cache
-def _known() -> Mapping[str, Shingles]:
-    """Return the four-word sequences of each licence; what stands behind the terms, such as how to apply them, is left out."""
+def _known() -> Mapping[str, Known]:
+    """Return the four-word sequences of each licence."""
     from identify.vendor.licenses import LICENSES
 
-    return {name: _shingles(_words(text.partition(_APPENDIX)[0])) for name, text in LICENSES}
+    return {name: Known(_shingles(_words(text.partition(_APPENDIX)[0])), _shingles(_words(text))) for name, text in LICENSES}
