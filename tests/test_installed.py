@@ -1,9 +1,8 @@
-"""Source files to documents: every filter is seen to fire, and what is read is kept or named."""
+"""The interpreter's own Python to documents: every filter is seen to fire, and what is read is kept or named."""
 
 from __future__ import annotations
 
 import collections
-import importlib
 import importlib.metadata
 import json
 import sys
@@ -14,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import source_code
+from data_prep import installed
+from data_prep.documents import family_of
+from data_prep.installed import InstalledSpec, build_installed, check_text, folder_reason
+from data_prep.kinds import Setting, open_kind
 from data_prep.licenses import distribution_license, foreign_header, is_permissive, license_ids, spdx_expression
 from data_prep.records import Dropped, Kept
-from data_prep.source_code import SourceSpec, build_source, check_text, folder_reason
 from starchat.dialogue import Part
-from starchat.errors import UserError
 
 GOOD = '"""A module."""\n\n' + "\n".join(f"def f{n}(x):\n    return x + {n}\n" for n in range(12))
 
@@ -31,19 +31,39 @@ def write(root: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
-def items(root: Path, **keys):
-    return list(build_source(SourceSpec(str(root), **keys)))
+DISTRIBUTIONS = importlib.metadata.distributions
+FAMILY = family_of({"<filename>", "<reponame>"}, "a tokenizer")
 
 
-def test_a_file_becomes_a_document_in_starcoders_form(tmp_path):
-    write(tmp_path, "package/module.py", GOOD)
-    (item,) = items(tmp_path, license="MIT", repository="acme==1.0")
+def items(workers: int = 1, **keys):
+    return list(build_installed(InstalledSpec("installed", **keys), FAMILY, workers))
+
+
+@pytest.fixture
+def stdlib(tmp_path, monkeypatch):
+    """An empty standard library, and no distributions."""
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "stdlib"))
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter(()))
+    (tmp_path / "stdlib").mkdir()
+    return tmp_path / "stdlib"
+
+
+def test_a_file_becomes_a_document_in_starcoders_form(stdlib):
+    write(stdlib, "package/module.py", GOOD)
+    (item,) = items()
     assert isinstance(item, Kept)
     record = item.record
+    python = f"cpython=={sys.version.split()[0]}"
     assert record.parts == (Part("<filename>", "package/module.py"), Part("", "\n" + GOOD))
-    assert (record.license, record.source.repository, record.source.path) == ("MIT", "acme==1.0", "package/module.py")
-    assert record.source.place == f"{tmp_path}/package/module.py"
+    assert (record.license, record.source.repository, record.source.path) == ("PSF-2.0", python, "package/module.py")
+    assert record.source.place == f"{python}/package/module.py", "no path of this machine"
     assert record.kind == "document"
+
+
+def test_with_starcoder2s_tokens_a_path_has_its_repository(stdlib):
+    write(stdlib, "a.py", GOOD)
+    (item,) = build_installed(InstalledSpec("installed"), family_of({"<file_sep>", "<repo_name>"}, "a tokenizer"), 1)
+    assert [part.marker for part in item.record.parts] == ["<repo_name>", "<file_sep>", ""] and item.repairs == ()
 
 
 PLANTED = {
@@ -60,16 +80,18 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("reason", PLANTED)
-def test_each_filter_fires(tmp_path, reason):
+def test_each_filter_fires(stdlib, reason):
     content, detail = PLANTED[reason]
-    write(tmp_path, "planted.py", content)
-    write(tmp_path, "sound.py", GOOD)
-    planted, sound = items(tmp_path)
+    write(stdlib, "planted.py", content)
+    write(stdlib, "sound.py", GOOD)
+    planted, sound = items()
     assert isinstance(planted, Dropped) and isinstance(sound, Kept)
     assert planted.reason == reason
     assert detail in planted.detail
     assert planted.place.endswith("/planted.py")
-    assert json.loads(planted.raw) == {"repository": tmp_path.name, "path": "planted.py"}, "the text is not set aside, only its name"
+    assert json.loads(planted.raw) == {"repository": f"cpython=={sys.version.split()[0]}", "path": "planted.py"}, (
+        "the text is not set aside, only its name"
+    )
     assert not planted.fault
 
 
@@ -77,13 +99,13 @@ def test_each_filter_fires(tmp_path, reason):
     ("line", "detail"),
     [("x = 1\0", "null bytes"), ("x = " + "(" * 500 + ")" * 500, "too many nested parentheses"), ("x = " + "-" * 90_000 + "1", "Error")],
 )
-def test_files_that_break_the_parser_are_dropped(tmp_path, line, detail):
-    write(tmp_path, "a.py", line + "\n" + GOOD)
-    (item,) = items(tmp_path, max_line_chars=100_000, max_mean_line_chars=100_000)
+def test_files_that_break_the_parser_are_dropped(stdlib, line, detail):
+    write(stdlib, "a.py", line + "\n" + GOOD)
+    (item,) = items(max_line_chars=100_000, max_mean_line_chars=100_000)
     assert item.reason == "does_not_parse" and detail in item.detail
 
 
-def test_folders_that_are_left_out(tmp_path):
+def test_folders_that_are_left_out(stdlib):
     expected = {
         "_vendor/a.py": "vendored",
         "lib/third_party/a.py": "vendored",
@@ -95,57 +117,50 @@ def test_folders_that_are_left_out(tmp_path):
         "site-packages": "skipped_folder",
     }
     for name in expected:
-        write(tmp_path, name if name.endswith(".py") else f"{name}/inner.py", GOOD)
-    write(tmp_path, "__pycache__/nothing.txt", "")
-    write(tmp_path, "readme.txt", "no Python")
-    found = {json.loads(item.raw)["path"]: item.reason for item in items(tmp_path) if isinstance(item, Dropped)}
+        write(stdlib, name if name.endswith(".py") else f"{name}/inner.py", GOOD)
+    write(stdlib, "__pycache__/nothing.txt", "")
+    write(stdlib, "readme.txt", "no Python")
+    found = {json.loads(item.raw)["path"]: item.reason for item in items() if isinstance(item, Dropped)}
     assert found == expected
 
 
-def test_exact_duplicates_keep_the_first(tmp_path):
-    write(tmp_path, "a.py", GOOD)
-    write(tmp_path, "b.py", GOOD.replace("\n", "\r\n"))
-    write(tmp_path, "c.py", b"\xef\xbb\xbf" + GOOD.encode())
-    first, second, third = items(tmp_path)
+def test_exact_duplicates_keep_the_first(stdlib):
+    write(stdlib, "a.py", GOOD)
+    write(stdlib, "b.py", GOOD.replace("\n", "\r\n"))
+    write(stdlib, "c.py", b"\xef\xbb\xbf" + GOOD.encode())
+    first, second, third = items()
     assert isinstance(first, Kept) and second.reason == third.reason == "exact_duplicate"
 
 
-def test_line_ends_and_byte_order_mark_are_repaired_by_name(tmp_path):
-    write(tmp_path, "a.py", b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
-    (item,) = items(tmp_path)
+def test_line_ends_and_byte_order_mark_are_repaired_by_name(stdlib):
+    write(stdlib, "a.py", b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    (item,) = items()
     assert item.repairs == ("byte_order_mark", "line_ends")
     assert item.record.parts[-1].text == "\n" + GOOD
 
 
-def test_links_are_not_followed(tmp_path):
-    write(tmp_path, "a.py", GOOD)
-    (tmp_path / "loop").symlink_to(tmp_path)
-    (tmp_path / "b.py").symlink_to(tmp_path / "a.py")
-    assert [item.reason if isinstance(item, Dropped) else "kept" for item in items(tmp_path)] == ["kept", "symbolic_link", "symbolic_link"]
+def test_links_are_not_followed(stdlib):
+    write(stdlib, "a.py", GOOD)
+    (stdlib / "loop").symlink_to(stdlib)
+    (stdlib / "b.py").symlink_to(stdlib / "a.py")
+    assert [item.reason if isinstance(item, Dropped) else "kept" for item in items()] == ["kept", "symbolic_link", "symbolic_link"]
 
 
-def test_without_names_files_by_pattern(tmp_path):
-    write(tmp_path, "a/keep.py", GOOD)
-    write(tmp_path, "a/leave.py", GOOD + "x = 1\n")
-    kept, left = items(tmp_path, without=("a/le*.py",))
+def test_without_names_files_by_pattern(stdlib):
+    write(stdlib, "a/keep.py", GOOD)
+    write(stdlib, "a/leave.py", GOOD + "x = 1\n")
+    kept, left = items(without=("a/le*.py",))
     assert isinstance(kept, Kept) and left.reason == "excluded"
-
-
-@pytest.mark.parametrize(("path", "message"), [("absent", "no such folder; give a folder"), ("empty", "holds no Python files")])
-def test_a_path_without_files_is_one_clear_message(tmp_path, path, message):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=message):
-        items(tmp_path / path)
 
 
 def test_hand_written_modules_that_speak_of_generating_are_kept():
     text = '"""Trees can be generated by passing a flag; the docs are generated with care."""\n' + GOOD
-    assert check_text("a.py", text, SourceSpec(".")) is None
+    assert check_text(text, InstalledSpec("installed")) is None
 
 
-@given(st.text(), st.sampled_from(["a.py", "x/y.py"]))
-def test_no_text_makes_the_check_fail(text, name):
-    fault = check_text(name, text, SourceSpec("."))
+@given(st.text())
+def test_no_text_makes_the_check_fail(text):
+    fault = check_text(text, InstalledSpec("installed"))
     assert fault is None or fault[0] in {*PLANTED}
 
 
@@ -173,13 +188,12 @@ def interpreter(tmp_path, monkeypatch):
     fake_distribution(packages, "silent", "Classifier: Topic :: Text", {"s.py": texts[4]})
     fake_distribution(packages, "large", "License: Apache 2.0", {f"large/f{n:02}.py": texts[n] for n in range(10, 30)})
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(stdlib))
-    monkeypatch.setattr(sys, "path", [str(packages)])
-    importlib.invalidate_caches()
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: DISTRIBUTIONS(path=[str(packages)]))
 
 
 @pytest.mark.usefixtures("interpreter")
 def test_installed_keeps_permissive_distributions_only():
-    found = list(build_source(SourceSpec("installed", max_distribution_bytes=3 * len(GOOD))))
+    found = items(max_distribution_bytes=3 * len(GOOD))
     kept = [(i.record.source.repository, i.record.license, i.record.source.path) for i in found if isinstance(i, Kept)]
     python = f"cpython=={sys.version.split()[0]}"
     assert kept[:2] == [(python, "PSF-2.0", "json/tool.py"), ("Free==1.0", "MIT", "free/a.py")]
@@ -199,15 +213,28 @@ def test_installed_keeps_permissive_distributions_only():
 
 
 @pytest.mark.usefixtures("interpreter")
-def test_installed_is_the_same_every_time():
-    spec = SourceSpec("installed", max_distribution_bytes=3 * len(GOOD))
-    assert list(build_source(spec)) == list(build_source(spec))
+@pytest.mark.parametrize("cap", [3 * len(GOOD), None])
+def test_the_number_of_workers_changes_nothing(cap, monkeypatch):
+    """Tasks of two files: those of the capped distribution are under way when it is full."""
+    monkeypatch.setattr(installed, "TASK_FILES", 2)
+    alone = items(max_distribution_bytes=cap)
+    assert alone == items(workers=3, max_distribution_bytes=cap)
+    monkeypatch.setattr(installed, "TASK_FILES", 100)
+    assert alone == items(max_distribution_bytes=cap), "the cut changes nothing either"
 
 
 @pytest.mark.usefixtures("interpreter")
 def test_no_cap_keeps_all():
-    found = list(build_source(SourceSpec("installed", max_distribution_bytes=None)))
+    found = items(max_distribution_bytes=None)
     assert sum(isinstance(i, Kept) for i in found) == 22
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_the_kind_opens_it_with_its_own_keys():
+    opened = open_kind("source", {"kind": "source", "path": "installed", "without": ["large/*"]}, "spec", Setting(workers=1))
+    assert opened.inputs[0] == {"distribution": "Free", "version": "1.0"}
+    assert opened.spec["max_distribution_bytes"] == 6_000_000
+    assert collections.Counter(i.reason for i in opened.items() if isinstance(i, Dropped))["excluded"] == 20
 
 
 @pytest.mark.usefixtures("interpreter")
@@ -218,8 +245,7 @@ def test_broken_installations_are_dropped_by_name(tmp_path):
     (packages / "gone.py").unlink()
     (packages / "locked.py").unlink()
     (packages / "locked.py").symlink_to("/proc/self/mem")  # a file whose first byte cannot be read
-    importlib.invalidate_caches()
-    found = collections.Counter(i.reason for i in build_source(SourceSpec("installed", min_file_bytes=0)) if isinstance(i, Dropped))
+    found = collections.Counter(i.reason for i in items(min_file_bytes=0) if isinstance(i, Dropped))
     assert found["broken_distribution"] == found["missing_file"] == 1
     assert found["unreadable"] == 1 or not Path("/proc/self/mem").exists()
 
@@ -271,4 +297,4 @@ def test_folder_reason_looks_at_folders(folders):
 
 
 def test_reader_imports_nothing_heavy():
-    assert not {"torch", "transformers", "tokenizers"} & set(vars(source_code))
+    assert not {"torch", "transformers", "tokenizers"} & set(vars(installed))
