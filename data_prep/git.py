@@ -102,7 +102,8 @@ def read_changes(repository: str | Path, commits: Sequence[str]) -> Iterator[tup
     """Yield each commit with the files that it changed against its only parent, renames found by content; none for merges."""
     listing = "\n".join(commits).encode() + b"\n"
     with _reading(repository, listing, "diff-tree", "--stdin", "-r", "-z", "--root", "--always", "-M", "-l400", "--no-abbrev") as output:
-        commit, changes = "", []
+        commit = ""
+        changes: list[Change] = []
         fields = _split(output, b"\0")
         for field in fields:
             if field[:1] != b":":
@@ -126,7 +127,7 @@ def read_blobs(repository: str | Path, oids: Iterable[str], max_bytes: int | Non
         listing.seek(0)
         with _reading(repository, listing, "cat-file", "--batch", "--buffer") as output:
             while header := output.readline():
-                kind, _, size = header.rstrip(b"\n").rpartition(b" ")
+                _, _, size = header.rstrip(b"\n").rpartition(b" ")
                 if not size.isdigit():  # "<id> missing"
                     yield None
                     continue

@@ -11,11 +11,15 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.documents import Family, family_of
 from data_prep.pool import default_workers
 from data_prep.records import Item
+from starchat.config import closest, from_mapping
+from starchat.errors import UserError
+
+Rules = TypeVar("Rules")
 
 KINDS: Mapping[str, str] = {
     "dialogues": "data_prep.dialogues",
@@ -60,3 +64,14 @@ def open_kind(kind: str, mapping: Mapping[str, Any], place: str, setting: Settin
     """Return a source of a kind in `KINDS`, ready to be read; raise `UserError` for every fault of its keys."""
     opened: Opened = importlib.import_module(KINDS[kind]).open_kind(mapping, place, setting)
     return opened
+
+
+def preset_rules(kind: type[Rules], presets: Mapping[str, Mapping[str, Any]], default: str, given: Mapping[str, Any], place: str) -> Rules:
+    """Return rules of a source: those of the preset that `given` names (else `default`), with the other keys of `given` set.
+
+    A preset holds only what it turns on: every field of `kind` is off by itself.
+    """
+    name = given.get("preset", default)
+    if name not in presets:
+        raise UserError(f"{place}: rules.preset: {name!r}; {closest(str(name), presets)}")
+    return from_mapping(kind, {**presets[name], **given, "preset": name}, f"{place}: rules")

@@ -4,14 +4,18 @@ In: a function of a module and a stream of picklable tasks. Out: what the functi
 processes is, so that a dataset's bytes do not depend on it. Tasks are drawn as results leave: memory does not grow with their number.
 
 A worker that is killed, or that the system ends for want of memory, costs nothing: the tasks that were under way are done again by
-new workers. Workers are forked from a small server process, never from this one, whose threads a fork would tear apart.
+new workers. Workers are forked from a small server process, never from this one, whose threads a fork would tear apart; they do not
+import the program that began it all, which needs no guard for that.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import multiprocessing
 import os
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -63,8 +67,7 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
             if breaks == MAX_BREAKS:
                 raise UserError(
                     f"a worker process died {breaks} times over one piece of the data ({str(waiting[0])[:200]}); "
-                    "it may need more memory than there is: take fewer workers, or leave that piece out; a program that calls "
-                    "this itself needs the guard if __name__ == '__main__'"
+                    "it may need more memory than there is: take fewer workers, or leave that piece out"
                 ) from None
 
 
@@ -75,14 +78,27 @@ def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], s
     pool = ProcessPoolExecutor(workers, mp_context=context)
     futures: collections.deque[Future[Result]] = collections.deque()
     try:
-        futures.extend(pool.submit(function, task) for task in waiting)
+        with _no_main():
+            futures.extend(pool.submit(function, task) for task in waiting)
         while waiting:
             while len(waiting) < AHEAD * workers and (task := next(stream, None)) is not None:
                 waiting.append(task)
-                futures.append(pool.submit(function, task))
+                with _no_main():
+                    futures.append(pool.submit(function, task))
             result = futures[0].result()
             futures.popleft()
             waiting.popleft()
             yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the main module while a process may be started: `multiprocessing` would have each worker run that program's file again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

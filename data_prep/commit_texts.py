@@ -1,0 +1,185 @@
+"""The texts of a commit: its message as written, the edit as a person would be shown it, and the dialogues that it gives.
+
+Pure. A message loses its trailers (``Signed-off-by: ...``), which name people; an edit becomes a window around the change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+from data_prep.changes import changed_span, unified_diff, widened
+from data_prep.commit_rules import Draws, Problem
+from data_prep.languages import language_of
+from starchat.dialogue import Turn
+from starchat.fences import fenced
+
+BINARY_PREFIX_BYTES = 8000
+"""Git's own rule: a NUL byte among the first 8,000 makes a file binary (``xdiff-interface.c``, ``buffer_is_binary``)."""
+
+MAX_WINDOW_LINES = 32
+WHOLE_FILE_SHARE = 0.2
+MIN_EXPLANATION_WORDS = 15
+
+_TRAILER = re.compile(
+    r"(?:[A-Za-z][\w-]*-(?:by|to|on|id|bug|from|for)|change-id|cc|pr-url|reviewed-on|bug|test|issue|git-svn-id): \S", re.I
+)
+_ENCODING = re.compile(rb"^encoding (\S+)$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    """A commit's subject line and body, without trailers, and what was done to read them."""
+
+    subject: str
+    body: str
+    repairs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edit:
+    """An edit as it is shown: the window before and after, whether that is the whole file, how many lines changed."""
+
+    before: str
+    after: str
+    lines: int
+    whole: bool
+    repairs: tuple[str, ...] = ()
+
+    @property
+    def diff(self) -> str:
+        """The unified diff that makes `after` of `before`."""
+        return unified_diff(self.before, self.after)
+
+
+def read_message(commit: bytes) -> Message:
+    """Return the message of a raw commit object, decoded as its header says.
+
+    >>> read_message(b"tree 0\\n\\nFix it\\n\\nIt broke.\\n\\nSigned-off-by: A <a@b.c>\\n")
+    Message(subject='Fix it', body='It broke.', repairs=('trailers',))
+    """
+    header, _, data = commit.partition(b"\n\n")
+    repairs = []
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        named = _ENCODING.search(header)
+        text = _decoded(data, named[1].decode("ascii", "replace") if named else "latin-1")
+        repairs.append("message_encoding")
+    text = text.replace("\r\n", "\n").replace("\0", "")
+    subject, _, body = text.strip("\n").partition("\n")
+    paragraphs = body.strip("\n").split("\n\n")
+    if any(_TRAILER.match(line) for line in paragraphs[-1].split("\n")):
+        kept = [line for line in paragraphs[-1].split("\n") if not _TRAILER.match(line)]
+        body = "\n\n".join([*paragraphs[:-1], *(["\n".join(kept)] if kept else [])])
+        repairs.append("trailers")
+    return Message(subject.strip(), body.strip(), tuple(repairs))
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding)
+    except (LookupError, ValueError):
+        return data.decode("latin-1")
+
+
+def shown(old: bytes, new: bytes, form: str, drawn: Draws, max_chars: int | None) -> Edit | Problem:
+    """Return an edit in a form (see `data_prep.commits.CommitsSpec`), or the reason why it cannot be shown.
+
+    >>> draws = Draws(*[0.5] * 8)
+    >>> shown(b"a = 1\\n", b"a = 2\\n", "window", draws, None)
+    Edit(before='a = 1\\n', after='a = 2\\n', lines=1, whole=True, repairs=())
+    """
+    if b"\0" in old[:BINARY_PREFIX_BYTES] or b"\0" in new[:BINARY_PREFIX_BYTES]:
+        return "binary", "a NUL byte near its beginning"
+    if max_chars is not None and len(old) > max_chars and len(old.decode("utf-8", "replace")) > max_chars:
+        return "too_large", f"{len(old)} bytes before the change; at most {max_chars} characters"
+    if not new.strip():
+        return "emptied", "nothing is left of the file"
+    repairs = []
+    if b"\r" in old or b"\r" in new:
+        old, new = _with_line_ends(old), _with_line_ends(new)
+        repairs.append("line_ends")
+        if old == new:
+            return "line_ends_only", "the change is one of line ends"
+    span = changed_span(old, new)
+    start, end = 0, len(old)
+    if form == "window" or form == "diff" or (form == "published" and drawn.form >= WHOLE_FILE_SHARE):
+        start, end = widened(old, span, *(int(draw * (MAX_WINDOW_LINES + 1)) for draw in (drawn.before, drawn.after)))
+    try:
+        before, after = old[start:end].decode("utf-8"), new[start : end + len(new) - len(old)].decode("utf-8")
+    except UnicodeDecodeError as error:
+        return "not_utf8", f"byte 0x{error.object[error.start]:02x} near the change"
+    lines = max(_count_lines(old, span.start, span.old_end), _count_lines(new, span.start, span.new_end))
+    return Edit(before, after, lines, start == 0 and end == len(old), tuple(repairs))
+
+
+def _with_line_ends(content: bytes) -> bytes:
+    return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _count_lines(content: bytes, start: int, end: int) -> int:
+    """Return the number of lines in a stretch, the last perhaps without a line end."""
+    return content.count(b"\n", start, end) + (end > start and content[end - 1 : end] != b"\n")
+
+
+def answer_of(edit: Edit, message: Message, path: str, drawn: Draws, tasks: Mapping[str, float]) -> list[Turn]:
+    """Return the dialogue of an edit: what is asked is drawn by weight among what the commit can answer."""
+    possible = {task: weight for task, weight in tasks.items() if weight and (task != "explain" or _explains(message))}
+    task = _drawn(possible or {"edit": 1.0}, drawn.task)
+    language = language_of(path)
+    tag = (language or "").lower().replace(" ", "-") if language else ""
+    if task == "edit":
+        return _edit_turns(edit, message, path, tag, drawn)
+    asked = _pick(EXPLAIN if task == "explain" else WRITE_MESSAGE, drawn.words).format(path=path)
+    question = f"{asked}\n\n{fenced(edit.diff, 'diff')}"
+    answer = message.body if task == "explain" else "\n\n".join(part for part in (message.subject, message.body) if part)
+    return [Turn("user", question), Turn("assistant", answer)]
+
+
+def _edit_turns(edit: Edit, message: Message, path: str, tag: str, drawn: Draws) -> list[Turn]:
+    what = "`{path}`" if edit.whole else "this part of `{path}`"
+    asked = _pick(EDIT, drawn.words).format(instruction=_sentence(message.subject), what=what.format(path=path))
+    code = fenced(edit.before, tag) if edit.before.strip() else f"`{path}` is empty so far."
+    return [Turn("user", f"{asked}\n\n{code}"), Turn("assistant", fenced(edit.after, tag))]
+
+
+EDIT = (
+    "{instruction}\n\nHere is {what}:",
+    "{instruction} This is {what}:",
+    "In {what}: {instruction}",
+    "I have {what} below. {instruction}",
+)
+EXPLAIN = (
+    "Explain this change to `{path}`.",
+    "What does this change to `{path}` do, and why was it made?",
+    "Somebody changed `{path}` like this. Can you explain it?",
+)
+WRITE_MESSAGE = (
+    "Write a commit message for this change to `{path}`.",
+    "What would be a good commit message for this change to `{path}`?",
+    "I am about to commit this change to `{path}`. Describe it in a commit message.",
+)
+
+
+def _explains(message: Message) -> bool:
+    return len(message.body.split()) >= MIN_EXPLANATION_WORDS
+
+
+def _sentence(subject: str) -> str:
+    return subject if subject.endswith((".", "!", "?")) else f"{subject}."
+
+
+def _pick(choices: Sequence[str], draw: float) -> str:
+    return choices[int(draw * len(choices))]
+
+
+def _drawn(weights: Mapping[str, float], draw: float) -> str:
+    """Return the key at a place in [0, 1) of the weights laid end to end."""
+    place = draw * sum(weights.values())
+    for key in sorted(weights):
+        place -= weights[key]
+        if place < 0:
+            return key
+    return max(weights)

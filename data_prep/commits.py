@@ -1,0 +1,303 @@
+"""Commits as records: the ``kind: commits`` builder of the prepare stage.
+
+In: a git clone or bare repository, streamed, or CommitPack rows. Out: one item for each unit: a file that a commit changed; a merge,
+and a commit that changed nothing, is a unit of its own. Newest first.
+
+The document view is StarCoder's: before, subject line, after; whole files or a window that is really around the change, or the change
+as a unified diff. The dialogue view asks for one of three things, drawn for each unit: to make the edit, to explain it, or to write its
+message. Which commits are worth it: `data_prep.commit_rules`.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from data_prep import git
+from data_prep.commit_rules import PRESETS, CommitRules, Draws, draws, path_problem, size_problem, subject_problem
+from data_prep.commit_texts import Message, answer_of, read_message, shown
+from data_prep.commitpack import build_rows
+from data_prep.documents import Commit, Family, render_commit
+from data_prep.kinds import Opened, Setting, preset_rules
+from data_prep.languages import language_of
+from data_prep.pool import run_tasks
+from data_prep.records import Dropped, Item, Kept
+from data_prep.sources import as_text, find_tables, table_files
+from data_prep.views import dialogue_item, document_item
+from starchat.config import from_mapping, to_mapping
+from starchat.dialogue import Source
+from starchat.errors import UserError
+from starchat.files import describe_file
+
+COMMITS_OF_A_TASK = 128
+
+MAX_BLOB_BYTES = 4 << 20
+"""Larger files are not read at all: at four bytes a character, the largest that any rule could keep by its length is smaller."""
+
+REGULAR = frozenset({"100644", "100755"})
+LINKS = {"120000": "symbolic_link", "160000": "submodule"}
+STATUSES = {"A": "file_added", "D": "file_deleted", "T": "type_changed"}
+
+
+@dataclasses.dataclass(frozen=True)
+class CommitsSpec:
+    """Commits of the repository at `path`, reachable from `ref`, or CommitPack rows (a file, folder, pattern or Hub id).
+
+    `rules` names a preset (``starcoder`` for documents, ``commitpackft`` for dialogues) and what differs from it. `form`: whole files,
+    windows, the published mixture of one whole file in five, or the diff. `tasks` weighs what dialogues ask for. `license` (SPDX)
+    and `repository` are what the records carry; the name of the folder, by default.
+    """
+
+    path: str
+    kind: Literal["commits"] = "commits"
+    view: Literal["document", "dialogue"] = "document"
+    form: Literal["published", "full", "window", "diff"] = "published"
+    rules: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tasks: dict[str, float] = dataclasses.field(default_factory=lambda: {"edit": 2.0, "explain": 1.0, "message": 1.0})
+    ref: str = "HEAD"
+    license: str | None = None
+    repository: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Builder:
+    """What turns a unit into an item, besides the unit itself; sent to every worker."""
+
+    path: str
+    view: str
+    form: str
+    rules: CommitRules
+    tasks: tuple[tuple[str, float], ...]
+    license: str | None
+    repository: str
+    family: Family | None
+    tokenizer: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of history: consecutive commits, and those of them at which a shallow clone ends."""
+
+    builder: Builder
+    commits: tuple[str, ...]
+    shallow: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """A change that its name and message let through, before its contents are read; `slot` is its place among the piece's items."""
+
+    slot: int
+    commit: str
+    change: git.Change
+    message: Message
+    drawn: Draws
+
+
+def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
+    """Return commits that are ready to be read (`data_prep.kinds`)."""
+    spec = from_mapping(CommitsSpec, mapping, place)
+    rules = preset_rules(CommitRules, PRESETS, "starcoder" if spec.view == "document" else "commitpackft", spec.rules, place)
+    unknown = sorted(set(spec.tasks) - {"edit", "explain", "message"})
+    if unknown or not any(spec.tasks.values()) or any(weight < 0 for weight in spec.tasks.values()):
+        raise UserError(f"{place}: tasks: {spec.tasks}; expected weights of edit, explain and message, such as {{edit: 2, explain: 1}}")
+    family = setting.family if spec.view == "document" else None
+    if family is not None:
+        render_commit(Commit("", "", ""), family)
+    is_git = git.is_repository(spec.path)
+    name = spec.repository or (_name(spec.path) if is_git else "")
+    builder = Builder(
+        *(spec.path, spec.view, spec.form, rules, tuple(sorted(spec.tasks.items())), spec.license),
+        *(name, family, setting.tokenizer, setting.seed),
+    )
+    resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
+    if is_git:
+        commit = git.resolve(spec.path, spec.ref)
+        inputs: list[dict[str, Any]] = [{"git": spec.path, "ref": spec.ref, "commit": commit}]
+        return Opened(spec.path, "git", resolved, inputs, lambda: build_commits(builder, commit, setting.workers))
+    if Path(spec.path).is_dir() and not any(Path(spec.path).iterdir()):
+        raise UserError(f"{spec.path}: an empty folder; give a git clone, a bare repository, or a file of CommitPack rows")
+    tables = find_tables(spec.path)
+    inputs = [describe_file(file) for table in tables for file in table_files(table)]
+    return Opened(spec.path, "commitpack", resolved, inputs, lambda: build_rows(tables, builder, row_item))
+
+
+def _name(path: str) -> str:
+    """Return the name of a repository by its folder."""
+    resolved = Path(path).resolve()
+    return (resolved.parent if resolved.name == ".git" else resolved).name.removesuffix(".git")
+
+
+def build_commits(builder: Builder, commit: str | None, workers: int) -> Iterator[Item]:
+    """Yield the items of a commit and all that lie before it; an empty repository has none, which is an error."""
+    if commit is None:
+        raise UserError(f"{builder.path}: a repository without commits; give one with a history")
+    shallow = git.shallow_commits(builder.path)
+    listed = git.list_commits(builder.path, commit)
+    pieces = (
+        Piece(builder, ids, shallow.intersection(ids)) for ids in iter(lambda: tuple(itertools.islice(listed, COMMITS_OF_A_TASK)), ())
+    )
+    taken: set[str] = set()
+    for items in run_tasks(piece_items, pieces, workers):
+        for item in items:
+            yield _first_of_its_path(item, taken) if builder.rules.one_per_file else item
+
+
+def _first_of_its_path(item: Item, taken: set[str]) -> Item:
+    if isinstance(item, Dropped):
+        return item
+    source = item.record.source
+    if source.path in taken:
+        detail = "a newer commit of the same file is kept"
+        return Dropped("one_per_file", source.place, detail, as_text({"commit": source.commit, "path": source.path}))
+    taken.add(source.path or "")
+    return item
+
+
+def piece_items(piece: Piece) -> list[Item]:
+    """Return the items of a stretch of history, in order."""
+    builder, items = piece.builder, list[Item | None]()
+    messages = zip(piece.commits, git.read_blobs(builder.path, piece.commits), strict=True)
+    candidates: list[Candidate] = []
+    for (commit, changes), (_, content) in zip(git.read_changes(builder.path, piece.commits), messages, strict=True):
+        if (whole := _whole_commit(commit, changes, content, commit in piece.shallow)) is not None:
+            items.append(whole)
+            continue
+        assert isinstance(content, bytes)
+        message = read_message(content)
+        problem = _message_problem(message, len(changes), builder.rules)
+        for change in changes:
+            drawn = draws(builder.seed, commit, change.path)
+            found = problem or _change_problem(change, message, builder.rules, drawn)
+            if found is None:
+                candidates.append(Candidate(len(items), commit, change, message, drawn))
+                items.append(None)
+            else:
+                items.append(_dropped(commit, change, *found))
+    oids = [oid for candidate in candidates for oid in (candidate.change.old_oid, candidate.change.new_oid)]
+    contents = git.read_blobs(builder.path, oids, MAX_BLOB_BYTES)
+    for candidate in candidates:
+        items[candidate.slot] = _read_item(candidate, next(contents), next(contents), builder)
+    return [item for item in items if item is not None]
+
+
+def _whole_commit(commit: str, changes: Sequence[git.Change], content: Any, is_cut: bool) -> Dropped | None:
+    """Return why a commit as a whole is one unit that is dropped, or None."""
+    if not isinstance(content, bytes):
+        reason, detail = "missing_object", "the repository lacks the commit"
+    elif is_cut:
+        reason, detail = "shallow_boundary", "the clone is shallow: what the commit changed is not known; fetch with --unshallow"
+    elif content.count(b"\nparent ", 0, content.find(b"\n\n")) > 1:
+        reason, detail = "merge", "a merge changes what its parents changed"
+    elif not changes:
+        reason, detail = "no_change", "the commit changes no file"
+    else:
+        return None
+    return Dropped(reason, f"commit {commit}", detail, as_text({"commit": commit}))
+
+
+def _message_problem(message: Message, files: int, rules: CommitRules) -> tuple[str, str] | None:
+    if rules.max_files is not None and files > rules.max_files:
+        return "many_files", f"the commit changes {files} files; at most {rules.max_files}"
+    return subject_problem(message.subject, rules)
+
+
+def _change_problem(change: git.Change, message: Message, rules: CommitRules, drawn: Draws) -> tuple[str, str] | None:
+    """Return why a change is dropped for what is known of it without its contents, or None."""
+    modes = {change.old_mode, change.new_mode} - {"000000"}
+    if link := next((LINKS[mode] for mode in sorted(modes) if mode in LINKS), None):
+        return link, "not a file with text"
+    if change.status in STATUSES:
+        return STATUSES[change.status], "there is no content both before and after"
+    if not modes <= REGULAR:
+        return "type_changed", f"mode {change.old_mode} became {change.new_mode}"
+    if change.old_oid == change.new_oid:
+        return ("renamed_only", f"from {change.old_path}") if change.status == "R" else ("mode_changed", "the content is the same")
+    return path_problem(change.path, language_of(change.path), message.subject, rules, drawn)
+
+
+def _dropped(commit: str, change: git.Change, reason: str, detail: str) -> Dropped:
+    return Dropped(reason, f"{commit}:{change.path}", detail, as_text({"commit": commit, "path": change.path}))
+
+
+def _read_item(candidate: Candidate, old: Any, new: Any, builder: Builder) -> Item:
+    """Return the item of a change whose contents were read."""
+    commit, change = candidate.commit, candidate.change
+    for content in (old, new):
+        if content is None:
+            return _dropped(commit, change, "missing_object", "the repository lacks the content: a partial clone, or damaged")
+        if isinstance(content, git.Oversize):
+            return _dropped(commit, change, "too_large", f"{content.bytes} bytes; at most {MAX_BLOB_BYTES}")
+    source = Source(f"{commit}:{change.path}", builder.repository, change.path, commit)
+    item = edit_item(old, new, candidate.message, candidate.drawn, source, builder)
+    return item if isinstance(item, Kept) else _dropped(commit, change, item.reason, item.detail)
+
+
+def row_item(old: str, new: str, message: str, source: Source, license: str | None, builder: Builder) -> Item:
+    """Return the item of a CommitPack row, by the same rules as a repository's."""
+    path = source.path or ""
+    drawn = draws(builder.seed, source.commit or source.place, path)
+    read = read_message(b"\n\n" + message.encode("utf-8", "replace"))
+    problem = subject_problem(read.subject, builder.rules)
+    problem = problem or path_problem(path, language_of(path), read.subject, builder.rules, drawn)
+    raw = as_text({"commit": source.commit, "path": path})
+    if problem is not None:
+        return Dropped(problem[0], source.place, problem[1], raw)
+    before, after = (text.encode("utf-8", "replace") for text in (old, new))
+    item = edit_item(before, after, read, drawn, source, dataclasses.replace(builder, license=builder.license or license))
+    return dataclasses.replace(item, raw=raw) if isinstance(item, Dropped) else item
+
+
+def edit_item(old: bytes, new: bytes, message: Message, drawn: Draws, source: Source, builder: Builder) -> Item:
+    """Return the item of an edit, in the view and form that are wanted, or the rule that it does not keep."""
+    rules = builder.rules
+    found = shown(old, new, builder.form, drawn, rules.max_file_chars)
+    if isinstance(found, tuple):
+        return Dropped(found[0], source.place, found[1], "")
+    problem = size_problem(found.lines, rules, drawn) or _token_problem(found.before, found.after, builder)
+    if problem is not None:
+        return Dropped(problem[0], source.place, problem[1], "")
+    repairs = [*message.repairs, *found.repairs]
+    if builder.view == "dialogue":
+        turns = answer_of(found, message, source.path or "", drawn, dict(builder.tasks))
+        return dialogue_item(turns, source, builder.license, repairs)
+    assert builder.family is not None
+    rendered = render_commit(Commit(found.before, message.subject, found.diff if builder.form == "diff" else found.after), builder.family)
+    return document_item(rendered, source, builder.license, repairs)
+
+
+def _token_problem(before: str, after: str, builder: Builder) -> tuple[str, str] | None:
+    least, most = builder.rules.min_tokens, builder.rules.max_tokens
+    if least is None and most is None:
+        return None
+    if most is not None and len(before) + len(after) > most * MAX_TOKEN_CHARS:
+        return "many_tokens", f"{len(before) + len(after)} characters; at most {most} tokens"
+    count = sum(map(len, _tokens(builder.tokenizer).encode_texts([before, after])))
+    if least is not None and count < least:
+        return "few_tokens", f"{count} tokens before and after; at least {least}"
+    if most is not None and count > most:
+        return "many_tokens", f"{count} tokens before and after; at most {most}"
+    return None
+
+
+MAX_TOKEN_CHARS = 16
+"""No text of some length has so few tokens; what is longer is not encoded to be counted."""
+
+
+@functools.cache
+def _tokens(tokenizer: str) -> Any:
+    from starchat.hub import start_folder
+    from starchat.tokens import load_tokens
+
+    return load_tokens(start_folder(tokenizer), None)
+
+
+def balance(items: Iterator[Item]) -> collections.Counter[str]:
+    """Return how many items were kept, and how many dropped by reason."""
+    return collections.Counter("kept" if isinstance(item, Kept) else item.reason for item in items)
