@@ -60,8 +60,10 @@ class FileChange:
         return language_of(self.path)
 
 
-def parse_patch(patch: str) -> tuple[Hunk, ...]:
+def parse_patch(patch: str, cut_off: bool = False) -> tuple[Hunk, ...]:
     """Return the hunks of one file's patch, as GitHub's ``files[].patch`` has it; raise `BadPatch`.
+
+    With `cut_off` the last hunk may end early, as that of a comment does, which ends at the line commented on.
 
     >>> parse_patch("@@ -1,2 +1,2 @@ def f():\\n a\\n-b\\n+c")
     (Hunk(old=0, new=0, lines=(' a', '-b', '+c')),)
@@ -73,12 +75,12 @@ def parse_patch(patch: str) -> tuple[Hunk, ...]:
         header = _HEADER.match(lines[place])
         if header is None:
             raise BadPatch(f"line {place + 1} of the patch is {lines[place][:40]!r}; expected @@ -a,b +c,d @@")
-        hunk, place = _parse_hunk(header, lines, place + 1)
+        hunk, place = _parse_hunk(header, lines, place + 1, cut_off)
         hunks.append(hunk)
     return tuple(hunks)
 
 
-def _parse_hunk(header: re.Match[str], lines: Sequence[str], place: int) -> tuple[Hunk, int]:
+def _parse_hunk(header: re.Match[str], lines: Sequence[str], place: int, cut_off: bool) -> tuple[Hunk, int]:
     old, new = (1 if header[group] is None else int(header[group]) for group in (2, 4))
     before, after = int(header[1]) - (old > 0), int(header[3]) - (new > 0)
     if before < 0 or after < 0:
@@ -93,7 +95,7 @@ def _parse_hunk(header: re.Match[str], lines: Sequence[str], place: int) -> tupl
         new -= sign in " +"
         found.append(line)
         place += 1
-    if old or new:
+    if (old or new) and not (cut_off and old >= 0 <= new and place == len(lines)):
         raise BadPatch(f"the patch ends, or goes on, before the lines of {header[0]!r} are told")
     return Hunk(before, after, tuple(found)), place
 

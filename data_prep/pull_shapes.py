@@ -7,19 +7,33 @@ In: JSON objects. Out: a `RawPull` with what was said in order of time. The shap
 - ``graphql``: the same from GraphQL: ``archive.json`` of IETF repositories, ``gh pr list --json``, connections of nodes or edges.
 - ``issue``, ``review``, ``line``, ``comment``, ``file``: REST objects that stand apart and name their pull request.
 
-A text of another type is a fault. Ids, dates and people that are none count as not known.
+What single objects hold: `data_prep.pull_objects`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from data_prep.drafts import optional_text
-from data_prep.people import Person
+from data_prep.people import GHOST, Person
+from data_prep.pull_objects import (
+    FilePatch,
+    Said,
+    nodes,
+    oid,
+    read_comment,
+    read_file,
+    read_line,
+    read_person,
+    read_review,
+    read_time,
+    sha,
+    whole,
+    word,
+)
 
 Shape = Literal["event", "webhook", "pull", "graphql", "issue", "review", "line", "comment", "file"]
 WHOLE = ("pull", "graphql")
@@ -34,41 +48,11 @@ PULL_EVENTS = {
 """GHArchive's names of what the payloads of webhooks call otherwise."""
 
 _ADDRESS = re.compile(r"^https?://[^/]+/(?:repos/)?([^/]+/[^/]+)/(?:pulls?|issues)/(\d{1,12})(?:[/#?]|$)")
-_ISO_LENGTH = len("2015-01-01T00:00:00Z")
-
-
-class Said(NamedTuple):
-    """One thing that somebody did: `state` is the action of a ``status``, the verdict of a ``review``, or what became of a comment."""
-
-    kind: Literal["status", "comment", "review", "line"]
-    who: Person
-    at: str
-    text: str
-    id: str | None = None
-    state: str | None = None
-    title: str | None = None
-    merged: bool | None = None
-    head: str | None = None
-    base: str | None = None
-    review: str | None = None
-    reply_to: str | None = None
-    path: str | None = None
-    line: int | None = None
-    hunk: str | None = None
-
-
-class FilePatch(NamedTuple):
-    """A file of an export: `patch` is None where GitHub left it out, as for binary and for very large files."""
-
-    path: str
-    old_path: str
-    status: str
-    patch: str | None
 
 
 @dataclasses.dataclass(slots=True)
 class RawPull:
-    """A pull request as its rows tell it. `title` is None where no row has one."""
+    """A pull request as its rows tell it, filled while they are read. `title` is None where no row has one."""
 
     place: str
     repository: str | None = None
@@ -148,13 +132,13 @@ def key_of(row: Mapping[str, Any], shape: Shape, repository: str | None) -> tupl
     else:
         named = _repository(row)
     found = _address(subject)
-    number = _whole(subject.get("number"))
+    number = whole(subject.get("number"))
     if number is None:
-        number = _whole(row.get("pull_number"))
+        number = whole(row.get("pull_number"))
     if number is None and found is not None:
         number = found[1]
-    name = named or (found[0] if found else None) or repository
-    return None if number is None else (name or "", number)
+    owner = named or (found[0] if found else None) or repository
+    return None if number is None else (owner or "", number)
 
 
 def read_pull(rows: Iterable[tuple[Shape, Mapping[str, Any]]], place: str, repository: str | None) -> RawPull:
@@ -164,6 +148,9 @@ def read_pull(rows: Iterable[tuple[Shape, Mapping[str, Any]]], place: str, repos
         if pull.number is None and (key := key_of(row, shape, repository)) is not None:
             pull.repository, pull.number = key[0] or None, key[1]
         _READERS[shape](pull, row)
+    if (pull.closed_at or pull.merged) and not any(said.kind == "status" and said.state == "closed" for said in pull.said):
+        closer = pull.closer or Person("")
+        pull.said.append(Said("status", closer, pull.closed_at, "", state="closed", merged=bool(pull.merged), head=pull.head))
     pull.said = _in_order(pull)
     return pull
 
@@ -180,7 +167,11 @@ def _in_order(pull: RawPull) -> list[Said]:
         if said.kind == "line" and said.review is not None:
             at = max(at, submitted.get(said.review, ""))  # a comment is seen when its review is submitted
         last = said.at or last
-        key = (said.kind, said.id) if said.id is not None else (said.kind, said.who.login, said.at, said.text, said.state, said.path, said.line)
+        key = (
+            (said.kind, said.id)
+            if said.id is not None
+            else (said.kind, said.who.login, said.at, said.text, said.state, said.path, said.line)
+        )
         rank = ("status", "review", "line", "comment").index(said.kind) if said.state != "closed" else 4
         before = found.get(key)
         found[key] = (at, rank, said) if before is None else (before[0], before[1], said)
@@ -190,26 +181,26 @@ def _in_order(pull: RawPull) -> list[Said]:
 def _read_event(pull: RawPull, row: Mapping[str, Any]) -> None:
     actor = row.get("actor")
     about = row.get("actor_attributes") if isinstance(row.get("actor_attributes"), dict) else actor
-    who = _person(about if isinstance(about, dict) else actor)
-    _read_payload(pull, PULL_EVENTS.get(row["type"], ""), row["payload"], who, _time(row.get("created_at")))
+    who = read_person(about if isinstance(about, dict) else actor)
+    _read_payload(pull, PULL_EVENTS.get(row["type"], ""), row["payload"], who, read_time(row.get("created_at")))
 
 
 def _read_webhook(pull: RawPull, row: Mapping[str, Any]) -> None:
     payload = row["payload"] if isinstance(row.get("payload"), dict) else row
     kinds = (("review", "pull_request_review"), ("issue", "issue_comment"), ("comment", "pull_request_review_comment"))
     kind = next((kind for key, kind in kinds if isinstance(payload.get(key), dict)), "pull_request")
-    _read_payload(pull, kind, payload, _person(payload.get("sender")), "")
+    _read_payload(pull, kind, payload, read_person(payload.get("sender")), "")
 
 
 def _read_payload(pull: RawPull, kind: str, payload: Mapping[str, Any], who: Person, at: str) -> None:
-    action = _name(payload.get("action")) or "created"
+    action = word(payload.get("action")) or "created"
     told = payload.get("pull_request")
     pulled = told if isinstance(told, dict) else {}
-    head, base = _sha(pulled.get("head")), _sha(pulled.get("base"))
+    head, base = sha(pulled.get("head")), sha(pulled.get("base"))
     issue = payload.get("issue")
     _read_rest(pull, pulled if pulled else issue if isinstance(issue, dict) else {}, embedded=False)
     if kind == "pull_request":
-        at = at or _time(pulled.get({"opened": "created_at", "closed": "closed_at"}.get(action, "updated_at")))
+        at = at or read_time(pulled.get({"opened": "created_at", "closed": "closed_at"}.get(action, "updated_at")))
         title = optional_text(pulled, "title") if action in ("opened", "reopened", "edited") else None
         text = optional_text(pulled, "body") if title is not None else ""
         merged = pulled.get("merged") if action == "closed" else None
@@ -219,63 +210,73 @@ def _read_payload(pull: RawPull, kind: str, payload: Mapping[str, Any], who: Per
     entry = payload.get("review" if kind == "pull_request_review" else "comment")
     if not isinstance(entry, dict):
         return
-    said = (_review if kind == "pull_request_review" else _line if kind == "pull_request_review_comment" else _comment)(entry, action)
+    said = (read_review if kind == "pull_request_review" else read_line if kind == "pull_request_review_comment" else read_comment)(
+        entry, action
+    )
     if action == "deleted" and said.id is not None:
         pull.deleted.add((said.kind, said.id))
-    pull.said.append(said._replace(at=said.at or at, who=said.who if said.who.login != GHOST_LOGIN else who, base=base, head=said.head or head))
+    pull.said.append(said._replace(at=said.at or at, who=said.who if said.who.login != GHOST else who, base=base, head=said.head or head))
 
 
 def _read_rest(pull: RawPull, row: Mapping[str, Any], embedded: bool = True) -> None:
     """Read a pull request object; of several the first title and text count, and the last of what changes."""
     if "title" in row and pull.title is None and row["title"] is not None:
         pull.title, pull.body = optional_text(row, "title"), optional_text(row, "body")
-        pull.author = _person(row.get("user"), row)
-    pull.opened_at = pull.opened_at or _time(row.get("created_at"))
-    pull.closed_at = _time(row.get("closed_at")) or pull.closed_at
+        pull.author = read_person(row.get("user"), row)
+    pull.opened_at = pull.opened_at or read_time(row.get("created_at"))
+    pull.closed_at = read_time(row.get("closed_at")) or pull.closed_at
     merged = row.get("merged") if isinstance(row.get("merged"), bool) else True if row.get("merged_at") is not None else None
     pull.merged = pull.merged if merged is None else merged or bool(pull.merged)
     if row.get("merged_by") is not None or row.get("closed_by") is not None:
-        pull.closer = _person(row.get("merged_by") or row.get("closed_by"))
-    pull.base, pull.head = _sha(row.get("base")) or pull.base, _sha(row.get("head")) or pull.head
-    pull.merge_commit = _name(row.get("merge_commit_sha")) or pull.merge_commit
-    pull.changed_files = _whole(row.get("changed_files")) or pull.changed_files
+        pull.closer = read_person(row.get("merged_by") or row.get("closed_by"))
+    pull.base, pull.head = sha(row.get("base")) or pull.base, sha(row.get("head")) or pull.head
+    pull.merge_commit = word(row.get("merge_commit_sha")) or pull.merge_commit
+    pull.changed_files = whole(row.get("changed_files")) or pull.changed_files
     pull.license = pull.license or _license(row)
-    pull.url = pull.url or _name(row.get("html_url"))
+    pull.url = pull.url or word(row.get("html_url"))
     if not embedded:
         return
-    for key, read in (("reviews", _review), ("review_comments", None), ("issue_comments", None), ("comments", None)):
-        for entry in _nodes(row.get(key)):
-            reader = read or (_line if key == "review_comments" or {"diff_hunk", "path"} & entry.keys() else _comment)
+    for key, read in (("reviews", read_review), ("review_comments", None), ("issue_comments", None), ("comments", None)):
+        for entry in nodes(row.get(key)):
+            reader = read or (read_line if key == "review_comments" or {"diff_hunk", "path"} & entry.keys() else read_comment)
             pull.said.append(reader(entry, "created"))
     if "files" in row:
-        pull.files = [*(pull.files or ()), *(_file(entry) for entry in _nodes(row["files"]))]
+        pull.files = [*(pull.files or ()), *(read_file(entry) for entry in nodes(row["files"]))]
 
 
 def _read_graphql(pull: RawPull, row: Mapping[str, Any]) -> None:
     pull.title, pull.body = optional_text(row, "title"), optional_text(row, "body")
-    pull.author = _person(row.get("author"), row)
-    pull.opened_at, pull.closed_at = _time(row.get("createdAt")), _time(row.get("closedAt"))
+    pull.author = read_person(row.get("author"), row)
+    pull.opened_at, pull.closed_at = read_time(row.get("createdAt")), read_time(row.get("closedAt"))
     pull.merged = row.get("mergedAt") is not None or row.get("merged") is True or row.get("state") == "MERGED"
-    pull.closer = _person(row["mergedBy"]) if row.get("mergedBy") is not None else None
-    pull.base, pull.head = _name(row.get("baseRefOid")), _name(row.get("headRefOid"))
-    pull.merge_commit = _oid(row.get("mergeCommit"))
-    pull.changed_files = _whole(row.get("changedFiles"))
-    pull.url = _name(row.get("url"))
-    for entry in _nodes(row.get("comments")):
-        pull.said.append(_comment(entry, "created"))
-        pull.minimized = pull.minimized or entry.get("isMinimized") is True
-    for entry in _nodes(row.get("reviews")):
-        review = _review(entry, "submitted")
+    pull.closer = read_person(row["mergedBy"]) if row.get("mergedBy") is not None else None
+    pull.base, pull.head = word(row.get("baseRefOid")), word(row.get("headRefOid"))
+    pull.merge_commit = oid(row.get("mergeCommit"))
+    pull.changed_files = whole(row.get("changedFiles"))
+    pull.url = word(row.get("url"))
+    for entry in _shown(pull, row.get("comments")):
+        pull.said.append(read_comment(entry, "created"))
+    for entry in nodes(row.get("reviews")):
+        review = read_review(entry, "submitted")
         pull.said.append(review)
-        for inner in _nodes(entry.get("comments")):
-            said = _line(inner, "created")
+        for inner in _shown(pull, entry.get("comments")):
+            said = read_line(inner, "created")
             who = said.who if inner.get("author") is not None else review.who
             pull.said.append(said._replace(who=who, review=said.review or review.id, head=said.head or review.head))
-    for thread in _nodes(row.get("reviewThreads")):
-        for inner in _nodes(thread.get("comments")):
-            pull.said.append(_line({"path": thread.get("path"), **inner}, "created"))
-    if any("patch" in entry for entry in _nodes(row.get("files"))):
-        pull.files = [_file(entry) for entry in _nodes(row["files"])]
+    for thread in nodes(row.get("reviewThreads")):
+        for inner in _shown(pull, thread.get("comments")):
+            pull.said.append(read_line({"path": thread.get("path"), **inner}, "created"))
+    if any("patch" in entry for entry in nodes(row.get("files"))):
+        pull.files = [read_file(entry) for entry in nodes(row["files"])]
+
+
+def _shown(pull: RawPull, entries: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the comments that are not hidden as spam, abuse or outdated."""
+    for entry in nodes(entries):
+        if entry.get("isMinimized") is True:
+            pull.minimized = True
+        else:
+            yield entry
 
 
 def _read_issue(pull: RawPull, row: Mapping[str, Any]) -> None:
@@ -288,128 +289,17 @@ _READERS: Mapping[Shape, Any] = {
     "pull": _read_rest,
     "graphql": _read_graphql,
     "issue": _read_issue,
-    "review": lambda pull, row: pull.said.append(_review(row, "created")),
-    "line": lambda pull, row: pull.said.append(_line(row, "created")),
-    "comment": lambda pull, row: pull.said.append(_comment(row, "created")),
-    "file": lambda pull, row: setattr(pull, "files", [*(pull.files or ()), _file(row)]),
+    "review": lambda pull, row: pull.said.append(read_review(row, "created")),
+    "line": lambda pull, row: pull.said.append(read_line(row, "created")),
+    "comment": lambda pull, row: pull.said.append(read_comment(row, "created")),
+    "file": lambda pull, row: setattr(pull, "files", [*(pull.files or ()), read_file(row)]),
 }
-
-
-def _comment(row: Mapping[str, Any], action: str) -> Said:
-    return Said("comment", _who(row), _at(row), optional_text(row, "body"), _id(row), action)
-
-
-def _review(row: Mapping[str, Any], action: str) -> Said:
-    state = (_name(row.get("state")) or "commented").lower()
-    at = _time(row.get("submitted_at")) or _time(row.get("submittedAt")) or _at(row)
-    head = _name(row.get("commit_id")) or _oid(row.get("commit"))
-    return Said("review", _who(row), at, optional_text(row, "body"), _id(row), state, head=head)
-
-
-def _line(row: Mapping[str, Any], action: str) -> Said:
-    place = _whole(row.get("original_position", row.get("originalPosition")))
-    reply, review = row.get("replyTo"), row.get("pullRequestReview")
-    return Said(
-        "line",
-        _who(row),
-        _at(row),
-        optional_text(row, "body"),
-        _id(row),
-        action,
-        head=_name(row.get("original_commit_id")) or _name(row.get("commit_id")) or _oid(row.get("originalCommit")),
-        review=_number(row.get("pull_request_review_id")) or (_id(review) if isinstance(review, dict) else None),
-        reply_to=_number(row.get("in_reply_to_id")) or (_id(reply) if isinstance(reply, dict) else None),
-        path=optional_text(row, "path") or None,
-        line=place,
-        hunk=optional_text(row, "diff_hunk") or optional_text(row, "diffHunk") or None,
-    )
-
-
-def _file(row: Mapping[str, Any]) -> FilePatch:
-    path = optional_text(row, "filename") or optional_text(row, "path")
-    old = optional_text(row, "previous_filename")
-    return FilePatch(path, old or path, _name(row.get("status")) or "modified", optional_text(row, "patch") or None)
-
-
-def _who(row: Mapping[str, Any]) -> Person:
-    return _person(row["user"] if "user" in row else row.get("author"), row)
-
-
-def _person(value: Any, row: Mapping[str, Any] | None = None) -> Person:
-    app = row is not None and isinstance(row.get("performed_via_github_app"), dict)
-    if isinstance(value, str) and value:
-        return Person(value, app=app)
-    if not isinstance(value, dict) or not isinstance(value.get("login"), str) or not value["login"]:
-        return Person(app=app)
-    kind = value.get("type", value.get("__typename"))
-    return Person(value["login"], kind if isinstance(kind, str) else "", app or value.get("is_bot") is True)
-
-
-GHOST_LOGIN = Person().login
-
-
-def _at(row: Mapping[str, Any]) -> str:
-    return _time(row.get("created_at", row.get("createdAt")))
-
-
-def _time(value: Any) -> str:
-    """Return a time in UTC that sorts as text, or "" for none.
-
-    >>> _time("2012-01-01T00:00:00-08:00"), _time("2012/01/01 00:00:00 -0800"), _time("soon")
-    ('2012-01-01T08:00:00Z', '2012-01-01T08:00:00Z', '')
-    """
-    if not isinstance(value, str) or not value[:1].isdigit():
-        return ""
-    if len(value) == _ISO_LENGTH and value[10] == "T" and value[-1] == "Z":
-        return value
-    try:
-        if value[4:5] == "/":
-            found = datetime.datetime.strptime(value, "%Y/%m/%d %H:%M:%S %z")
-        else:
-            found = datetime.datetime.fromisoformat(value)
-        return found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError):
-        return ""
-
-
-def _nodes(value: Any) -> Sequence[Mapping[str, Any]]:
-    """Return the objects of a list, or of a connection of GraphQL."""
-    if isinstance(value, dict):
-        edges = value.get("edges")
-        value = value.get("nodes", [edge.get("node") for edge in edges if isinstance(edge, dict)] if isinstance(edges, list) else [])
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-
-
-def _id(row: Mapping[str, Any]) -> str | None:
-    return next((found for key in ("databaseId", "fullDatabaseId", "id") if (found := _number(row.get(key))) is not None), None)
-
-
-def _number(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value or None
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _name(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _sha(value: Any) -> str | None:
-    return _name(value.get("sha")) if isinstance(value, dict) else None
-
-
-def _oid(value: Any) -> str | None:
-    return (_name(value.get("oid")) or _name(value.get("abbreviatedOid"))) if isinstance(value, dict) else None
 
 
 def _license(row: Mapping[str, Any]) -> str | None:
     base = row.get("base")
     license = _repo(base).get("license") if isinstance(base, dict) else None
-    found = _name(license.get("spdx_id")) if isinstance(license, dict) else None
+    found = word(license.get("spdx_id")) if isinstance(license, dict) else None
     return None if found in (None, "NOASSERTION") else found
 
 
@@ -423,14 +313,14 @@ def _repository(row: Mapping[str, Any]) -> str | None:
     named = _repo(base).get("full_name") if isinstance(base, dict) else row.get("baseRepository")
     if isinstance(named, dict):
         named = named.get("nameWithOwner")
-    return _name(named)
+    return word(named)
 
 
 def _event_repository(row: Mapping[str, Any], payload: Mapping[str, Any]) -> str | None:
     for owner in (row.get("repo"), row.get("repository"), payload.get("repository")):
         if isinstance(owner, dict):
-            full = _name(owner.get("full_name")) or _name(owner.get("name"))
-            login = _name(owner.get("owner"))
+            full = word(owner.get("full_name")) or word(owner.get("name"))
+            login = word(owner.get("owner"))
             if full:
                 return full if "/" in full or not login else f"{login}/{full}"
     return None
