@@ -83,7 +83,6 @@ _SENT_FROM = re.compile(
     r"(?:Sent from (?:my [\w .+-]{2,40}|(?:Outlook|Yahoo Mail|Mail|Gmail|Proton ?Mail)\b.{0,60})|Get Outlook for \w+.{0,80}"
     r"|Von meinem [\w .-]{2,30} gesendet|Gesendet von (?:meinem|Mail) ?.{0,40}|Envoyé de(?:puis)? mon [\w .-]{2,30})\.?\s*"
 )
-_EMPTY_ENDS = re.compile(r"\A(?:[> \t]*\n)+|(?:\n[> \t]*)+\Z|\A[> \t]+\Z")
 _OPENED = re.compile(r" {0,3}(`{3,}|~{3,})([^`]*)$")
 _QUOTED = re.compile(r" {0,3}>(?: {0,3}>)* ?")
 
@@ -110,7 +109,12 @@ def without_mail(text: str) -> Letter:
     if not repairs:
         return Letter(text)
     kept = [line.whole for line, name in zip(lines, removed, strict=True) if not name]
-    return Letter(_EMPTY_ENDS.sub("", "\n".join(kept)), repairs)
+    first, last = 0, len(kept)
+    while first < last and not kept[first].strip("> \t"):
+        first += 1
+    while first < last and not kept[last - 1].strip("> \t"):
+        last -= 1
+    return Letter("\n".join(kept[first:last]), repairs)
 
 
 def _lines(text: str) -> list[_Line]:

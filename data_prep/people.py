@@ -72,7 +72,9 @@ TAGS = frozenset(_TAGS.split())
 """What stands behind ``@`` in the annotations, decorators and comment tags of code, which people quote without marking it as code."""
 
 _MENTION = re.compile(r"(?<![\w@.+])@([A-Za-z0-9][A-Za-z0-9_-]{0,60}+)(?![\w@(]|/[^@\s]|\.\w)")
-_CODE = re.compile(r"^ {0,3}(```+|~~~+)[^\n]*\n(?:.*?^ {0,3}\1|.*)|(`+)[^`\n]+\2", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^ {0,3}(```+|~~~+)[^\n]*\n(?:.*?^ {0,3}\1|.*)|(?<!`)(`++)[^`\n]+\2", re.MULTILINE | re.DOTALL)
+"""Code in Markdown: fenced, up to the end where the fence is not closed, or in a line."""
+
 _LETTERS = re.compile("[a-z]+")
 _MIDDLE = frozenset("@._+")
 MIN_BARE_CHARACTERS = 4
@@ -116,6 +118,11 @@ def is_ordinary(login: str) -> bool:
     return len(login) < MIN_BARE_CHARACTERS or login == GHOST or all(len(run) < 3 or run in words() for run in runs)
 
 
+def without_code(text: str) -> str:
+    """Return a Markdown text with its code, fenced or in a line, replaced by two backticks."""
+    return CODE.sub("``", text) if "`" in text or "~~~" in text else text
+
+
 class Names:
     """The people of one thread and what stands for them. `introduce` and `meet` them in the order of the thread, then `written`."""
 
@@ -141,8 +148,7 @@ class Names:
         """Count everybody who is mentioned in a text and not met before."""
         if "@" not in text:
             return
-        prose = _CODE.sub("``", text) if "`" in text else text
-        for name in _MENTION.findall(prose):
+        for name in _MENTION.findall(without_code(text)):
             login = name if name.lower() in self._numbers else name.rstrip("-_")
             if login.lower() not in TAGS and not is_bot_name(login):
                 self.introduce(login)
