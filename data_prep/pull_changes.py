@@ -129,6 +129,22 @@ def _cut(hunk: Hunk, context: int) -> Iterator[Hunk]:
         yield Hunk(old, new, hunk.lines[start:stop])
 
 
+def line_at(hunks: Iterable[Hunk], position: int) -> str | None:
+    """Return the hunk down to a position in a file's diff, as GitHub counts and shows it, or None if it has no such position.
+
+    Positions count the lines below the first ``@@``; the ``@@`` lines of later hunks count too.
+
+    >>> line_at([Hunk(0, 0, ("-a", "+b")), Hunk(8, 8, ("+c",))], 4)
+    '@@ -8,0 +9,1 @@\\n+c'
+    """
+    for hunk in hunks:
+        if 0 < position <= len(hunk.lines):
+            header = hunk.text().partition("\n")[0]
+            return "\n".join((header, *hunk.lines[:position]))
+        position -= len(hunk.lines) + 1
+    return None
+
+
 def change_range(hunks: Iterable[Hunk]) -> tuple[int, int]:
     """Return the first and the last line before (from 0, the last excluded) between which hunks change anything."""
     first, last = None, 0

@@ -6,13 +6,17 @@ fault; ids, dates and people that are none count as not known.
 
 from __future__ import annotations
 
+import base64
 import datetime
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from data_prep.drafts import optional_text
+from data_prep.drafts import wrong_type
 from data_prep.people import Person
+from data_prep.threads import nodes_of, person_of, text_of
 
+_OLD_NODE = re.compile(rb"\d{1,4}:[A-Za-z]+?(\d+)")
 _ISO_LENGTH = len("2015-01-01T00:00:00Z")
 
 
@@ -50,14 +54,14 @@ class FilePatch(NamedTuple):
 
 
 def read_comment(row: Mapping[str, Any], action: str) -> Said:
-    return Said("comment", _who(row), _at(row), optional_text(row, "body"), identity(row), action)
+    return Said("comment", person_of(row), _at(row), text_of(row, "body"), identity(row), action)
 
 
 def read_review(row: Mapping[str, Any], action: str) -> Said:
     state = (word(row.get("state")) or "commented").lower()
     at = read_time(row.get("submitted_at")) or read_time(row.get("submittedAt")) or _at(row)
     head = word(row.get("commit_id")) or oid(row.get("commit"))
-    return Said("review", _who(row), at, optional_text(row, "body"), identity(row), state, head=head)
+    return Said("review", person_of(row), at, text_of(row, "body"), identity(row), state, head=head)
 
 
 def read_line(row: Mapping[str, Any], action: str) -> Said:
@@ -67,39 +71,25 @@ def read_line(row: Mapping[str, Any], action: str) -> Said:
     last = whole(row.get("original_line", row.get("originalLine")))
     return Said(
         "line",
-        _who(row),
+        person_of(row),
         _at(row),
-        optional_text(row, "body"),
+        text_of(row, "body"),
         identity(row),
         action,
         head=word(row.get("original_commit_id")) or word(row.get("commit_id")) or oid(row.get("originalCommit")),
         review=_number(row.get("pull_request_review_id")) or (identity(review) if isinstance(review, dict) else None),
         reply_to=_number(row.get("in_reply_to_id")) or (identity(reply) if isinstance(reply, dict) else None),
-        path=optional_text(row, "path") or None,
+        path=text_of(row, "path") or None,
         line=place,
-        hunk=optional_text(row, "diff_hunk") or optional_text(row, "diffHunk") or None,
+        hunk=text_of(row, "diff_hunk", "diffHunk") or None,
         span=max(1, last - first + 1) if first is not None and last is not None else 1,
     )
 
 
 def read_file(row: Mapping[str, Any]) -> FilePatch:
-    path = optional_text(row, "filename") or optional_text(row, "path")
-    old = optional_text(row, "previous_filename")
-    return FilePatch(path, old or path, word(row.get("status")) or "modified", optional_text(row, "patch") or None)
-
-
-def _who(row: Mapping[str, Any]) -> Person:
-    return read_person(row["user"] if "user" in row else row.get("author"), row)
-
-
-def read_person(value: Any, row: Mapping[str, Any] | None = None) -> Person:
-    app = row is not None and isinstance(row.get("performed_via_github_app"), dict)
-    if isinstance(value, str) and value:
-        return Person(value, app=app)
-    if not isinstance(value, dict) or not isinstance(value.get("login"), str) or not value["login"]:
-        return Person(app=app)
-    kind = value.get("type", value.get("__typename"))
-    return Person(value["login"], kind if isinstance(kind, str) else "", app or value.get("is_bot") is True)
+    path = text_of(row, "filename", "path")
+    old = text_of(row, "previous_filename")
+    return FilePatch(path, old or path, word(row.get("status")) or "modified", text_of(row, "patch") or None)
 
 
 def _at(row: Mapping[str, Any]) -> str:
@@ -126,12 +116,13 @@ def read_time(value: Any) -> str:
         return ""
 
 
-def nodes(value: Any) -> Sequence[Mapping[str, Any]]:
-    """Return the objects of a list, or of a connection of GraphQL."""
-    if isinstance(value, dict):
-        edges = value.get("edges")
-        value = value.get("nodes", [edge.get("node") for edge in edges if isinstance(edge, dict)] if isinstance(edges, list) else [])
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+def objects_of(value: Any, key: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of a list or of a connection of GraphQL, which may have nulls in it."""
+    for entry in nodes_of(value, key):
+        if isinstance(entry, dict):
+            yield entry
+        elif entry is not None:
+            raise wrong_type(key, entry, "a list of objects")
 
 
 def identity(row: Mapping[str, Any]) -> str | None:
@@ -140,8 +131,29 @@ def identity(row: Mapping[str, Any]) -> str | None:
 
 def _number(value: Any) -> str | None:
     if isinstance(value, str):
-        return value or None
+        return (value if value.isdigit() else number_of_node(value)) or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def number_of_node(node: str) -> str:
+    """Return the number in one of GraphQL's node ids, old or new, which REST gives plainly; an id of another make as it is.
+
+    >>> number_of_node("MDE3OlB1bGxSZXF1ZXN0UmV2aWV3MTIzNDU="), number_of_node("PRR_kwDOAAAAAc4AADA5"), number_of_node("x-1")
+    ('12345', '12345', 'x-1')
+    """
+    head, mark, tail = node.partition("_")
+    try:
+        if not mark:
+            found = _OLD_NODE.fullmatch(base64.b64decode(node, validate=True))
+            return found[1].decode() if found else node
+        packed = base64.b64decode(tail + "=" * (-len(tail) % 4), b"-_", validate=True)
+    except ValueError:
+        return node
+    # MessagePack: an array of 0, the repository's number and this one's, which take a mark and 4 or 8 bytes each
+    for mark_byte, width in ((0xCE, 4), (0xCF, 8)):
+        if head.isupper() and len(packed) > width and packed[0] == 0x93 and packed[-width - 1] == mark_byte:
+            return str(int.from_bytes(packed[-width:]))
+    return node
 
 
 def whole(value: Any) -> int | None:

@@ -13,27 +13,25 @@ What single objects hold: `data_prep.pull_objects`.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from data_prep.drafts import optional_text
 from data_prep.people import GHOST, Person
 from data_prep.pull_objects import (
     FilePatch,
     Said,
-    nodes,
+    objects_of,
     oid,
     read_comment,
     read_file,
     read_line,
-    read_person,
     read_review,
     read_time,
     sha,
     whole,
     word,
 )
+from data_prep.threads import is_pull, person_of, place_of, text_of
 
 Shape = Literal["event", "webhook", "pull", "graphql", "issue", "review", "line", "comment", "file"]
 WHOLE = ("pull", "graphql")
@@ -47,7 +45,8 @@ PULL_EVENTS = {
 }
 """GHArchive's names of what the payloads of webhooks call otherwise."""
 
-_ADDRESS = re.compile(r"^https?://[^/]+/(?:repos/)?([^/]+/[^/]+)/(?:pulls?|issues)/(\d{1,12})(?:[/#?]|$)")
+ADDRESSES = ("pull_request_url", "issue_url", "html_url", "url")
+"""Keys of addresses that tell repository and number."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -119,7 +118,7 @@ def concerns_pull(row: Mapping[str, Any], shape: Shape | None) -> bool:
 
 def _is_pull_issue(payload: Mapping[str, Any]) -> bool:
     issue = payload.get("issue")
-    return isinstance(issue, dict) and isinstance(issue.get("pull_request"), dict) and isinstance(payload.get("comment"), dict)
+    return isinstance(issue, dict) and is_pull(issue) and isinstance(payload.get("comment"), dict)
 
 
 def key_of(row: Mapping[str, Any], shape: Shape, repository: str | None) -> tuple[str, int] | None:
@@ -181,7 +180,7 @@ def _in_order(pull: RawPull) -> list[Said]:
 def _read_event(pull: RawPull, row: Mapping[str, Any]) -> None:
     actor = row.get("actor")
     about = row.get("actor_attributes") if isinstance(row.get("actor_attributes"), dict) else actor
-    who = read_person(about if isinstance(about, dict) else actor)
+    who = person_of({"user": about})
     _read_payload(pull, PULL_EVENTS.get(row["type"], ""), row["payload"], who, read_time(row.get("created_at")))
 
 
@@ -189,7 +188,7 @@ def _read_webhook(pull: RawPull, row: Mapping[str, Any]) -> None:
     payload = row["payload"] if isinstance(row.get("payload"), dict) else row
     kinds = (("review", "pull_request_review"), ("issue", "issue_comment"), ("comment", "pull_request_review_comment"))
     kind = next((kind for key, kind in kinds if isinstance(payload.get(key), dict)), "pull_request")
-    _read_payload(pull, kind, payload, read_person(payload.get("sender")), "")
+    _read_payload(pull, kind, payload, person_of({"user": payload.get("sender")}), "")
 
 
 def _read_payload(pull: RawPull, kind: str, payload: Mapping[str, Any], who: Person, at: str) -> None:
@@ -201,8 +200,8 @@ def _read_payload(pull: RawPull, kind: str, payload: Mapping[str, Any], who: Per
     _read_rest(pull, pulled if pulled else issue if isinstance(issue, dict) else {}, embedded=False)
     if kind == "pull_request":
         at = at or read_time(pulled.get({"opened": "created_at", "closed": "closed_at"}.get(action, "updated_at")))
-        title = optional_text(pulled, "title") if action in ("opened", "reopened", "edited") else None
-        text = optional_text(pulled, "body") if title is not None else ""
+        title = text_of(pulled, "title") if action in ("opened", "reopened", "edited") else None
+        text = text_of(pulled, "body") if title is not None else ""
         merged = pulled.get("merged") if action == "closed" else None
         merged = merged if isinstance(merged, bool) or action != "closed" else pulled.get("merged_at") is not None
         pull.said.append(Said("status", who, at, text, None, action, title, merged, head, base))
@@ -221,14 +220,14 @@ def _read_payload(pull: RawPull, kind: str, payload: Mapping[str, Any], who: Per
 def _read_rest(pull: RawPull, row: Mapping[str, Any], embedded: bool = True) -> None:
     """Read a pull request object; of several the first title and text count, and the last of what changes."""
     if "title" in row and pull.title is None and row["title"] is not None:
-        pull.title, pull.body = optional_text(row, "title"), optional_text(row, "body")
-        pull.author = read_person(row.get("user"), row)
+        pull.title, pull.body = text_of(row, "title"), text_of(row, "body")
+        pull.author = person_of(row)
     pull.opened_at = pull.opened_at or read_time(row.get("created_at"))
     pull.closed_at = read_time(row.get("closed_at")) or pull.closed_at
     merged = row.get("merged") if isinstance(row.get("merged"), bool) else True if row.get("merged_at") is not None else None
     pull.merged = pull.merged if merged is None else merged or bool(pull.merged)
     if row.get("merged_by") is not None or row.get("closed_by") is not None:
-        pull.closer = read_person(row.get("merged_by") or row.get("closed_by"))
+        pull.closer = person_of({"user": row.get("merged_by") or row.get("closed_by")})
     pull.base, pull.head = sha(row.get("base")) or pull.base, sha(row.get("head")) or pull.head
     pull.merge_commit = word(row.get("merge_commit_sha")) or pull.merge_commit
     pull.changed_files = whole(row.get("changed_files")) or pull.changed_files
@@ -237,42 +236,42 @@ def _read_rest(pull: RawPull, row: Mapping[str, Any], embedded: bool = True) -> 
     if not embedded:
         return
     for key, read in (("reviews", read_review), ("review_comments", None), ("issue_comments", None), ("comments", None)):
-        for entry in nodes(row.get(key)):
+        for entry in objects_of(row.get(key), key):
             reader = read or (read_line if key == "review_comments" or {"diff_hunk", "path"} & entry.keys() else read_comment)
             pull.said.append(reader(entry, "created"))
     if "files" in row:
-        pull.files = [*(pull.files or ()), *(read_file(entry) for entry in nodes(row["files"]))]
+        pull.files = [*(pull.files or ()), *(read_file(entry) for entry in objects_of(row["files"], "files"))]
 
 
 def _read_graphql(pull: RawPull, row: Mapping[str, Any]) -> None:
-    pull.title, pull.body = optional_text(row, "title"), optional_text(row, "body")
-    pull.author = read_person(row.get("author"), row)
+    pull.title, pull.body = text_of(row, "title"), text_of(row, "body")
+    pull.author = person_of(row)
     pull.opened_at, pull.closed_at = read_time(row.get("createdAt")), read_time(row.get("closedAt"))
     pull.merged = row.get("mergedAt") is not None or row.get("merged") is True or row.get("state") == "MERGED"
-    pull.closer = read_person(row["mergedBy"]) if row.get("mergedBy") is not None else None
+    pull.closer = person_of({"user": row["mergedBy"]}) if row.get("mergedBy") is not None else None
     pull.base, pull.head = word(row.get("baseRefOid")), word(row.get("headRefOid"))
     pull.merge_commit = oid(row.get("mergeCommit"))
     pull.changed_files = whole(row.get("changedFiles"))
     pull.url = word(row.get("url"))
     for entry in _shown(pull, row.get("comments")):
         pull.said.append(read_comment(entry, "created"))
-    for entry in nodes(row.get("reviews")):
+    for entry in objects_of(row.get("reviews"), "reviews"):
         review = read_review(entry, "submitted")
         pull.said.append(review)
         for inner in _shown(pull, entry.get("comments")):
             said = read_line(inner, "created")
             who = said.who if inner.get("author") is not None else review.who
             pull.said.append(said._replace(who=who, review=said.review or review.id, head=said.head or review.head))
-    for thread in nodes(row.get("reviewThreads")):
+    for thread in objects_of(row.get("reviewThreads"), "reviewThreads"):
         for inner in _shown(pull, thread.get("comments")):
             pull.said.append(read_line({"path": thread.get("path"), **inner}, "created"))
-    if any("patch" in entry for entry in nodes(row.get("files"))):
-        pull.files = [read_file(entry) for entry in nodes(row["files"])]
+    if any("patch" in entry for entry in objects_of(row.get("files"), "files")):
+        pull.files = [read_file(entry) for entry in objects_of(row["files"], "files")]
 
 
 def _shown(pull: RawPull, entries: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the comments that are not hidden as spam, abuse or outdated."""
-    for entry in nodes(entries):
+    for entry in objects_of(entries, "comments"):
         if entry.get("isMinimized") is True:
             pull.minimized = True
         else:
@@ -327,8 +326,5 @@ def _event_repository(row: Mapping[str, Any], payload: Mapping[str, Any]) -> str
 
 
 def _address(row: Mapping[str, Any]) -> tuple[str, int] | None:
-    for key in ("pull_request_url", "issue_url", "html_url", "url"):
-        value = row.get(key)
-        if isinstance(value, str) and (found := _ADDRESS.match(value)):
-            return found[1], int(found[2])
-    return None
+    named = (value for key in ADDRESSES if isinstance(value := row.get(key), str))
+    return next((found for value in named if (found := place_of(value)) is not None), None)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from data_prep.drafts import RowProblem
 from data_prep.git import Change, Oversize, merge_base, read_blobs, read_patch
-from data_prep.pull_changes import BadPatch, FileChange, parse_patch
+from data_prep.pull_changes import BadPatch, FileChange, line_at, parse_patch, with_context
 from data_prep.pull_shapes import RawPull
 from data_prep.records import encodable
 
@@ -23,15 +23,19 @@ MAX_PATCH_BYTES = 16 << 20
 MAX_FILE_BYTES = 10 << 20
 """A hundred thousand lines of a hundred characters, which the published rules allow at most."""
 
+GITHUB_CONTEXT = 3
+"""Lines around a change in GitHub's diffs, by which it counts positions."""
+
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SECTION = re.compile(rb"^diff --git ", re.MULTILINE)
 
 
 class State(NamedTuple):
-    """What a pull request changed when `head` was its last commit; None where that is not known."""
+    """What a pull request changed when `head` was its last commit (None where that is not known); `whole` if no file was left out."""
 
     head: str | None
     files: tuple[FileChange, ...]
+    whole: bool = False
 
 
 class States(NamedTuple):
@@ -70,7 +74,10 @@ def clone_states(pull: RawPull, clone: str, present: frozenset[str], context: in
         detail = f"the export counts {pull.changed_files} changed files, its merge commit has {len(found[0][1][0])}: it was rebased"
         raise RowProblem("merge_commit_differs", f"{detail}; fetch refs/pull/*/head into the clone")
     texts = _texts(clone, (change for _, (changes, _) in found for change in changes))
-    states = [State(head, tuple(_file_changes(changes, patch, texts, repairs))) for head, (changes, patch) in found]
+    states = []
+    for head, (changes, patch) in found:
+        files = tuple(_file_changes(changes, patch, texts, repairs))
+        states.append(State(head, files, len(files) == len(changes)))
     known = tuple(state for state in states if state.files)
     return States(known, tuple(dict.fromkeys(repairs))) if known else None
 
@@ -93,6 +100,24 @@ def export_states(pull: RawPull) -> States | None:
     known = {said.head for said in pull.said if said.head and said.kind == "line"}
     repairs += ["final_diff"] * bool(files and known - {pull.head})
     return States((State(pull.head, tuple(files)),), tuple(dict.fromkeys(repairs))) if files else None
+
+
+def locate_comments(pull: RawPull, states: States) -> bool:
+    """Give comments that an export left without path and hunk what the state shows that they were made on; return whether any was.
+
+    Archives made with GraphQL may tell the position only: it is enough where that state has one file.
+    """
+    files = {state.head: state.files[0] for state in states.states if state.head is not None and state.whole and len(state.files) == 1}
+    found = False
+    for place, said in enumerate(pull.said):
+        if said.kind != "line" or said.path is not None or said.line is None or said.head not in files:
+            continue
+        change = files[said.head]
+        hunk = line_at(with_context(change.hunks, GITHUB_CONTEXT), said.line)
+        if hunk is not None:
+            pull.said[place] = said._replace(path=change.path, hunk=hunk)
+            found = True
+    return found
 
 
 def _read(clone: str, old: str, new: str, context: int) -> tuple[list[Change], bytes]:

@@ -28,10 +28,10 @@ from data_prep.pool import run_tasks
 from data_prep.pull_build import build_pull, converse
 from data_prep.pull_dialogues import dialogue_turns
 from data_prep.pull_documents import TOKENS, render_pull
-from data_prep.pull_reading import Batch, Told, find_files, pulls_of, read_batches
+from data_prep.pull_reading import BATCH_ROWS, Batch, find_files, open_batches, pulls_of
 from data_prep.pull_rules import PullRules, is_retained, pull_fault, rules_of
 from data_prep.pull_shapes import RawPull
-from data_prep.pull_states import States, clone_states, commits_of, export_states, present_commits
+from data_prep.pull_states import States, clone_states, commits_of, export_states, locate_comments, present_commits
 from data_prep.records import Dropped, Item
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
@@ -39,6 +39,9 @@ from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
 from starchat.files import describe_file
+
+CLONE_ROWS = 32
+"""How many pull requests are one task where git is asked about each."""
 
 MAX_RAW_TEXT = 1000
 """How much of a description the table of dropped units shows."""
@@ -58,7 +61,7 @@ class PullsSpec:
     path: str
     kind: Literal["pulls"] = "pulls"
     view: Literal["document", "dialogue"] = "document"
-    format: Literal["auto", "events", "webhooks", "rest", "graphql"] = "auto"
+    format: Literal["auto", "gharchive", "webhooks", "rest", "graphql"] = "auto"
     clone: str | None = None
     repository: str | None = None
     license: str | None = None
@@ -98,9 +101,8 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
 
 def _items(files: list[Path], job: Job, workers: int) -> Iterator[Item]:
     with tempfile.TemporaryDirectory(prefix="starchat-pulls-") as folder:
-        batches = functools.partial(
-            read_batches, files, job.spec.format, job.spec.repository, Path(folder), workers, 32 if job.spec.clone else None
-        )
+        rows = CLONE_ROWS if job.spec.clone else BATCH_ROWS
+        batches = open_batches(files, job.spec.format, job.spec.repository, Path(folder), workers, rows)
         if job.rules.retention:
             job = dataclasses.replace(job, counts=_write_counts(batches(), Path(folder), workers))
         for items in run_tasks(functools.partial(build_batch, job), batches(), workers):
@@ -125,12 +127,12 @@ def _read_counts(path: str) -> Mapping[str, int]:
 
 def count_batch(batch: Batch) -> dict[str, int]:
     """Return how many pull requests of each repository are in a batch."""
-    return collections.Counter((told.pull.repository or "").lower() for told in pulls_of(batch) if isinstance(told, Told))
+    return collections.Counter((pull.repository or "").lower() for pull in pulls_of(batch) if isinstance(pull, RawPull))
 
 
 def build_batch(job: Job, batch: Batch) -> list[Item]:
     """Return what becomes of each pull request of a batch, in order."""
-    found = [told if isinstance(told, Dropped) else _ruled(told.pull, job) for told in pulls_of(batch)]
+    found = [pull if isinstance(pull, Dropped) else _ruled(pull, job) for pull in pulls_of(batch)]
     present: frozenset[str] = frozenset()
     if job.spec.clone is not None:
         named = [commit for pull in found if isinstance(pull, RawPull) for commit in commits_of(pull)]
@@ -173,12 +175,13 @@ def _built(pull: RawPull, job: Job, present: frozenset[str]) -> Item:
 
 def _record(pull: RawPull, job: Job, present: frozenset[str]) -> Item:
     spec, rules = job.spec, job.rules
-    talk = converse(pull, rules)
     states = clone_states(pull, spec.clone, present, rules.max_context_lines) if spec.clone is not None else None
     states = states or export_states(pull)
     if states is None and (job.family is not None or spec.task != "suggest"):
         raise RowProblem("no_diff", _no_diff(pull, spec.clone))
-    repairs = [*talk.repairs, *(states.repairs if states else ())]
+    located = states is not None and locate_comments(pull, states)
+    talk = converse(pull, rules)
+    repairs = [*talk.repairs, *(states.repairs if states else ()), *["located_comment"] * located]
     source = Source(pull.place, pull.repository, None, pull.merge_commit or pull.head, pull.url)
     license = spec.license or pull.license
     if job.family is None:
