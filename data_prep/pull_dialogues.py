@@ -3,9 +3,10 @@
 In: a `Conversation` and its `States`. Out: turns, none where nothing sound can be had. What is asked for, and what counts:
 
 - **review**: title, description and diff; the answer is what people other than the author said of single lines, in the order of the
-  files, with the line quoted that each is about, and before it what their reviews say as a whole. Only comments whose line is found in
-  the diff that is shown count: a later diff has often answered them already. Of several states the one is shown in which most
-  comments are found. Replies, and comments that speak to or of other people, are conversation and not review.
+  files, with the line quoted that each is about, and before it what the same reviews say as a whole. Only comments whose line is found
+  in the diff that is shown count: a later diff has often answered them already. Of several states the one is shown in which most
+  comments are found. Replies, a second comment on the same line, and comments that speak to or of other people are conversation and
+  not review.
 - **suggest**: the change that a comment asks for, as a diff of the lines it is about: its own ```` ```suggestion ```` block, or what the
   author made of just that line in the next state, where a clone knows it.
 
@@ -50,6 +51,7 @@ class Remark(NamedTuple):
     text: str
     change: str | None
     head: str | None
+    review: str | None
 
 
 def dialogue_turns(pull: RawPull, talk: Conversation, states: States | None, rules: PullRules, task: str) -> list[Turn]:
@@ -70,7 +72,7 @@ def dialogue_turns(pull: RawPull, talk: Conversation, states: States | None, rul
         found = [remark._replace(change=remark.change or _follow_up(remark, states)) for remark in found]
     order = {change.path: place for place, change in enumerate(files)}
     found.sort(key=lambda remark: (order[remark.path], remark.number))
-    turns = [Turn("user", _request(talk, files, rules)), Turn("assistant", _review(pull, talk, found, task))]
+    turns = [Turn("user", _request(talk, files, rules)), Turn("assistant", _review(talk, found, task))]
     if task == "both":
         turns += [turn for remark in found if remark.change is not None and remark.text for turn in _suggestion(remark, alone=False)]
     return turns
@@ -79,19 +81,24 @@ def dialogue_turns(pull: RawPull, talk: Conversation, states: States | None, rul
 def _remarks(pull: RawPull, talk: Conversation) -> list[Remark]:
     """Return the comments on lines that are review, in order."""
     remarks = []
+    seen: set[tuple[str, int, str]] = set()
     for said, author, text in talk.spoken:
-        if said.kind != "line" or said.reply_to is not None or author == talk.author or is_bot(said.who) or said.path is None:
-            continue
-        anchored = _anchor(said)
-        if anchored is None or text.startswith(OMITTED) or _PEOPLE.search(text):
+        if said.kind != "line" or said.path is None or (anchored := _anchor(said)) is None:
             continue
         number, quoted = anchored
+        place = (said.path, number, quoted[-1])
+        if said.reply_to is not None or place in seen:  # not every export tells what is a reply
+            continue
+        seen.add(place)
+        if author == talk.author or is_bot(said.who) or not quoted[-1][1:].strip() or text.startswith(OMITTED) or _PEOPLE.search(text):
+            continue
         blocks = list(_SUGGESTION.finditer(text))
         change = None
-        if len(blocks) == 1 and all(line[0] in " +" for line in quoted):
-            change = _as_diff([line[1:] for line in quoted], blocks[0]["code"].removesuffix("\n").split("\n") if blocks[0]["code"] else [])
+        if len(blocks) == 1 and quoted[-1][0] != "-":
+            code = blocks[0]["code"].removesuffix("\n").split("\n") if blocks[0]["code"] else []
+            change = _as_diff([line[1:] for line in quoted], code)
             text = f"{text[: blocks[0].start()]}{text[blocks[0].end() :]}".strip()
-        remarks.append(Remark(said.path, number, quoted, said.hunk or "", text, change, said.head))
+        remarks.append(Remark(said.path, number, quoted, said.hunk or "", text, change, said.head, said.review))
     return remarks
 
 
@@ -142,13 +149,10 @@ def _request(talk: Conversation, files: Sequence[FileChange], rules: PullRules) 
     return f"Review this pull request.\n\n{described}\n\n{fenced(chr(10).join(pieces), 'diff')}"
 
 
-def _review(pull: RawPull, talk: Conversation, remarks: Sequence[Remark], task: str) -> str:
-    wholes = [
-        text
-        for said, author, text in talk.spoken
-        if said.kind == "review" and text and author != talk.author and not is_bot(said.who) and not _PEOPLE.search(text)
-    ]
-    pieces = [text for text in wholes if not text.startswith(OMITTED)]
+def _review(talk: Conversation, remarks: Sequence[Remark], task: str) -> str:
+    reviews = {remark.review for remark in remarks if remark.review is not None}
+    wholes = [text for said, _, text in talk.spoken if said.kind == "review" and said.id in reviews]
+    pieces = [text for text in wholes if text and not text.startswith(OMITTED) and not _PEOPLE.search(text)]
     for remark in remarks:
         quoted = fenced("\n".join(remark.quoted), "diff")
         told = [remark.text] if remark.text else []

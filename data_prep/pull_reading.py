@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,14 +91,19 @@ def find_files(path: str) -> list[Path]:
     return [Path(table.path) for table in tables]
 
 
+def find_shapes(files: Sequence[Path], format: str) -> tuple[Shape, ...]:
+    """Return the shapes of the first rows of each file; raise `UserError` where no file has a row of a pull request."""
+    firsts = [shape for file in files for shape in itertools.islice(_first_rows(file, format), DETECTION_ROWS)]
+    if not firsts:
+        raise UserError(f"{files[0]}: no row of a pull request is in it, nor in any file beside it; check the path and the export")
+    return tuple(sorted({shape for shape in firsts if shape is not None}))
+
+
 def open_batches(
-    files: Sequence[Path], format: str, repository: str | None, folder: Path, workers: int, max_rows: int
+    files: Sequence[Path], shapes: Collection[Shape], format: str, repository: str | None, folder: Path, workers: int, max_rows: int
 ) -> Callable[[], Iterator[Batch]]:
     """Return what yields the batches of files, in an order and of a size that do not depend on `workers`; `folder` holds the spill."""
-    firsts = [row for file in files for row in itertools.islice(_first_rows(file, format), DETECTION_ROWS)]
-    if not firsts:
-        raise UserError(f"{files[0]}: holds no rows; remove it from the spec, or check how it was written")
-    if all(shape in WHOLE for shape in firsts if shape is not None):
+    if set(shapes) <= set(WHOLE):
         return lambda: _whole_batches(files, format, repository, max_rows)
     size = sum(file.stat().st_size * (UNPACKED if file.suffix in COMPRESSIONS else 1) for file in files)
     partitions = count_partitions(size)

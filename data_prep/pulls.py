@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +25,12 @@ from data_prep.drafts import RowProblem
 from data_prep.git import is_repository, resolve
 from data_prep.kinds import Opened, Setting
 from data_prep.pool import run_tasks
-from data_prep.pull_build import build_pull, converse
+from data_prep.pull_build import Conversation, build_pull, converse
 from data_prep.pull_dialogues import dialogue_turns
 from data_prep.pull_documents import TOKENS, render_pull
-from data_prep.pull_reading import BATCH_ROWS, Batch, find_files, open_batches, pulls_of
+from data_prep.pull_reading import BATCH_ROWS, FORMATS, Batch, find_files, find_shapes, open_batches, pulls_of
 from data_prep.pull_rules import PullRules, is_retained, pull_fault, rules_of
-from data_prep.pull_shapes import RawPull
+from data_prep.pull_shapes import RawPull, Shape
 from data_prep.pull_states import States, clone_states, commits_of, export_states, locate_comments, present_commits
 from data_prep.records import Dropped, Item
 from data_prep.sources import as_text
@@ -85,6 +85,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     spec = from_mapping(PullsSpec, mapping, place)
     rules = rules_of(spec.rules, place)
     files = find_files(spec.path)
+    shapes = find_shapes(files, spec.format)
     inputs = [describe_file(file) for file in files]
     if spec.clone is not None:
         if not is_repository(spec.clone):
@@ -96,13 +97,14 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         family.require(*TOKENS)
     job = Job(spec, rules, setting.seed, family)
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
-    return Opened(spec.path, spec.format, resolved, inputs, lambda: _items(files, job, setting.workers))
+    formats = [name for name, known in FORMATS.items() if set(known) & set(shapes)] or [spec.format]
+    return Opened(spec.path, ", ".join(formats), resolved, inputs, lambda: _items(files, shapes, job, setting.workers))
 
 
-def _items(files: list[Path], job: Job, workers: int) -> Iterator[Item]:
+def _items(files: list[Path], shapes: Collection[Shape], job: Job, workers: int) -> Iterator[Item]:
     with tempfile.TemporaryDirectory(prefix="starchat-pulls-") as folder:
         rows = CLONE_ROWS if job.spec.clone else BATCH_ROWS
-        batches = open_batches(files, job.spec.format, job.spec.repository, Path(folder), workers, rows)
+        batches = open_batches(files, shapes, job.spec.format, job.spec.repository, Path(folder), workers, rows)
         if job.rules.retention:
             job = dataclasses.replace(job, counts=_write_counts(batches(), Path(folder), workers))
         for items in run_tasks(functools.partial(build_batch, job), batches(), workers):
@@ -184,23 +186,21 @@ def _record(pull: RawPull, job: Job, present: frozenset[str]) -> Item:
     repairs = [*talk.repairs, *(states.repairs if states else ()), *["located_comment"] * located]
     source = Source(pull.place, pull.repository, None, pull.merge_commit or pull.head, pull.url)
     license = spec.license or pull.license
-    if job.family is None:
-        turns = dialogue_turns(pull, talk, states, rules, spec.task)
-        if not turns:
-            raise RowProblem("no_review_comment", "no comment by a reviewer on a line of the diff that is shown")
-        _require_length(sum(len(turn.content) for turn in turns), rules)
-        return dialogue_item(turns, source, license, repairs)
-    return _document(pull, job.family, talk, states, job, source, license, repairs)
-
-
-def _document(
-    pull: RawPull, family: Family, talk: Any, states: States | None, job: Job, source: Source, license: str | None, repairs: list[str]
-) -> Item:
-    assert states is not None
-    built = build_pull(pull, talk, states, job.rules, job.seed, repairs)
-    rendered = render_pull(built, family)
-    _require_length(sum(len(part.marker) + len(part.text) for part in rendered.parts), job.rules)
+    if job.family is None or states is None:
+        return _dialogue(pull, talk, states, job, source, license, repairs)
+    rendered = render_pull(build_pull(pull, talk, states, rules, job.seed, repairs), job.family)
+    _require_length(sum(len(part.marker) + len(part.text) for part in rendered.parts), rules)
     return document_item(rendered, source, license, repairs)
+
+
+def _dialogue(
+    pull: RawPull, talk: Conversation, states: States | None, job: Job, source: Source, license: str | None, repairs: list[str]
+) -> Item:
+    turns = dialogue_turns(pull, talk, states, job.rules, job.spec.task)
+    if not turns:
+        raise RowProblem("no_review_comment", f"no comment by a reviewer that task: {job.spec.task} can be made of")
+    _require_length(sum(len(turn.content) for turn in turns), job.rules)
+    return dialogue_item(turns, source, license, repairs)
 
 
 def _require_length(chars: int, rules: PullRules) -> None:
