@@ -3,8 +3,9 @@
 In: a folder. Out: commit ids, changes, entries of a tree, contents. Git itself reads (``rev-list``, ``diff-tree``, ``ls-tree``,
 ``cat-file --batch``): packs, alternates, worktrees and both hash functions are its trade.
 
-Somebody's repository is data, not configuration: only plumbing commands are used, which run no hook, pager, filter, external diff or
-signature program; nothing is fetched, and objects that a partial clone lacks are missing, not waited for.
+Somebody's repository is data, not configuration. Objects are read from an empty repository of our own that borrows the other's object
+folder, by plumbing commands: no hook, filter, external program or remote is known there. Nothing is fetched; what a partial clone
+lacks, and what is damaged, is missing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +25,24 @@ from starchat.errors import UserError
 
 SKIPPED_BYTES = 1 << 20
 """How much of a blob that is too large is read at a time, to come past it."""
+
+_ADDRESS = re.compile(r"^(?:\w+://[^/]+/|[\w.-]+@[\w.-]+:)(?:.*/)?(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?$")
+"""An address on a server: of a clone from a folder the folder says nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Store:
+    """Where the objects of a repository lie, and how: what every reading of them needs. `path` names the repository in messages."""
+
+    path: str
+    objects: str
+    shallow: str | None
+    object_format: str
+    partial: bool
+
+
+Place = str | Path | Store
+"""A repository; its `Store` spares many small readings the asking."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +80,17 @@ def is_repository(path: str | Path) -> bool:
     return (folder / ".git").exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir())
 
 
+def repository_name(path: str | Path) -> str:
+    """Return ``owner/name`` of the address that a clone came from, or the name of its folder; an address may hold a password: the rest
+    of it is not used."""
+    done = _run(path, "config", "--get", "remote.origin.url")
+    url = done.stdout.decode("utf-8", "replace").strip()
+    if found := _ADDRESS.search(url):
+        return f"{found['owner']}/{found['name']}"
+    folder = Path(path).resolve()
+    return (folder.parent if folder.name == ".git" else folder).name.removesuffix(".git")
+
+
 def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
     """Return the id of the commit that `ref` means, or None in a repository without commits; raise `UserError` for an unknown one."""
     if ref.startswith("-"):
@@ -67,7 +98,7 @@ def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
     done = _run(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if done.returncode == 0:
         return done.stdout.decode().strip()
-    _require_readable(repository)
+    _inner(repository, "objects")
     if ref == "HEAD" and not _run(repository, "for-each-ref", "--count=1").stdout:
         return None
     if ref == "HEAD":
@@ -75,21 +106,30 @@ def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
     raise UserError(f"{repository}: ref: no branch, tag or commit {ref!r}; git -C {repository} branch -a lists them")
 
 
-def shallow_commits(repository: str | Path) -> frozenset[str]:
+def open_store(repository: Place) -> Store:
+    """Return where the objects of a repository lie; raise `UserError` if git cannot read it."""
+    if isinstance(repository, Store):
+        return repository
+    objects, shallow = (_inner(repository, name) for name in ("objects", "shallow"))
+    object_format = _run(repository, "rev-parse", "--show-object-format").stdout.decode().strip() or "sha1"
+    partial = any((objects / "pack").glob("*.promisor"))
+    return Store(str(repository), str(objects), str(shallow) if shallow.is_file() else None, object_format, partial)
+
+
+def shallow_commits(repository: Place) -> frozenset[str]:
     """Return the commits at which the history of a shallow clone is cut off: their parents are not there."""
-    done = _run(repository, "rev-parse", "--git-path", "shallow")
-    path = Path(repository) / os.fsdecode(done.stdout.rstrip(b"\n"))
-    return frozenset(path.read_text(encoding="ascii").split()) if done.returncode == 0 and path.is_file() else frozenset()
+    shallow = open_store(repository).shallow
+    return frozenset(Path(shallow).read_text(encoding="ascii").split()) if shallow else frozenset()
 
 
-def list_commits(repository: str | Path, commit: str) -> Iterator[str]:
+def list_commits(repository: Place, commit: str) -> Iterator[str]:
     """Yield the ids of a commit and all that lie before it, the newest first."""
     with _reading(repository, None, "rev-list", commit) as output:
         for line in output:
             yield line.decode().strip()
 
 
-def read_tree(repository: str | Path, commit: str) -> Iterator[Entry]:
+def read_tree(repository: Place, commit: str) -> Iterator[Entry]:
     """Yield the files of a commit's tree, in git's order."""
     with _reading(repository, None, "ls-tree", "-r", "-z", "--full-tree", commit) as output:
         for record in _split(output, b"\0"):
@@ -98,10 +138,12 @@ def read_tree(repository: str | Path, commit: str) -> Iterator[Entry]:
             yield Entry(mode, oid, os.fsdecode(path))
 
 
-def read_changes(repository: str | Path, commits: Sequence[str]) -> Iterator[tuple[str, list[Change]]]:
+def read_changes(repository: Place, commits: Sequence[str]) -> Iterator[tuple[str, list[Change]]]:
     """Yield each commit with the files that it changed against its only parent, renames found by content; none for merges."""
     listing = "\n".join(commits).encode() + b"\n"
-    with _reading(repository, listing, "diff-tree", "--stdin", "-r", "-z", "--root", "--always", "-M", "-l400", "--no-abbrev") as output:
+    store = open_store(repository)
+    renames = "-M100%" if store.partial else "-M"  # to compare contents git would need them all
+    with _reading(store, listing, "diff-tree", "--stdin", "-r", "-z", "--root", "--always", renames, "-l400", "--no-abbrev") as output:
         commit = ""
         changes: list[Change] = []
         fields = _split(output, b"\0")
@@ -120,7 +162,7 @@ def read_changes(repository: str | Path, commits: Sequence[str]) -> Iterator[tup
             yield commit, changes
 
 
-def read_blobs(repository: str | Path, oids: Iterable[str], max_bytes: int | None = None) -> Iterator[bytes | Oversize | None]:
+def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = None) -> Iterator[bytes | Oversize | None]:
     """Yield the content of each object, in order: an `Oversize` above `max_bytes`, None where the repository lacks it."""
     with tempfile.TemporaryFile() as listing:  # a pipe would fill up in both directions
         listing.writelines(f"{oid}\n".encode() for oid in oids)
@@ -165,7 +207,10 @@ def merge_base(repository: str | Path, one: str, other: str) -> str | None:
 
 def _read_object(output: IO[bytes], size: int, max_bytes: int | None) -> bytes | Oversize:
     if max_bytes is None or size <= max_bytes:
-        return output.read(size)
+        content = output.read(size)
+        if len(content) < size:
+            raise UserError(f"git ended in the middle of an object of {size} bytes; look at the repository with git fsck")
+        return content
     left = size
     while left:
         left -= len(output.read(min(left, SKIPPED_BYTES)))
@@ -182,11 +227,11 @@ def _split(stream: IO[bytes], end: bytes) -> Iterator[bytes]:
         yield rest
 
 
-def _command(repository: str | Path, *arguments: str) -> list[str]:
+def _program(repository: str | Path) -> str:
     program = shutil.which("git")
     if program is None:
         raise UserError(f"{repository}: git is needed to read a repository, and is not on the PATH; install it")
-    return [program, "-C", str(repository), "-c", "protocol.allow=never", "-c", "core.fsmonitor=false", *arguments]
+    return program
 
 
 def _environment() -> dict[str, str]:
@@ -197,28 +242,47 @@ def _environment() -> dict[str, str]:
 
 
 def _run(repository: str | Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(_command(repository, *arguments), capture_output=True, env=_environment(), check=False)
+    """Run a command that asks the repository itself, for its references and paths."""
+    command = [_program(repository), "-C", str(repository), "-c", "protocol.allow=never", "-c", "core.fsmonitor=false", *arguments]
+    return subprocess.run(command, capture_output=True, env=_environment(), check=False)
 
 
-def _require_readable(repository: str | Path) -> None:
-    done = _run(repository, "rev-parse", "--git-dir")
+def _inner(repository: str | Path, name: str) -> Path:
+    """Return the path of something inside a repository's own folder; raise `UserError` if git cannot read the repository."""
+    done = _run(repository, "rev-parse", "--git-path", name)
     if done.returncode:
         raise _fault(repository, done.stderr)
+    return Path(repository).resolve() / os.fsdecode(done.stdout.rstrip(b"\n"))
+
+
+def _borrow(store: Store, folder: Path) -> dict[str, str]:
+    """Make an empty repository in `folder` and return the environment in which git reads the objects of another one in it."""
+    (folder / "objects").mkdir()
+    (folder / "refs").mkdir()
+    (folder / "HEAD").write_text("ref: refs/heads/none\n", encoding="ascii")
+    settings = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectFormat = "
+    (folder / "config").write_text(f"{settings}{store.object_format}\n", encoding="ascii")
+    quoted = '"' + store.objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    borrowed = {"GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted}
+    return {**_environment(), **borrowed, **({"GIT_SHALLOW_FILE": store.shallow} if store.shallow else {})}
 
 
 @contextlib.contextmanager
-def _reading(repository: str | Path, given: bytes | IO[bytes] | None, *arguments: str) -> Iterator[IO[bytes]]:
-    """Give the output of a git command whose standard input is `given`; raise `UserError` if git fails."""
+def _reading(repository: Place, given: bytes | IO[bytes] | None, *arguments: str) -> Iterator[IO[bytes]]:
+    """Give the output of a git command on the objects of a repository; raise `UserError` if git fails."""
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="starchat-git-"))
         errors = stack.enter_context(tempfile.TemporaryFile())
         if isinstance(given, bytes):
             listing = stack.enter_context(tempfile.TemporaryFile())
             listing.write(given)
             listing.seek(0)
             given = listing
-        command = _command(repository, *arguments)
+        store = open_store(repository)
+        environment = _borrow(store, Path(folder))
         source = subprocess.DEVNULL if given is None else given
-        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=_environment())
+        command = [_program(store.path), *arguments]
+        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=environment)
         assert process.stdout is not None
         finished = False
         try:
@@ -231,7 +295,7 @@ def _reading(repository: str | Path, given: bytes | IO[bytes] | None, *arguments
             status = process.wait()
         if finished and status:
             errors.seek(0)
-            raise _fault(repository, errors.read())
+            raise _fault(store.path, errors.read())
 
 
 def _fault(repository: str | Path, errors: bytes) -> UserError:

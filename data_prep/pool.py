@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -48,7 +49,7 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
     if workers < 1:
         raise UserError(f"workers: {workers}; expected a number from 1, the processes that read and build")
     stream = iter(tasks)
-    first = [task for task, _ in zip(stream, range(2), strict=False)]
+    first = list(itertools.islice(stream, 2))
     if workers == 1 or len(first) < 2:
         yield from map(function, first)
         yield from map(function, stream)

@@ -5,7 +5,6 @@ In: what a builder rendered, or the turns that it made. Out: a `Kept`, or a `Dro
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from data_prep.clean import clean, is_unsound, sound_text
@@ -38,8 +37,8 @@ def _sound(text: str, repairs: list[str]) -> str:
 
 def _sound_source(source: Source) -> Source:
     """Return a source whose texts can be stored: names of files may be in any encoding."""
-    texts = dataclasses.asdict(source)
-    if all(text is None or (text.isascii() and "\0" not in text) for text in texts.values()):
+    texts = (source.place, source.repository, source.path, source.commit, source.url)
+    if all(text is None or (text.isascii() and "\0" not in text) for text in texts):
         return source
-    sound = {key: None if text is None else encodable(text.replace("\0", "")) for key, text in texts.items()}
-    return Source(sound["place"] or "", sound["repository"], sound["path"], sound["commit"], sound["url"])
+    place, *rest = (None if text is None else encodable(text.replace("\0", "")) for text in texts)
+    return Source(place or "", *rest)

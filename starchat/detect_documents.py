@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from starchat.dialogue import Part, merge_parts
+from starchat.document import is_file
 from starchat.evidence import Evidence, control_ids, is_one_of
-from starchat.fim import STARCODER, find_fim_tokens, join
+from starchat.fim import STARCODER, chance, find_fim_tokens, join
 from starchat.finding import Finding, excerpt, verdict
 from starchat.recipe import Fim
 
@@ -95,8 +96,7 @@ def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Findin
     for id, count in copies.items():
         record = evidence.by_id[id]
         parts = [Part(part.marker, evidence.tokens.normalize(part.text)) for part in record.parts]
-        found = "".join(_content(window, parts) for window in pieces[id])
-        wanted = "" if id in aside else parts[-1].text * count
+        found, wanted = _found_and_wanted(pieces[id], parts, 0 if id in aside else count)
         if found != wanted:
             faults.append(f"{record.source.place}: the rows hold {excerpt(found)}, the record {excerpt(wanted)}")
         elif id not in aside and sum(window.last for window in pieces[id]) != count:
@@ -105,6 +105,24 @@ def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Findin
     whole = len(evidence.records) - len(aside)
     holds = f"{len(windows):,} windows, put together again, are {whole:,} documents; {cut:,} of them were cut in windows"
     return verdict("documents_are_whole", faults, holds)
+
+
+def _found_and_wanted(windows: Sequence[Window], parts: Sequence[Part], count: int) -> tuple[str, str]:
+    """Return what the windows of a document's `count` copies hold, laid end to end, and what they should: of a file its text."""
+    if is_file(parts):
+        return "".join(_content(window, parts) for window in windows), parts[-1].text * count
+    copies: list[list[Part]] = [[]]
+    for window in windows:
+        copies[-1] += window.parts
+        if window.last:
+            copies.append([])
+    found = "".join(_spelled(merge_parts(copy)) for copy in copies)
+    return found, _spelled(merge_parts(parts)) * count
+
+
+def _spelled(parts: Sequence[Part]) -> str:
+    """Return parts as one text in which a token cannot be taken for the text that spells it."""
+    return "".join(f"\0{part.marker}\0{part.text}" for part in parts)
 
 
 def _content(window: Window, parts: Sequence[Part]) -> str:
@@ -126,20 +144,22 @@ def _content(window: Window, parts: Sequence[Part]) -> str:
 def fim_share(evidence: Evidence, windows: Sequence[Window], fim: Fim | None) -> Finding:
     """Hold the share of permuted windows against the rate asked for, within what chance allows."""
     rate = fim.rate if fim else 0.0
-    able = [window for window in windows if _has_plain_content(evidence, window)]
+    chances = [_chance(evidence, window, rate) for window in windows]
+    able = sum(share > 0 for share in chances) if rate else sum(_chance(evidence, window, 1.0) > 0 for window in windows)
     permuted = sum(window.permuted for window in windows)
-    allowed = STANDARD_ERRORS * math.sqrt(len(able) * rate * (1 - rate))
+    expected, allowed = sum(chances), STANDARD_ERRORS * math.sqrt(sum(share * (1 - share) for share in chances))
     faults = []
-    if abs(permuted - rate * len(able)) > allowed:
-        expected = f"{rate * len(able):,.0f}, give or take {allowed:,.0f}"
-        faults.append(f"{permuted:,} of {len(able):,} windows are permuted; rate {rate} expects {expected}")
-    holds = f"{permuted:,} of {len(able):,} windows permuted for fill-in-the-middle; the rate asked for is {rate}"
+    if abs(permuted - expected) > allowed:
+        faults.append(f"{permuted:,} of {able:,} windows are permuted; rate {rate} expects {expected:,.0f}, give or take {allowed:,.0f}")
+    holds = f"{permuted:,} of {able:,} windows permuted for fill-in-the-middle; the rate asked for is {rate}"
     return verdict("fim_share", faults, holds)
 
 
-def _has_plain_content(evidence: Evidence, window: Window) -> bool:
+def _chance(evidence: Evidence, window: Window, rate: float) -> float:
     record = evidence.by_id.get(evidence.rows[window.row].id)
-    return record is not None and not record.parts[-1].marker
+    if record is None or record.parts[-1].marker:
+        return 0.0
+    return rate if is_file(record.parts) else chance(merge_parts(window.parts), rate)
 
 
 def only_the_documents_own_control_tokens(evidence: Evidence, windows: Sequence[Window]) -> Finding:

@@ -2,9 +2,10 @@
 
 In: records with `parts`. Out: rows in which every token but the first is trained. Imports no torch.
 
-A document longer than the maximum becomes several windows, each with the base model's beginning token, if it has one, and the
-document's leading parts (file name and the like) before it; a window ends behind a line end where there is one. The last window
-ends with the end-of-text token. Every window is encoded again by itself, as its row will be, and is split once more if that made
+A document longer than the maximum becomes several windows, each with the base model's beginning token, if it has one. A file has its
+name and the like before each window; a document of many parts (an issue, a notebook, a repository) goes on in the next window where it
+was cut, between parts if it can be. Inside a part a window ends behind a line end where there is one. The last window ends with the
+end-of-text token. Every window is encoded again by itself, as its row will be, and is split once more if that made
 it too long: the ids at a cut are not those that the whole document has there. No row is ever cut.
 """
 
@@ -12,13 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from tokenizers import Encoding
 
 from starchat.dialogue import Part, Record
 from starchat.encode import Row, SetAside
 from starchat.errors import UserError
-from starchat.fim import fim_tokens, permute, rng_for
+from starchat.fim import NAMES, fim_tokens, permute, rng_for
 from starchat.recipe import Fim
 from starchat.tokens import Tokens
 
@@ -34,11 +37,12 @@ CHUNK_CHARACTERS = 2_000_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Draft:
-    """A window before permutation: the parts of the document with the window's text as its content, and their ids."""
+    """A window before permutation: the parts of the document that it holds, and their ids. `goes_on`: it is the middle of some part."""
 
     id: str
     piece: int
     last: bool
+    goes_on: bool
     parts: tuple[Part, ...]
     ids: list[int]
 
@@ -60,7 +64,7 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
     characters = 0
     for record in records:
         chunk.append(record)
-        characters += len(record.parts[-1].text)
+        characters += sum(len(part.text) for part in record.parts)
         if characters >= CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
@@ -68,23 +72,71 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
+def is_file(parts: Sequence[Part]) -> bool:
+    """Whether a document is one plain text behind names: these are then put before each of its windows."""
+    return not parts[-1].marker and all(part.marker in NAMES for part in parts[:-1])
+
+
 def _drafts(chunk: Sequence[Record], tokens: Tokens, capacity: int) -> Iterator[_Draft | SetAside]:
-    """Yield the windows of documents, each at most `capacity` tokens with its leading parts and the end-of-text token."""
-    fronts = _encode([(*record.parts[:-1], Part(record.parts[-1].marker, "")) for record in chunk], tokens)
-    lead = 1 if tokens.bos else 0
-    contents = tokens.encode_with_offsets([record.parts[-1].text for record in chunk])
-    for record, front, content in zip(chunk, fronts, contents, strict=True):
-        id, last = record.id, record.parts[-1]
-        total = len(front) + len(content) + 1
-        room = capacity - len(front) - 1
-        windows = [(last.text, content.ids)] if len(content) <= room else _windows(last.text, content.offsets, tokens, room)
-        if not windows or total == lead + 1:
-            reason = "nothing_trained" if windows else "over_long"
-            yield SetAside(id, reason, record.source.place, total, total - lead - 1)
+    """Yield the windows of documents, each at most `capacity` tokens with its beginning and the end-of-text token."""
+    fronts = iter(_encode([record.parts[:-1] for record in chunk if is_file(record.parts)], tokens))
+    texts = [part.text for record in chunk for part in (record.parts[-1:] if is_file(record.parts) else record.parts)]
+    encoded = iter(tokens.encode_with_offsets(texts))
+    for record in chunk:
+        if is_file(record.parts):
+            windows = _windows_of_file(record.parts, next(fronts), next(encoded), tokens, capacity)
+        else:
+            windows = _windows_of_parts(record.parts, [next(encoded) for _ in record.parts], tokens, capacity)
+        id, lead = record.id, 1 if tokens.bos else 0
+        if not windows.fit or windows.total == lead + 1:
+            reason = "nothing_trained" if windows.fit else "over_long"
+            yield SetAside(id, reason, record.source.place, windows.total, windows.total - lead - 1)
             continue
-        for piece, (text, ids) in enumerate(windows):
-            parts = (*record.parts[:-1], Part(last.marker, text))
-            yield _Draft(id, piece, piece == len(windows) - 1, parts, [*front, *ids])
+        for piece, (parts, ids) in enumerate(windows.fit):
+            goes_on = piece > 0 and not is_file(record.parts) and len(parts) == 1 and not parts[0].marker
+            yield _Draft(id, piece, piece == len(windows.fit) - 1, goes_on, parts, ids)
+
+
+class _Windows(NamedTuple):
+    """The windows of a document, each its parts and their ids; none if it does not fit. `total` is the document's length in tokens."""
+
+    fit: list[tuple[tuple[Part, ...], list[int]]]
+    total: int
+
+
+def _windows_of_file(parts: tuple[Part, ...], front: list[int], content: Encoding, tokens: Tokens, capacity: int) -> _Windows:
+    last, room = parts[-1], capacity - len(front) - 1
+    pieces = [(last.text, content.ids)] if len(content) <= room else _windows(last.text, content.offsets, tokens, room)
+    return _Windows([((*parts[:-1], Part("", text)), [*front, *ids]) for text, ids in pieces], len(front) + len(content) + 1)
+
+
+def _windows_of_parts(parts: tuple[Part, ...], encoded: Sequence[Encoding], tokens: Tokens, capacity: int) -> _Windows:
+    """Return the windows of a document of many parts: a part that fits into a window is not cut."""
+    begin = [tokens.control[tokens.bos]] if tokens.bos else []
+    total = len(begin) + 1 + sum(len(content) + bool(part.marker) for part, content in zip(parts, encoded, strict=True))
+    room = capacity - len(begin) - 1
+    windows: list[tuple[list[Part], list[int]]] = [([], [*begin])]
+    for part, content in zip(parts, encoded, strict=True):
+        marked = _marker_ids(part.marker, tokens)
+        cut = len(content) + len(marked) > room
+        pieces = _windows(part.text, content.offsets, tokens, room - len(marked)) if cut else [(part.text, content.ids)]
+        if not pieces:
+            return _Windows([], total)
+        for number, (text, ids) in enumerate(pieces):
+            added = [*(marked if number == 0 else ()), *ids]
+            if len(windows[-1][1]) - len(begin) + len(added) > room:
+                windows.append(([], [*begin]))
+            windows[-1][0].append(Part("" if number else part.marker, text))
+            windows[-1][1].extend(added)
+    return _Windows([(tuple(found), ids) for found, ids in windows], total)
+
+
+def _marker_ids(marker: str, tokens: Tokens) -> list[int]:
+    if not marker:
+        return []
+    if marker not in tokens.control:
+        raise UserError(f"document marker {marker!r}: the tokenizer has no such token; build the documents for its family")
+    return [tokens.control[marker]]
 
 
 def _rows(drafts: Sequence[_Draft], tokens: Tokens, max_length_tokens: int, fim: Fim | None, seed: int) -> Iterator[Row]:
@@ -92,7 +144,10 @@ def _rows(drafts: Sequence[_Draft], tokens: Tokens, max_length_tokens: int, fim:
     encoded = [draft.ids for draft in drafts]
     if fim is not None:
         sentinels = fim_tokens(tokens.control)
-        permuted = [permute(d.parts, rng_for(seed, f"{d.id}:{d.piece}", 0), fim.rate, fim.spm_rate, sentinels) for d in drafts]
+        permuted = [
+            d.parts if d.goes_on else permute(d.parts, rng_for(seed, f"{d.id}:{d.piece}", 0), fim.rate, fim.spm_rate, sentinels)
+            for d in drafts
+        ]
         changed = [n for n, parts in enumerate(permuted) if parts != drafts[n].parts]
         for n, ids in zip(changed, _encode([permuted[n] for n in changed], tokens), strict=True):
             if len(ids) + 1 <= max_length_tokens:
@@ -113,10 +168,7 @@ def _encode(documents: Sequence[Sequence[Part]], tokens: Tokens) -> list[list[in
     for parts in documents:
         out = [tokens.control[tokens.bos]] if tokens.bos else []
         for part in parts:
-            if part.marker:
-                if part.marker not in tokens.control:
-                    raise UserError(f"document marker {part.marker!r}: the tokenizer has no such token; build the documents for its family")
-                out.append(tokens.control[part.marker])
+            out.extend(_marker_ids(part.marker, tokens))
             out.extend(ids[part.text] if part.text else ())
         encoded.append(out)
     return encoded

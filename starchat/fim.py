@@ -11,7 +11,7 @@ that prefix and middle are one stretch of text.
 from __future__ import annotations
 
 import random
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from starchat.dialogue import Part
 from starchat.errors import UserError
@@ -25,6 +25,12 @@ SANTACODER: Sentinels = ("<fim-prefix>", "<fim-suffix>", "<fim-middle>")
 QWEN: Sentinels = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 DEEPSEEK: Sentinels = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
 CODELLAMA: Sentinels = ("▁<PRE>", "▁<SUF>", "▁<MID>")
+NAMES = frozenset({"<filename>", "<reponame>", "<gh_stars>", "<repo_name>", "<file_sep>"})
+"""Tokens before what is known of a file: its name, its repository's, its stars."""
+
+FILE_RATE = 0.5
+"""Of the files of a document that is to be permuted, the share that are (arXiv 2402.19173, section 5.1)."""
+
 SPELLINGS = (STARCODER, SANTACODER, QWEN, DEEPSEEK, CODELLAMA)
 
 
@@ -40,14 +46,15 @@ def rng_for(seed: int, record_id: str, epoch: int) -> random.Random:
 def permute(
     parts: tuple[Part, ...], rng: random.Random, fim_rate: float, spm_rate: float, sentinels: Sentinels = STARCODER
 ) -> tuple[Part, ...]:
-    """Return a document with its last part cut in three, with probability `fim_rate`; otherwise as it is.
+    """Return a document with its code cut in three, with probability `fim_rate`; otherwise as it is.
 
     The cuts are two uniform positions between code points, so a piece may be empty; a character and the accent that
-    combines with it may be parted, a code point never is. Of the permuted documents `spm_rate` are SPM, the rest PSM.
+    combines with it may be parted, a code point never is. Of the permuted texts `spm_rate` are SPM, the rest PSM.
 
-    The parts in front (file and repository name) stay where they are, outside the sentinels: an editor knows the name of the
-    file before it asks, and a name must not be cut in two or become the text to fill in. A document whose last part has a
-    marker of its own, such as a notebook's output or one that is permuted already, is returned as it is.
+    The names in front (file and repository) stay where they are, outside the sentinels: an editor knows the name of the
+    file before it asks, and a name must not be cut in two or become the text to fill in. StarCoder2 has the path at the beginning of
+    the prefix (arXiv 2402.19173, section 5.1), uncut here too. Of a document with several files, each is permuted with
+    probability `FILE_RATE`, as there. A document without plain text behind a name, such as a notebook, is returned as it is.
 
     >>> file = (Part("<filename>", "a.py"), Part("", "x = 1"))
     >>> [part.marker for part in permute(file, rng_for(0, "a", 0), fim_rate=1.0, spm_rate=0.0)]
@@ -56,14 +63,41 @@ def permute(
     for name, rate in (("fim_rate", fim_rate), ("spm_rate", spm_rate)):
         if not 0 <= rate <= 1:
             raise UserError(f"{name}: {rate}; expected a number from 0 to 1, the share of documents")
-    if not parts or parts[-1].marker or rng.random() >= fim_rate:
+    able = {n for n in range(len(parts)) if _is_code(parts, n)}
+    if not able or rng.random() >= fim_rate:
         return parts
-    *lead, content = parts
-    start, end = sorted((rng.randint(0, len(content.text)), rng.randint(0, len(content.text))))
-    prefix, middle, suffix = content.text[:start], content.text[start:end], content.text[end:]
+    out: list[Part] = []
+    for number, part in enumerate(parts):
+        if number not in able or (len(able) > 1 and rng.random() >= FILE_RATE):
+            out.append(part)
+            continue
+        path = ""
+        if out and out[-1].marker == "<file_sep>":
+            path = out[-1].text
+            out[-1] = Part("<file_sep>", "")
+        out += _cut(path, part.text, rng, spm_rate, sentinels)
+    return tuple(out)
+
+
+def _is_code(parts: tuple[Part, ...], number: int) -> bool:
+    """Whether a part is the text of a file: plain, and alone or behind a name."""
+    if parts[number].marker:
+        return False
+    return parts[number - 1].marker in NAMES if number else len(parts) == 1
+
+
+def _cut(name: str, text: str, rng: random.Random, spm_rate: float, sentinels: Sentinels) -> list[Part]:
+    start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
+    prefix, middle, suffix = name + text[:start], text[start:end], text[end:]
     if rng.random() < spm_rate:
         prefix, middle = "", prefix + middle
-    return (*lead, *(Part(marker, text) for marker, text in zip(sentinels, (prefix, suffix, middle), strict=True)))
+    return [Part(marker, piece) for marker, piece in zip(sentinels, (prefix, suffix, middle), strict=True)]
+
+
+def chance(parts: Sequence[Part], fim_rate: float) -> float:
+    """Return the probability with which `permute` changes a document of named files, from its parts as ids can tell them apart."""
+    files = sum(part.marker in NAMES and "\n" in part.text for part in parts)
+    return fim_rate * (files if files < 2 else 1 - (1 - FILE_RATE) ** files)
 
 
 def join(parts: tuple[Part, ...], sentinels: Sentinels = STARCODER) -> tuple[Part, ...]:
@@ -72,10 +106,18 @@ def join(parts: tuple[Part, ...], sentinels: Sentinels = STARCODER) -> tuple[Par
     >>> join((Part("<filename>", "a.py"), Part("<fim_prefix>", ""), Part("<fim_suffix>", " 1"), Part("<fim_middle>", "x =")))
     (Part(marker='<filename>', text='a.py'), Part(marker='', text='x = 1'))
     """
-    if tuple(part.marker for part in parts[-3:]) != sentinels:
-        return parts
-    prefix, suffix, middle = (part.text for part in parts[-3:])
-    return (*parts[:-3], Part("", prefix + middle + suffix))
+    out: list[Part] = []
+    number = 0
+    while number < len(parts):
+        piece = parts[number : number + 3]
+        if tuple(part.marker for part in piece) != sentinels:
+            out.append(parts[number])
+            number += 1
+            continue
+        prefix, suffix, middle = (part.text for part in piece)
+        out.append(Part(out.pop().marker if out and out[-1] == Part("<file_sep>", "") else "", prefix + middle + suffix))
+        number += 3
+    return tuple(out)
 
 
 def fim_tokens(vocab: Container[str]) -> Sentinels:

@@ -20,11 +20,20 @@ PRETRAIN = Recipe(
 TEXT = "".join(f"def f{n}(x):\n    return x + {n}\n" for n in range(12))
 
 
+def variant(name):
+    return TEXT.replace("x", f"{name}_")
+
+
+FILES = tuple(part for name in "ab" for part in (Part("<filename>", name), Part("", f"\n{variant(name)}")))
+
+
 def document_case(tokens, recipe=PRETRAIN, records=None):
     records = records or [
         *(Record(Source(f"s:{n}", repository="r"), parts=(Part("<filename>", f"a{n}.py"), Part("", f"\n{n}{TEXT}"))) for n in range(30)),
         Record(Source("s:t"), parts=(Part("<filename>", "t.py"), Part("", "\nprint(1)\n")), split="test"),
         Record(Source("s:n"), parts=(Part("<reponame>", "r"), Part("<jupyter_code>", TEXT))),
+        Record(Source("s:i"), parts=(Part("<issue_start>", "Title: t"), Part("<issue_comment>", variant("i")), Part("<issue_closed>", ""))),
+        Record(Source("s:r"), parts=(Part("<reponame>", "r"), *FILES)),
     ]
     items = list(encode_documents(records, tokens, recipe.max_length_tokens, recipe.fim, 42))
     rows = [item for item in items if isinstance(item, Row)]
@@ -48,6 +57,18 @@ def test_clean_documents_have_no_fault(documents):
 
 def plant_document_window_lost(case):
     del case.rows[1]
+    return "documents_are_whole"
+
+
+def plant_document_part_of_a_thread_lost(case):
+    lost = next(n for n, row in enumerate(case.rows) if case.tokens.control["<issue_closed>"] in row.ids)
+    case.put(lost, list(case.rows[lost].ids).index(case.tokens.control["<issue_closed>"]), drop=1)
+    return "documents_are_whole"
+
+
+def plant_document_of_many_files_disordered(case):
+    first = next(n for n, row in enumerate(case.rows) if row.id == case.records[-1].id)
+    case.rows[first], case.rows[first + 1] = case.rows[first + 1], case.rows[first]
     return "documents_are_whole"
 
 

@@ -27,7 +27,9 @@ runs = st.sampled_from(["x = 1\n" * 9, "😀" * 40, "é" * 50, "\n" * 40, " " * 
 body = st.lists(st.one_of(content, runs), max_size=5)
 lead = st.lists(st.builds(Part, st.sampled_from([NAMED, "<reponame>"]), content), max_size=2)
 last = st.builds(Part, st.sampled_from(["", "", "<jupyter_code>"]), body.map("".join))
-documents = st.builds(lambda front, end: Record(Source("x:1", repository="r"), parts=(*front, end)), lead, last)
+part = st.builds(Part, st.sampled_from(["<jupyter_code>", "<issue_comment>", "<commit_after>", NAMED, ""]), body.map("".join))
+ends = st.one_of(last.map(lambda end: (end,)), st.lists(part, min_size=2, max_size=6).map(tuple))
+documents = st.builds(lambda front, end: Record(Source("x:1", repository="r"), parts=(*front, *end)), lead, ends)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,23 @@ def test_windows_end_at_line_ends_and_repeat_the_name(tokens):
     assert all(one.endswith("\n") for one in decoded[:-1])
     assert decoded[-1].endswith("\n<|endoftext|>")
     assert "".join(one.removeprefix("<filename>a.py").removesuffix("<|endoftext|>") for one in decoded) == text
+
+
+def test_a_document_of_many_parts_goes_on_in_the_next_window(tokens):
+    cells = [Part("<jupyter_start>", "")]
+    for n in range(12):
+        cells += [
+            Part("<jupyter_text>", f"Step {n}"),
+            Part("<jupyter_code>", f"x = {n}\n" * (40 if n == 5 else 2)),
+            Part("<empty_output>", ""),
+        ]
+    record = Record(Source("x:1"), parts=tuple(cells))
+    rows, aside = split(encode_documents([record], tokens, 64, Fim(rate=1.0), 0))
+    assert not aside and len(rows) > 4
+    decoded = [tokens.decode(row.ids) for row in rows]
+    assert "".join(decoded) == "".join(cell.marker + cell.text for cell in cells) + "<|endoftext|>"
+    begun = [one for one in decoded if not one.startswith("<jupyter")]
+    assert 0 < len(begun) < len(rows), "only a cell that is longer than a window is cut"
 
 
 def test_a_window_that_grows_when_it_is_encoded_by_itself_is_split_again(tokens):

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starchat.dialogue import Part
+from starchat.dialogue import Part, merge_parts
 from starchat.errors import UserError
-from starchat.fim import QWEN, SANTACODER, STARCODER, fim_tokens, find_fim_tokens, join, permute, rng_for
+from starchat.fim import QWEN, SANTACODER, STARCODER, chance, fim_tokens, find_fim_tokens, join, permute, rng_for
 
-lead = st.lists(st.builds(Part, st.sampled_from(["<reponame>", "<filename>", "<gh_stars>", ""]), st.text(max_size=8)), max_size=3)
+lead = st.lists(st.builds(Part, st.sampled_from(["<reponame>", "<filename>", "<gh_stars>"]), st.text(max_size=8)), max_size=3)
+files = st.lists(st.tuples(st.text("ab/.", max_size=8), st.text(max_size=30)), min_size=1, max_size=5)
 rate = st.floats(0, 1)
 
 
@@ -23,6 +24,33 @@ def test_join_undoes_permute(front, text, seed, fim_rate, spm_rate, sentinels):
     permuted = permute(parts, rng_for(seed, "id", 0), fim_rate, spm_rate, sentinels)
     assert join(permuted, sentinels) == parts
     assert permuted[: len(front)] == tuple(front)
+
+
+@given(files, st.sampled_from(["<filename>", "<file_sep>"]), st.integers(), rate, rate)
+def test_join_undoes_permute_of_many_files(made, marker, seed, fim_rate, spm_rate):
+    parts = (Part("<repo_name>", "r"), *(part for path, text in made for part in (Part(marker, path), Part("", f"\n{text}"))))
+    permuted = permute(parts, rng_for(seed, "id", 0), fim_rate, spm_rate)
+    assert merge_parts(join(permuted)) == merge_parts(parts)
+    whole = [part.text for part in permuted if part.marker == marker]
+    pieces = [part.text for part in permuted if part.marker in ("<fim_prefix>", "<fim_middle>")]
+    if marker == "<file_sep>":
+        assert all(path in whole or any(piece.startswith(path) for piece in pieces) for path, _ in made), "a path is never cut"
+    else:
+        assert whole == [path for path, _ in made]
+
+
+def test_many_files_are_permuted_one_by_one():
+    parts = (Part("<repo_name>", "r"), *(part for n in range(4) for part in (Part("<file_sep>", f"{n}.py"), Part("", "\nx = 1"))))
+    made = [permute(parts, rng_for(0, str(n), 0), 0.5, 0.5) for n in range(2000)]
+    changed = [m for m in made if m != parts]
+    assert abs(len(changed) / len(made) - chance(merge_parts(parts), 0.5)) < 0.04
+    middles = [sum(part.marker == "<fim_middle>" for part in m) for m in changed]
+    assert set(middles) == {1, 2, 3, 4}
+    assert abs(sum(middles) / len(middles) - 4 * 0.5 / (1 - 0.5**4)) < 0.1
+    assert permute((Part("<jupyter_text>", "a"), Part("", "b")), rng_for(0, "a", 0), 1.0, 0.5) == (
+        Part("<jupyter_text>", "a"),
+        Part("", "b"),
+    )
 
 
 @given(st.text(alphabet="aé😀\u0301\U0001f1e9\n", min_size=1), st.integers())
