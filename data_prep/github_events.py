@@ -140,21 +140,22 @@ def sightings_of_row(found: RawThread | Comment, file: int, line: int) -> list[S
     key = f"{found.repository}#{found.number}" if found.number is not None else f"{found.url or ''}#{file}:{line}"
     if found.pull:
         return [Sighting(key, "", file, line, "pull", found.repository, found.number, url=found.url or "")]
-    actions = {"post": "comment_created"}
+    actions = [
+        event.kind if event.kind != "post" else "comment_hidden" if event.hidden else "comment_created" for event in found.happenings
+    ]
     return [
         Sighting(
-            *(key, event.time, file, line, "opened" if place == 0 else actions.get(event.kind, event.kind), found.repository, found.number),
+            *(key, event.time, file, line, actions[place] if place else "opened", found.repository, found.number),
             *("", "", event.person, "" if place else found.title, event.text, event.member, found.url or ""),
         )
         for place, event in enumerate(found.happenings)
-        if not event.hidden
     ]
 
 
 def assembled(sightings: Iterable[Sighting], places: Mapping[int, str]) -> RawThread:
     """Return the thread of sightings that have one key; `places` names the files."""
     ordered = sorted(sightings, key=lambda sighting: (sighting.time or "~", sighting.file, sighting.line))
-    first = min(ordered, key=lambda sighting: (sighting.file, sighting.line))
+    first = min(ordered, key=lambda sighting: (sighting.action not in ("opened", "pull"), sighting.file, sighting.line))
     place = f"{places[first.file]}:{first.line}"
     known = next((s for s in ordered if s.repository is not None), first)
     number = next((s.number for s in ordered if s.number is not None), None)
@@ -186,8 +187,10 @@ def _fill(thread: RawThread, ordered: list[Sighting]) -> None:
         if kind == "comment_deleted":
             deleted.add(sighting.comment)
             repairs.append("deleted_comment")
+        elif kind == "comment_hidden":
+            repairs.append("hidden_comment")
         elif kind.startswith("comment_"):
-            name = sighting.comment or f"\0{count}"
+            name = sighting.comment or f"\0{sighting.person.login}\0{sighting.time}\0{sighting.text}"
             before = comments.get(name)
             if before is not None and kind == "comment_edited":
                 repairs.append("edited_comment")

@@ -4,7 +4,7 @@ Pure: a `RawThread` in; a `CleanThread` out, or the rule that drops it. In order
 
 ======================  ================================================================================================
 ``pull_request``        drop: the conversation of a pull request, which is another kind of source
-``numbers_only``        drop: events of before 2015, which do not hold what was said, or none that begins the thread
+``no_question``         drop: events of before 2015, which do not hold what was said, or comments without their issue
 ``opened_by_bot``       drop: a bot asked
 ``not_closed``          drop, where ``closed: required``
 ``bot_comment``         repair: a bot's posts are left out; what a person wrote before them stays
@@ -101,7 +101,9 @@ def ruled(thread: RawThread, rules: IssueRules) -> CleanThread | Refused:
     if thread.pull:
         return Refused("pull_request", "the conversation of a pull request; kind: pulls builds those")
     if not happenings or happenings[0].kind != "post" or not (thread.title or happenings[0].text):
-        return Refused("numbers_only", "its events do not hold what was asked, as those of before 2015")
+        return Refused(
+            "no_question", "its events do not hold what was asked, as those of before 2015, and comments whose issue is not there"
+        )
     if rules.bots == "drop" and is_bot(happenings[0].person):
         return Refused("opened_by_bot", happenings[0].person.login)
     if rules.closed == "required" and not is_closed(thread):

@@ -4,7 +4,7 @@ The document has every post, and the closing where it happened. In the dialogue 
 description; what others say between two posts of the asker is one assistant turn, and of them one person gives it: who wrote the accepted
 answer, else a maintainer, else who wrote the most prose. An answer of several voices would contradict itself; that there were others is
 a repair, ``other_answers``. Names that only call somebody (``@ada:`` at the head of a line, ``Thanks @ada``, ``cc @ada``) are left out of
-dialogues; where an answer speaks of a person, ``username_N`` stays and is listed as ``names_left``.
+dialogues, and what is the listener's is ``your``; where an answer speaks of a person, ``username_N`` stays and is listed as ``names_left``.
 """
 
 from __future__ import annotations
@@ -116,9 +116,8 @@ def _spoken(text: str, names: Names, listener: str | None) -> str:
         return text
     text = _GREETED.sub(r"\1", _CC.sub("", _CALL.sub("", text)))
     if listener is not None:
-        called = f"@{names.introduce(listener)} "
-        text = text.removeprefix(called)
-        text = text.replace(f"\n{called}", "\n")
+        name = names.introduce(listener)
+        text = text.removeprefix(f"@{name} ").replace(f"\n@{name} ", "\n").replace(f"@{name}'s ", "your ")
     return text.strip("\n")
 
 

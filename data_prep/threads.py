@@ -1,7 +1,7 @@
 """An issue's conversation as it was found, before any rule: what every reader of issues gives.
 
 Here too: the reader of rows that hold a thread or a part of one, in the words of GitHub's REST API (``user``, ``created_at``), of its
-GraphQL API and ``gh`` (``author``, ``createdAt``), and of the archives that IETF working groups keep. GHArchive's events and BigCode's rows:
+GraphQL API and ``gh`` (``author``, ``createdAt``), and of IETF working groups' archives. GHArchive's events and BigCode's rows are read in
 `data_prep.github_events`. Nothing is judged here; a value of a wrong type raises `RowProblem`.
 """
 
