@@ -177,7 +177,7 @@ def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = N
                 output.read(1)
 
 
-def read_patch(repository: str | Path, old: str, new: str, context: int, max_bytes: int) -> tuple[list[Change], bytes] | Oversize:
+def read_patch(repository: Place, old: str, new: str, context: int, max_bytes: int) -> tuple[list[Change], bytes] | Oversize:
     """Return the files that changed between two commits, and the patch of them all in the same order.
 
     A file that became another kind (a link, a submodule) has two sections in the patch: its end and its beginning.
@@ -199,10 +199,11 @@ def read_patch(repository: str | Path, old: str, new: str, context: int, max_byt
     return changes, patch
 
 
-def merge_base(repository: str | Path, one: str, other: str) -> str | None:
-    """Return the commit at which two commits parted, or None where either is missing or they have nothing in common."""
-    done = _run(repository, "merge-base", "--end-of-options", one, other)
-    return done.stdout.decode().split("\n")[0] if done.returncode == 0 else None
+def merge_base(repository: Place, one: str, other: str) -> str | None:
+    """Return the commit at which two commits parted, or None where they have nothing in common that is there."""
+    with contextlib.suppress(UserError), _reading(repository, None, "merge-base", one, other) as output:
+        return output.readline().decode().strip() or None
+    return None
 
 
 def _read_object(output: IO[bytes], size: int, max_bytes: int | None) -> bytes | Oversize:

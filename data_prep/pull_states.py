@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from data_prep.drafts import RowProblem
-from data_prep.git import Change, Oversize, merge_base, read_blobs, read_patch
+from data_prep.git import Change, Oversize, Store, merge_base, read_blobs, read_patch
 from data_prep.pull_changes import BadPatch, FileChange, line_at, parse_patch, with_context
 from data_prep.pull_shapes import RawPull
 from data_prep.records import encodable
+from starchat.errors import UserError
 
 MAX_PATCH_BYTES = 16 << 20
 """Nobody reviews more; the patch of one pull request is held in memory."""
@@ -51,26 +52,32 @@ def commits_of(pull: RawPull) -> list[str]:
     return list(dict.fromkeys(commit for commit in named if commit and _COMMIT.fullmatch(commit)))
 
 
-def present_commits(clone: str, commits: Iterable[str]) -> frozenset[str]:
+def present_commits(clone: Store, commits: Iterable[str]) -> frozenset[str]:
     """Return those of the named commits that a repository has."""
     names = sorted(set(commits))
     return frozenset(name for name, found in zip(names, read_blobs(clone, names, 0), strict=True) if found is not None)
 
 
-def clone_states(pull: RawPull, clone: str, present: frozenset[str], context: int) -> States | None:
-    """Return the states that a clone knows, None if it knows none; `present` are the commits that it has."""
+def clone_states(pull: RawPull, clone: Store, present: frozenset[str], context: int) -> States | None:
+    """Return the states that a clone knows, None if it knows none; `present` are the commits that it has.
+
+    Raises `RowProblem` where the clone lacks files of a commit that it has, or where what it knows is not this change.
+    """
+    try:
+        return _clone_states(pull, clone, present, context)
+    except UserError as error:
+        raise RowProblem("unreadable_commit", f"{error}; a partial clone lacks files: fetch them all") from None
+
+
+def _clone_states(pull: RawPull, clone: Store, present: frozenset[str], context: int) -> States | None:
     repairs: list[str] = []
-    heads = [commit for commit in commits_of(pull) if commit in present and commit not in (pull.base, pull.merge_commit)]
-    pairs: list[tuple[str, str, str | None]] = []
-    if pull.base in present:
-        bases = {head: merge_base(clone, pull.base or "", head) for head in heads}
-        pairs = [(base, head, head) for head, base in bases.items() if base is not None and base != head]
-    merged = not pairs and pull.merge_commit in present and pull.merge_commit is not None
-    if merged and pull.merge_commit is not None and (parent := _first_parent(clone, pull.merge_commit)) is not None:
+    pairs = _pairs(pull, clone, present)
+    by_merge = not pairs and pull.merge_commit is not None and pull.merge_commit in present
+    if by_merge and pull.merge_commit is not None and (parent := _first_parent(clone, pull.merge_commit)) is not None:
         pairs = [(parent, pull.merge_commit, pull.head)]
         repairs.append("merge_commit_diff")
     found = [(head, _read(clone, old, new, context)) for old, new, head in pairs]
-    if merged and found and pull.changed_files is not None and pull.changed_files != len(found[0][1][0]):
+    if by_merge and found and pull.changed_files is not None and pull.changed_files != len(found[0][1][0]):
         detail = f"the export counts {pull.changed_files} changed files, its merge commit has {len(found[0][1][0])}: it was rebased"
         raise RowProblem("merge_commit_differs", f"{detail}; fetch refs/pull/*/head into the clone")
     texts = _texts(clone, (change for _, (changes, _) in found for change in changes))
@@ -80,6 +87,15 @@ def clone_states(pull: RawPull, clone: str, present: frozenset[str], context: in
         states.append(State(head, files, len(files) == len(changes)))
     known = tuple(state for state in states if state.files)
     return States(known, tuple(dict.fromkeys(repairs))) if known else None
+
+
+def _pairs(pull: RawPull, clone: Store, present: frozenset[str]) -> list[tuple[str, str, str | None]]:
+    """Return of each head that a clone has where it left the base, the head, and the head's name."""
+    if pull.base is None or pull.base not in present:
+        return []
+    heads = [commit for commit in commits_of(pull) if commit in present and commit not in (pull.base, pull.merge_commit)]
+    bases = ((merge_base(clone, pull.base, head), head) for head in heads)
+    return [(base, head, head) for base, head in bases if base is not None and base != head]
 
 
 def export_states(pull: RawPull) -> States | None:
@@ -120,14 +136,14 @@ def locate_comments(pull: RawPull, states: States) -> bool:
     return found
 
 
-def _read(clone: str, old: str, new: str, context: int) -> tuple[list[Change], bytes]:
+def _read(clone: Store, old: str, new: str, context: int) -> tuple[list[Change], bytes]:
     found = read_patch(clone, old, new, context, MAX_PATCH_BYTES)
     if isinstance(found, Oversize):
         raise RowProblem("large_diff", f"its diff has more than {MAX_PATCH_BYTES:,} bytes")
     return found
 
 
-def _first_parent(clone: str, commit: str) -> str | None:
+def _first_parent(clone: Store, commit: str) -> str | None:
     (data,) = read_blobs(clone, [commit], MAX_FILE_BYTES)
     if not isinstance(data, bytes):
         return None
@@ -136,7 +152,7 @@ def _first_parent(clone: str, commit: str) -> str | None:
     return parents[0] if parents and present_commits(clone, parents[:1]) else None
 
 
-def _texts(clone: str, changes: Iterable[Change]) -> dict[str, bytes | Oversize | None]:
+def _texts(clone: Store, changes: Iterable[Change]) -> dict[str, bytes | Oversize | None]:
     oids = sorted({change.old_oid for change in changes if change.status != "A" and change.old_mode.startswith("100")})
     return dict(zip(oids, read_blobs(clone, oids, MAX_FILE_BYTES), strict=True)) if oids else {}
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from data_prep.documents import Family
 from data_prep.drafts import RowProblem
-from data_prep.git import is_repository, resolve
+from data_prep.git import Store, is_repository, open_store, resolve
 from data_prep.kinds import Opened, Setting
 from data_prep.pool import run_tasks
 from data_prep.pull_build import Conversation, build_pull, converse
@@ -77,6 +77,7 @@ class Job:
     rules: PullRules
     seed: int
     family: Family | None
+    clone: Store | None = None
     counts: str | None = None
 
 
@@ -87,15 +88,17 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     files = find_files(spec.path)
     shapes = find_shapes(files, spec.format)
     inputs = [describe_file(file) for file in files]
+    clone = None
     if spec.clone is not None:
         if not is_repository(spec.clone):
             raise UserError(f"{place}: clone: {spec.clone}: no git repository; name the root of a clone, or a bare repository")
         inputs.append({"path": spec.clone, "commit": resolve(spec.clone)})
+        clone = open_store(spec.clone)
     family = None
     if spec.view == "document":
         family = setting.family
         family.require(*TOKENS)
-    job = Job(spec, rules, setting.seed, family)
+    job = Job(spec, rules, setting.seed, family, clone)
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
     formats = [name for name, known in FORMATS.items() if set(known) & set(shapes)] or [spec.format]
     return Opened(spec.path, ", ".join(formats), resolved, inputs, lambda: _items(files, shapes, job, setting.workers))
@@ -136,9 +139,9 @@ def build_batch(job: Job, batch: Batch) -> list[Item]:
     """Return what becomes of each pull request of a batch, in order."""
     found = [pull if isinstance(pull, Dropped) else _ruled(pull, job) for pull in pulls_of(batch)]
     present: frozenset[str] = frozenset()
-    if job.spec.clone is not None:
+    if job.clone is not None:
         named = [commit for pull in found if isinstance(pull, RawPull) for commit in commits_of(pull)]
-        present = present_commits(job.spec.clone, named) if named else present
+        present = present_commits(job.clone, named) if named else present
     return [pull if isinstance(pull, Dropped) else _built(pull, job, present) for pull in found]
 
 
@@ -177,7 +180,7 @@ def _built(pull: RawPull, job: Job, present: frozenset[str]) -> Item:
 
 def _record(pull: RawPull, job: Job, present: frozenset[str]) -> Item:
     spec, rules = job.spec, job.rules
-    states = clone_states(pull, spec.clone, present, rules.max_context_lines) if spec.clone is not None else None
+    states = clone_states(pull, job.clone, present, rules.max_context_lines) if job.clone is not None else None
     states = states or export_states(pull)
     if states is None and (job.family is not None or spec.task != "suggest"):
         raise RowProblem("no_diff", _no_diff(pull, spec.clone))
