@@ -54,10 +54,12 @@ class FilePatch(NamedTuple):
 
 
 def read_comment(row: Mapping[str, Any], action: str) -> Said:
+    """Return a comment on the pull request as a whole; `action` is what became of it."""
     return Said("comment", person_of(row), _at(row), text_of(row, "body"), identity(row), action)
 
 
-def read_review(row: Mapping[str, Any], action: str) -> Said:
+def read_review(row: Mapping[str, Any], _action: str) -> Said:
+    """Return a reviewer's verdict."""
     state = (word(row.get("state")) or "commented").lower()
     at = read_time(row.get("submitted_at")) or read_time(row.get("submittedAt")) or _at(row)
     head = word(row.get("commit_id")) or oid(row.get("commit"))
@@ -65,6 +67,7 @@ def read_review(row: Mapping[str, Any], action: str) -> Said:
 
 
 def read_line(row: Mapping[str, Any], action: str) -> Said:
+    """Return a comment on a line; `action` is what became of it."""
     place = whole(row.get("original_position", row.get("originalPosition")))
     reply, review = row.get("replyTo"), row.get("pullRequestReview")
     first = whole(row.get("original_start_line", row.get("originalStartLine")))
@@ -87,6 +90,7 @@ def read_line(row: Mapping[str, Any], action: str) -> Said:
 
 
 def read_file(row: Mapping[str, Any]) -> FilePatch:
+    """Return a changed file."""
     path = text_of(row, "filename", "path")
     old = text_of(row, "previous_filename")
     return FilePatch(path, old or path, word(row.get("status")) or "modified", text_of(row, "patch") or None)
@@ -126,6 +130,7 @@ def objects_of(value: Any, key: str) -> Iterator[Mapping[str, Any]]:
 
 
 def identity(row: Mapping[str, Any]) -> str | None:
+    """Return the number that REST gives as an object's id, or its id of another make, or None."""
     return next((found for key in ("databaseId", "fullDatabaseId", "id") if (found := _number(row.get(key))) is not None), None)
 
 
@@ -157,16 +162,20 @@ def number_of_node(node: str) -> str:
 
 
 def whole(value: Any) -> int | None:
+    """Return a whole number from 0, or None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def word(value: Any) -> str | None:
+    """Return a text that is not empty, or None for anything else."""
     return value if isinstance(value, str) and value else None
 
 
 def sha(value: Any) -> str | None:
+    """Return the commit of REST's ``head`` or ``base``."""
     return word(value.get("sha")) if isinstance(value, dict) else None
 
 
 def oid(value: Any) -> str | None:
+    """Return the commit of GraphQL's objects, perhaps abbreviated."""
     return (word(value.get("oid")) or word(value.get("abbreviatedOid"))) if isinstance(value, dict) else None
