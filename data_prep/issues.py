@@ -185,7 +185,7 @@ def _no_json(path: str) -> UserError:
 def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
     for table in tables:
         if table.reader in ("parquet", "datasets"):
-            rows = (row for row in read_table(table) if isinstance(row, Row))
+            rows = (row for row in read_table(table) if isinstance(row, Row))  # tables have no lines that are none
             first = 1
             while chunk := tuple(itertools.islice(rows, CHUNK_ROWS)):
                 yield _Piece(table.path, format, first, rows=chunk)
