@@ -96,8 +96,11 @@ def person_of(row: Mapping[str, Any]) -> Person:
     >>> person_of({"user": {"login": "x", "type": "Bot"}}), person_of({"author": None}).login
     (Person(login='x', type='Bot', app=False), 'ghost')
     """
-    name = next((name for name in ("user", "author", "actor") if row.get(name) is not None), "user")
+    name = "user"
     value = row.get(name)
+    if value is None:
+        name = "author" if row.get("author") is not None else "actor"
+        value = row.get(name)
     app = bool(row.get("performed_via_github_app"))
     if value is None:
         return Person(app=app)
