@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import importlib
 import json
 import random
@@ -63,7 +64,7 @@ def main() -> int:
 
 def outcome_of(mapping: dict, kind: str, number: int) -> collections.Counter[str]:
     """Return what became of a source's units; raise where a law does not hold."""
-    setting = Setting(tokenizer=mapping.pop("tokenizer", "nano"), workers=1)
+    setting = setting_of(mapping.pop("tokenizer", "nano"))
     try:
         opened = open_kind(kind, mapping, "fuzz", setting)
         items = list(opened.items())
@@ -75,6 +76,12 @@ def outcome_of(mapping: dict, kind: str, number: int) -> collections.Counter[str
     if number % 10 == 0:
         assert [identity(item) for item in opened.items()] == [identity(item) for item in items], "read again, the same comes out"
     return collections.Counter("kept" if isinstance(item, Kept) else f"dropped: {item.reason}" for item in items)
+
+
+@functools.cache
+def setting_of(tokenizer: str) -> Setting:
+    """Return the setting with a tokenizer, which is read once."""
+    return Setting(tokenizer=tokenizer, workers=1)
 
 
 def require_sound(item: Item) -> None:
