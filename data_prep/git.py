@@ -177,6 +177,35 @@ def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = N
                 output.read(1)
 
 
+def read_patch(repository: Place, old: str, new: str, context: int, max_bytes: int) -> tuple[list[Change], bytes] | Oversize:
+    """Return the files that changed between two commits, and the patch of them all in the same order.
+
+    A file that became another kind (a link, a submodule) has two sections in the patch: its end and its beginning.
+    """
+    arguments = ("-r", "-z", "--raw", "-p", "-M", "-l400", "--no-abbrev", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color")
+    with _reading(repository, None, "diff-tree", *arguments, f"-U{context}", old, new) as output:
+        data = output.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        return Oversize(len(data))
+    raw, _, patch = data.partition(b"\0\0")
+    fields = iter(raw.split(b"\0") if raw else ())
+    changes: list[Change] = []
+    for field in fields:
+        old_mode, new_mode, old_oid, new_oid, status = field[1:].decode().split()
+        old_path = path = os.fsdecode(next(fields))
+        if status[0] in "RC":
+            path = os.fsdecode(next(fields))
+        changes.append(Change(status[0], old_mode, new_mode, old_oid, new_oid, old_path, path))
+    return changes, patch
+
+
+def merge_base(repository: Place, one: str, other: str) -> str | None:
+    """Return the commit at which two commits parted, or None where they have nothing in common that is there."""
+    with contextlib.suppress(UserError), _reading(repository, None, "merge-base", one, other) as output:
+        return output.readline().decode().strip() or None
+    return None
+
+
 def _read_object(output: IO[bytes], size: int, max_bytes: int | None) -> bytes | Oversize:
     if max_bytes is None or size <= max_bytes:
         content = output.read(size)
