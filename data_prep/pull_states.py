@@ -35,11 +35,15 @@ _SECTION = re.compile(rb"^diff --git ", re.MULTILINE)
 
 
 class State(NamedTuple):
-    """What a pull request changed when `head` was its last commit (None where that is not known); `whole` if no file was left out."""
+    """What a pull request changed when `head` was its last commit (None where that is not known) against the commit `base`.
+
+    `whole` if no file was left out.
+    """
 
     head: str | None
     files: tuple[FileChange, ...]
     whole: bool = False
+    base: str | None = None
 
 
 class Plan(NamedTuple):
@@ -116,7 +120,7 @@ def _states(
             detail = f"the export counts {pull.changed_files} changed files, its merge commit has {len(changes)}: it was rebased"
             raise RowProblem("merge_commit_differs", f"{detail}; fetch refs/pull/*/head into the clone")
         files = tuple(_file_changes(changes, patch, texts, repairs))
-        states.append(State(head, files, len(files) == len(changes)))
+        states.append(State(head, files, len(files) == len(changes), old))
     repairs += ["merge_commit_diff"] * plan.by_merge
     known = tuple(state for state in states if state.files)
     return States(known, tuple(dict.fromkeys(repairs))) if known else None
