@@ -308,6 +308,22 @@ def test_a_renamed_file_is_named_as_lost_and_others_are_left_out(build: Any, tmp
     assert set(item.repairs) == {"lost_rename", "renamed_only", "undecodable_file", "not_a_file"}
 
 
+def test_states_on_another_base_are_left_out(build: Any, tmp_path: Path) -> None:
+    clone = repositories.new(tmp_path / "r")
+    base = repositories.commit(clone, "Begin", {"src/add.py": pull_rows.BASE})
+    repositories.git(clone, "checkout", "-q", "-b", "fix")
+    first = repositories.commit(clone, "Add adds", {"src/add.py": pull_rows.FIRST})
+    repositories.git(clone, "checkout", "-q", "main")
+    moved = repositories.commit(clone, "Go on", {"src/add.py": f"# head\n{pull_rows.BASE}", "other.py": "x = 1\n"})
+    repositories.git(clone, "checkout", "-q", "fix")
+    repositories.git(clone, "merge", "-q", "--no-ff", "-m", "Merge main", "main")
+    second = repositories.commit(clone, "Spaces", {"src/add.py": f"# head\n{pull_rows.SECOND}"})
+    row = pull_rows.with_commits(pull_rows.pull_row(), {"b": moved, "d": first, "a": second})
+    (item,) = build([row], clone=str(clone))
+    assert base != moved and "base_moved" in item.repairs
+    assert text_of(item) == BEGIN + FIRST_DIFF + TALK + END
+
+
 def test_the_merge_commit_stands_in_for_heads_that_were_not_fetched(build: Any, clone: tuple[Path, dict[str, str]]) -> None:
     known = {letter: commit for letter, commit in clone[1].items() if letter in "bc"}
     row = pull_rows.with_commits(pull_rows.pull_row(files=[], changed_files=2), known)
