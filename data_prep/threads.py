@@ -18,7 +18,7 @@ from data_prep.people import Person
 MAINTAINERS = frozenset(("OWNER", "MEMBER", "COLLABORATOR"))
 """What ``author_association`` says of those who may write to a repository."""
 
-_URL = re.compile(r"https?://[^/\s]+/(?:repos/)?([^/\s]+/[^/\s]+)/(?:issues|pull)/(\d+)")
+_URL = re.compile(r"https?://[^/\s]+/(?:repos/)?([^/\s]+/[^/\s]+)/(?:issues|pulls?)/(\d+)")
 
 
 class Happening(NamedTuple):
