@@ -44,6 +44,22 @@ def sentence(rng: random.Random, count: int) -> str:
     return "\n".join(" ".join(chosen[at : at + 14]) for at in range(0, count, 14))
 
 
+def account(login: str) -> dict[str, Any]:
+    """Return an account with the addresses that the API puts into each."""
+    home = f"https://api.github.com/users/{login}"
+    names = ("followers", "following", "gists", "starred", "subscriptions", "organizations", "repos", "events", "received_events")
+    addresses = {f"{name}_url": f"{home}/{name}" for name in names}
+    known = {
+        "login": login,
+        "id": len(login),
+        "node_id": "MDQ6VXNlcjE=",
+        "gravatar_id": "",
+        "url": home,
+        "html_url": f"https://github.com/{login}",
+    }
+    return {**known, "avatar_url": "https://avatars.githubusercontent.com/u/1?v=4", **addresses, "type": "User", "site_admin": False}
+
+
 def write_hours(folder: Path, megabytes: float) -> int:
     """Write hours of made-up events, 8 MB of lines each, a third of them of issues; return the bytes of all lines."""
     rng, total, hour, identity = random.Random(0), 0, 0, 0
@@ -73,7 +89,10 @@ def event(rng: random.Random, identity: int, hour: int, open_issues: collections
     if rng.random() < 0.25 or not open_issues:
         repository = f"org{rng.randrange(500)}/lib{rng.randrange(9)}"
         url = f"https://github.com/{repository}/issues/{identity}"
-        asked = {"id": identity, "number": identity, "title": sentence(rng, 8), "user": {"login": login, "type": "User"}, "html_url": url}
+        asked = {"id": identity, "number": identity, "title": sentence(rng, 8), "user": account(login), "html_url": url}
+        home = f"https://api.github.com/repos/{repository}/issues/{identity}"
+        asked |= {"url": home, "repository_url": home, "labels_url": f"{home}/labels", "comments_url": home, "events_url": home}
+        asked |= {"state": "open", "locked": False, "assignee": None, "milestone": None, "comments": 0, "reactions": {"url": home, "+1": 0}}
         asked |= {"body": sentence(rng, rng.randint(5, 250)), "created_at": time_text, "author_association": "NONE", "labels": []}
         open_issues.append(asked)
         action = {"type": "IssuesEvent", "payload": {"action": "opened", "issue": asked}}
@@ -87,7 +106,7 @@ def event(rng: random.Random, identity: int, hour: int, open_issues: collections
         body += HEADER + asked["body"].replace("\n", "\n> ") if rng.random() < 0.1 else ""
         said = {
             "id": identity,
-            "user": {"login": login, "type": "User"},
+            "user": account(login),
             "body": body,
             "created_at": time_text,
             "author_association": "NONE",
@@ -128,6 +147,7 @@ def plain_events(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
     """Return the events of issues in a file as columns."""
     names = ("repo", "number", "created_at", "type", "author", "title", "text")
     columns: dict[str, list[Any]] = {name: [] for name in names}
+    seen: set[str] = set()
     for name in batch["file"]:
         with gzip.open(name, "rt", encoding="utf-8") as file:
             for line in file:
@@ -135,6 +155,9 @@ def plain_events(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
                 if event["type"] not in ("IssuesEvent", "IssueCommentEvent"):
                     continue
                 issue, comment = event["payload"]["issue"], event["payload"].get("comment")
+                if "pull_request" in issue or event["id"] in seen:
+                    continue
+                seen.add(event["id"])
                 text = (comment or issue)["body"] if comment or event["payload"]["action"] == "opened" else ""
                 author = (comment or issue)["user"]["login"]
                 kind = "comment" if comment else event["payload"]["action"]

@@ -35,7 +35,9 @@ class Sighting(NamedTuple):
     number: int | None
     event: str = ""
     comment: str = ""
-    person: Person = Person()
+    login: str = ""
+    account: str = ""
+    app: bool = False
     title: str = ""
     text: str = ""
     member: bool = False
@@ -82,16 +84,16 @@ def _with_issue(
         told, event_id = (action, identity) if begins else ("seen", "")
         asked, title, text = person_of(issue), text_of(issue, "title"), text_of(issue, "body")
         created, member = text_of(issue, "created_at"), _is_member(issue)
-        found = (Sighting(key, created, file, line, told, repository, number, event_id, "", asked, title, text, member, url),)
+        found = (Sighting(key, created, file, line, told, repository, number, event_id, "", *asked, title, text, member, url),)
     if begins:
         return found
     if not is_comment:
-        return (*found, Sighting(key, time, file, line, action, repository, number, identity, "", person_of(event)))
+        return (*found, Sighting(key, time, file, line, action, repository, number, identity, "", *person_of(event)))
     comment = mapping_of(payload, "comment")
     time = (text_of(comment, "created_at") or time) if action == "created" else time
-    said = (str(comment.get("id") or ""), person_of(comment if comment.get("user") is not None else event), "", text_of(comment, "body"))
-    about = (key, time, file, line, f"comment_{action or 'created'}", repository, number, identity)
-    return (*found, Sighting(*about, *said, _is_member(comment)))
+    said, by = str(comment.get("id") or ""), person_of(comment if comment.get("user") is not None else event)
+    kind, text = f"comment_{action or 'created'}", text_of(comment, "body")
+    return (*found, Sighting(key, time, file, line, kind, repository, number, identity, said, *by, "", text, _is_member(comment)))
 
 
 def _numbers_only(event: Mapping[str, Any], payload: Mapping[str, Any], file: str, line: int) -> Sighting:
@@ -138,22 +140,19 @@ def sightings_of_row(found: RawThread | Comment, file: str, line: int) -> list[S
         key = f"{found.repository}#{found.number}"
         if found.pull:
             return [Sighting(key, happening.time, file, line, "pull", found.repository, found.number)]
-        person = happening.person
-        about = (key, happening.time, file, line, "comment_created", found.repository, found.number, "", found.id, person)
-        return [Sighting(*about, "", happening.text, happening.member)]
+        about = (key, happening.time, file, line, "comment_created", found.repository, found.number)
+        return [Sighting(*about, "", found.id, *happening.person, "", happening.text, happening.member)]
     key = f"{found.repository}#{found.number}" if found.number is not None else f"{found.url or ''}#{file}:{line}"
     if found.pull:
         return [Sighting(key, "", file, line, "pull", found.repository, found.number, url=found.url or "")]
-    actions = [
-        event.kind if event.kind != "post" else "comment_hidden" if event.hidden else "comment_created" for event in found.happenings
-    ]
-    return [
-        Sighting(
-            *(key, event.time, file, line, actions[place] if place else "opened", found.repository, found.number),
-            *("", "", event.person, "" if place else found.title, event.text, event.member, found.url or ""),
-        )
-        for place, event in enumerate(found.happenings)
-    ]
+    url = found.url or ""
+    sightings = []
+    for place, event in enumerate(found.happenings):
+        action = event.kind if event.kind != "post" else "comment_hidden" if event.hidden else "comment_created"
+        action, title = (action, "") if place else ("opened", found.title)
+        begin = (key, event.time, file, line, action, found.repository, found.number)
+        sightings.append(Sighting(*begin, "", "", *event.person, title, event.text, event.member, url))
+    return sightings
 
 
 def assembled(sightings: Iterable[Sighting]) -> RawThread:
@@ -194,22 +193,25 @@ def _fill(thread: RawThread, ordered: list[Sighting]) -> None:
         elif kind == "comment_hidden":
             repairs.append("hidden_comment")
         elif kind.startswith("comment_"):
-            name = sighting.comment or f"\0{sighting.person.login}\0{sighting.time}\0{sighting.text}"
+            name = sighting.comment or f"\0{sighting.login}\0{sighting.time}\0{sighting.text}"
             before = comments.get(name)
             if before is not None and kind == "comment_edited":
                 repairs.append("edited_comment")
             comments[name] = sighting if before is None else before._replace(text=sighting.text) if kind == "comment_edited" else before
         else:
-            events.append((_order(sighting, count), Happening(kind, sighting.time, sighting.person)))
+            events.append((_order(sighting, count), Happening(kind, sighting.time, _person(sighting))))
     for count, (name, sighting) in enumerate(comments.items()):
         if name not in deleted:
-            person = sighting.person
-            events.append((_order(sighting, count), Happening("post", sighting.time, person, sighting.text, sighting.member)))
+            events.append((_order(sighting, count), Happening("post", sighting.time, _person(sighting), sighting.text, sighting.member)))
     events.sort(key=lambda entry: entry[0])
     if begin.action != "numbers" and (begin.title or begin.text or begin.action in ("opened", "seen", "edited")):
-        thread.happenings.append(Happening("post", begin.time, begin.person, last[0].text, begin.member))
+        thread.happenings.append(Happening("post", begin.time, _person(begin), last[0].text, begin.member))
     thread.happenings += [happening for _, happening in events]
     thread.repairs = tuple(dict.fromkeys(repairs))
+
+
+def _person(sighting: Sighting) -> Person:
+    return Person(sighting.login, sighting.account, sighting.app)
 
 
 def _order(sighting: Sighting, count: int) -> tuple[str, bool, str, int, int]:

@@ -236,7 +236,7 @@ def _sort(task: _Sort) -> tuple[list[Dropped], Spilled]:
             known.clear()
         for sighting in found:
             known.add(sighting.key)
-            writer.add(sighting.key, sighting, 300 + len(sighting.text))
+            writer.add(sighting.key, tuple(sighting), 300 + len(sighting.text))
     return dropped, writer.close()
 
 
@@ -318,7 +318,7 @@ def _build(task: _Build) -> list[Item]:
         found = (thread for _, thread in _threads(task.piece, task.spec.repository))
         return [thread if isinstance(thread, Dropped) else _item(thread, task.spec, task.family) for thread in found]
     groups: dict[str, list[Sighting]] = {}
-    for sighting in read_stretches(task.partition):
+    for sighting in map(Sighting._make, read_stretches(task.partition)):
         groups.setdefault(sighting.key, []).append(sighting)
     threads = [assembled(sightings) for _, sightings in sorted(groups.items())]
     threads.sort(key=lambda thread: (thread.repository or "", thread.number or 0))

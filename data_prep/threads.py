@@ -64,8 +64,7 @@ class Comment(NamedTuple):
 def text_of(row: Mapping[str, Any], *names: str) -> str:
     """Return the text of the first of these keys that is there and not null, or an empty one."""
     for name in names:
-        value = row.get(name)
-        if value is not None:
+        if (value := row.get(name)) is not None:
             if isinstance(value, str):
                 return value
             raise wrong_type(name, value, "a text or null")
