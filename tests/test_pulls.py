@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import json
@@ -16,7 +17,7 @@ import fuzz_pulls
 import pull_rows
 import repositories
 from data_prep.kinds import Opened, Setting, open_kind
-from data_prep.pull_documents import Comment, Diff, ReviewComment, Status, parse_pull
+from data_prep.pull_documents import Comment, Diff, ReviewComment, Status, parse_pull, render_pull
 from data_prep.records import Dropped, Item, Kept
 from fuzzing import outcome_of
 from hostile import write_tokenizer
@@ -423,6 +424,17 @@ def test_a_review_and_its_suggestion_as_a_dialogue(build: Any) -> None:
     assert "-def add(a, b):\n-    return a + b\n+    return int(a + b)" in turns(item)[-1][1], "lines that a comment spans go with it"
 
 
+def test_a_suggestion_for_an_unknown_number_of_lines_stays_a_comment(build: Any) -> None:
+    row = pull_rows.graphql_row()
+    comment = row["reviews"]["nodes"][0]["comments"]["nodes"][0]
+    comment |= {"body": SUGGESTED, "diffHunk": pull_rows.HUNK.replace("a+b", "a + b")}
+    (item,) = build([row], view="dialogue")
+    assert len(turns(item)) == 2 and turns(item)[1][1].endswith("```suggestion\n    return int(a + b)\n```")
+    comment |= {"originalStartLine": None, "originalLine": 5}
+    (item,) = build([row], view="dialogue")
+    assert turns(item)[-1] == ("assistant", CHANGE)
+
+
 def test_what_the_author_made_of_a_comment_is_its_follow_up(build: Any, clone: tuple[Path, dict[str, str]]) -> None:
     row = pull_rows.with_commits(pull_rows.pull_row(files=[]), clone[1])
     (item,) = build([row], view="dialogue", clone=str(clone[0]))
@@ -516,6 +528,14 @@ def test_a_named_format_is_held_to(build: Any) -> None:
     assert reasons(build([pull_rows.pull_row()], format="graphql")) == ["wrong_type"]
 
 
+@pytest.mark.parametrize(("license", "found"), [("MIT", "MIT"), ("NOASSERTION", None), ("\ud800", None), (5, None), (None, None)])
+def test_the_licence_is_an_spdx_id_or_not_known(license: Any, found: str | None, build: Any) -> None:
+    (item,) = build([changed(pull_rows.pull_row(), "base", "repo", "license", "spdx_id", value=license)])
+    assert item.record.license == found
+    (item,) = build([pull_rows.pull_row()], license="Apache-2.0")
+    assert item.record.license == "Apache-2.0"
+
+
 def test_a_dataset_is_prepared_of_pull_requests(tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pull_rows.write(tmp_path / "rows.jsonl", [*pull_rows.numbered(5), pull_rows.pull_row(title="Short")])
@@ -547,7 +567,15 @@ def test_mutants(tmp_path: Path) -> None:
     for number in range(60):
         folder = tmp_path / str(number)
         folder.mkdir()
-        outcome_of(fuzz_pulls.mutant(random.Random(f"test:{number}"), folder), "pulls", number)
+        mapping = fuzz_pulls.mutant(random.Random(f"test:{number}"), folder)
+        setting = Setting(str(mapping["tokenizer"]), workers=1)
+        outcome_of({**mapping}, "pulls", number)
+        if mapping["view"] == "document" and number % 2:
+            with contextlib.suppress(UserError):
+                for item in open_kind("pulls", {k: v for k, v in mapping.items() if k != "tokenizer"}, "fuzz", setting).items():
+                    assert (
+                        isinstance(item, Dropped) or render_pull(parse_pull(item.record.parts), setting.family).parts == item.record.parts
+                    )
 
 
 def test_a_closing_stands_in_for_one_that_was_not_told(build: Any) -> None:
