@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -198,22 +198,39 @@ def plain_render(row: dict[str, Any]) -> dict[str, Any]:
     return {"document": text}
 
 
-def run_side(side: str, folder: Path, workers: int) -> tuple[float, float, int]:
-    """Run one side in a process of its own; return seconds, peak MB of its processes together, and documents kept."""
+class Ran(NamedTuple):
+    """What one side took: seconds by the clock, seconds of processor time, peak MB of its processes together; documents kept."""
+
+    seconds: float
+    processor: float
+    peak: float
+    kept: int
+
+
+def run_side(side: str, folder: Path, workers: int) -> Ran:
+    """Run one side in a process of its own, and watch all its processes."""
     import psutil
 
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--workers", str(workers)]
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "HF_HOME": cache, "HF_DATASETS_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        watched, peak = psutil.Process(process.pid), 0
+        watched, peak, used = psutil.Process(process.pid), 0, dict[int, float]()
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
-                peak = max(peak, sum(p.memory_full_info().pss for p in [watched, *watched.children(recursive=True)]))
-            time.sleep(0.2)
+                alive = [watched, *watched.children(recursive=True)]
+                used |= {p.pid: sum(p.cpu_times()[:2]) for p in alive}
+                peak = max(peak, sum(p.memory_full_info().pss for p in alive))
+            time.sleep(0.1)
         assert process.stdout is not None
         result = json.loads(process.stdout.read().splitlines()[-1])
-    return result["seconds"], peak / 1e6, result["kept"]
+    return Ran(result["seconds"], sum(used.values()), peak / 1e6, result["kept"])
+
+
+def told(side: str, size: int, ran: Ran) -> str:
+    """Return a line of the table."""
+    speed = f"{size / 1e6 / ran.seconds:8.1f} MB/s  {ran.seconds:6.1f} s  processor {ran.processor:6.1f} s"
+    return f"{side:5}  {speed}  peak {ran.peak:6.0f} MB  kept {ran.kept:,}"
 
 
 def main() -> None:
@@ -235,16 +252,18 @@ def main() -> None:
         once.mkdir()
         four.mkdir()
         size, large = write_hours(once, options.megabytes), write_hours(four, 4 * options.megabytes)
-        seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+        runs: dict[str, list[Ran]] = {"ours": [], "plain": []}
         for turn in range(options.rounds):
             for side in ("ours", "plain") if turn % 2 == 0 else ("plain", "ours"):
-                taken, peak, kept = run_side(side, once, options.workers)
-                seconds[side].append(taken)
-                print(f"{side:5}  {size / 1e6 / taken:8.1f} MB/s  {taken:6.1f} s  peak {peak:6.0f} MB  kept {kept:,}", flush=True)
-        ratio = statistics.median(seconds["plain"]) / statistics.median(seconds["ours"])
-        print(f"{size / 1e6:.0f} MB of lines, {options.workers} processes: {ratio:.1f} times the plain version")
-        taken, peak, kept = run_side("ours", four, options.workers)
-        print(f"ours   {large / 1e6 / taken:8.1f} MB/s  {taken:6.1f} s  peak {peak:6.0f} MB  kept {kept:,}  (four times the input)")
+                runs[side].append(run_side(side, once, options.workers))
+                print(told(side, size, runs[side][-1]), flush=True)
+        pairs = list(zip(runs["ours"], runs["plain"], strict=True))
+        clock = statistics.median(plain.seconds / ours.seconds for ours, plain in pairs)
+        processor = statistics.median(plain.processor / ours.processor for ours, plain in pairs)
+        print(
+            f"{size / 1e6:.0f} MB of lines, {options.workers} processes: {clock:.1f} times by time, {processor:.1f} times by processor time"
+        )
+        print(told("ours", large, run_side("ours", four, options.workers)), " (four times the input)")
 
 
 if __name__ == "__main__":

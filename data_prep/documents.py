@@ -270,7 +270,7 @@ def render_script(cells: Sequence[Cell], family: Family, comment: str = "#") -> 
     a cell, gets a second space. `comment` begins a comment line of the notebook's language.
     """
     losses: list[str] = []
-    mark = re.compile(rf"^{re.escape(comment)} %%", re.MULTILINE)
+    mark = re.compile(rf"^{re.escape(comment)} %%(?=(?: \[markdown\])?$)", re.MULTILINE)
     lines = []
     for cell in cells:
         source = cell.source

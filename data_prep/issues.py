@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +67,6 @@ class IssuesSpec:
 class _Piece:
     """A stretch of the input that one worker reads: a whole file, lines of one, or rows of a table; `first` counts from 1."""
 
-    file: int
     path: str
     format: str
     first: int = 1
@@ -93,7 +92,6 @@ class _Build:
     family: Family | None
     piece: _Piece | None = None
     partition: tuple[tuple[str, int, int], ...] = ()
-    places: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
@@ -149,7 +147,8 @@ def _detected(tables: Sequence[Table]) -> str:
             continue
         if (found := format_of(value)) is not None:
             return found
-        keys = ", ".join(sorted(value)[:12]) if isinstance(value, dict) else type(value).__name__
+        shown = value[0] if isinstance(value, list) else value
+        keys = ", ".join(sorted(map(str, shown))[:12]) if isinstance(shown, dict) else type(shown).__name__
         raise UserError(f"{table.path}: not recognised as issues by its keys ({keys}); name it with format: {' | '.join(FORMATS)}")
     raise UserError(f"{tables[0].path}: holds no rows; remove it from the spec, or check how it was written")
 
@@ -159,43 +158,46 @@ def _first_value(table: Table) -> Any:
     if table.reader in ("parquet", "datasets"):
         return next((row.value for row in read_table(table) if isinstance(row, Row)), None)
     with open_bytes(Path(table.path)) as file:
-        head = file.read(HEAD_BYTES)
-        for line in head.removeprefix(b"\xef\xbb\xbf").splitlines():
-            try:
-                value = parse_json(line) if line.strip() else None
-            except ValueError:
-                continue
-            if isinstance(value, dict | list) and value:
+        head = (file.read(HEAD_BYTES) + file.readline()).removeprefix(b"\xef\xbb\xbf")
+        lines = head.split(b"\n")
+        if table.reader == "json" and _json_or_none(lines[0]) is None:
+            data = head + file.read()
+            if (value := _json_or_none(data)) is not None:
                 return value
-        if table.reader == "json":
-            return _whole(table.path, head + file.read())
-    return None
+            if data.strip() and not any(isinstance(_json_or_none(line), dict) for line in lines):
+                raise _no_json(table.path)
+        return next((value for value in map(_json_or_none, lines) if isinstance(value, dict | list) and value), None)
 
 
-def _whole(path: str, data: bytes) -> Any:
-    data = data.removeprefix(b"\xef\xbb\xbf")
+def _json_or_none(data: bytes) -> Any:
     try:
-        return parse_json(data) if data.strip() else None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); expected an array of issues, what the API gave, or JSON Lines") from None
+        return parse_json(data)
+    except ValueError:
+        return None
+
+
+def _no_json(path: str) -> UserError:
+    return UserError(
+        f"{path}: not valid JSON; expected an array of issues, what the API gave, or JSON Lines; copy or export the file again"
+    )
 
 
 def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
-    for number, table in enumerate(tables):
+    for table in tables:
         if table.reader in ("parquet", "datasets"):
-            rows = (row for row in read_table(table) if isinstance(row, Row))
+            rows = (row for row in read_table(table) if isinstance(row, Row))  # tables have no lines that are none
             first = 1
             while chunk := tuple(itertools.islice(rows, CHUNK_ROWS)):
-                yield _Piece(number, table.path, format, first, rows=chunk)
+                yield _Piece(table.path, format, first, rows=chunk)
                 first += len(chunk)
         elif table.reader == "json" or format == "gharchive":
-            yield _Piece(number, table.path, format)
+            yield _Piece(table.path, format)
         else:
             with open_bytes(Path(table.path)) as file:
                 first = 1
                 while data := file.read(CHUNK_BYTES):
                     data += file.readline()
-                    yield _Piece(number, table.path, format, first, lines=data)
+                    yield _Piece(table.path, format, first, lines=data)
                     first += data.count(b"\n")
 
 
@@ -216,8 +218,7 @@ def _items(spec: IssuesSpec, family: Family | None, tables: Sequence[Table], for
         for dropped, written in run_tasks(_sort, sorts, workers):
             yield from dropped
             spilled.append(written)
-        places = {number: table.path for number, table in enumerate(tables)}
-        builds = (_Build(spec, family, None, stretches(spilled, number), places) for number in range(partitions))
+        builds = (_Build(spec, family, None, stretches(spilled, number)) for number in range(partitions))
         for items in run_tasks(_build, builds, workers):
             yield from items
 
@@ -226,23 +227,20 @@ def _sort(task: _Sort) -> tuple[list[Dropped], Spilled]:
     """Sort the threads of a piece into a spill file; return it, and what could not be read."""
     writer = SpillWriter(Path(task.target), task.partitions)
     dropped: list[Dropped] = []
-    seen: set[str] = set()
-    for found in _sighted_lines(task.piece) if task.piece.format == "gharchive" else _sighted_rows(task.piece, task.repository):
+    known: set[str] = set()
+    for found in _sighted_lines(task.piece, known) if task.piece.format == "gharchive" else _sighted_rows(task.piece, task.repository):
         if isinstance(found, Dropped):
             dropped.append(found)
             continue
+        if len(known) > MAX_REMEMBERED:
+            known.clear()
         for sighting in found:
-            if sighting.action in ("seen", "pull"):  # an hour of comments tells the same issue again and again
-                if sighting.key in seen:
-                    continue
-                if len(seen) > MAX_REMEMBERED:
-                    seen.clear()
-                seen.add(sighting.key)
+            known.add(sighting.key)
             writer.add(sighting.key, sighting, 300 + len(sighting.text))
     return dropped, writer.close()
 
 
-def _sighted_lines(piece: _Piece) -> Iterator[Dropped | Sequence[Sighting]]:
+def _sighted_lines(piece: _Piece, known: Container[str]) -> Iterator[Dropped | Sequence[Sighting]]:
     with open_bytes(Path(piece.path)) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
@@ -250,7 +248,7 @@ def _sighted_lines(piece: _Piece) -> Iterator[Dropped | Sequence[Sighting]]:
             if line.isspace() or not line:
                 continue
             try:
-                if found := sightings_of(line, piece.file, number):
+                if found := sightings_of(line, piece.path, number, known):
                     yield found
             except RowProblem as problem:
                 text = as_text(line.decode("utf-8", "backslashreplace").strip())
@@ -263,7 +261,7 @@ def _sighted_lines(piece: _Piece) -> Iterator[Dropped | Sequence[Sighting]]:
 
 def _sighted_rows(piece: _Piece, repository: str | None) -> Iterator[Dropped | Sequence[Sighting]]:
     for number, found in _threads(piece, repository):
-        yield found if isinstance(found, Dropped) else sightings_of_row(found, piece.file, number)
+        yield found if isinstance(found, Dropped) else sightings_of_row(found, piece.path, number)
 
 
 def _threads(piece: _Piece, repository: str | None) -> Iterator[tuple[int, RawThread | Comment | Dropped]]:
@@ -301,12 +299,12 @@ def _values(piece: _Piece) -> Iterator[tuple[int, Any]]:
     if data is None:
         with open_bytes(Path(piece.path)) as file:
             data = file.read().removeprefix(b"\xef\xbb\xbf")
-        try:
-            yield 0, parse_json(data) if data.strip() else []
+        value = _json_or_none(data) if data.strip() else []
+        if value is not None:
+            yield 0, value
             return
-        except ValueError:
-            if not isinstance(read_line(piece.path, data.lstrip().partition(b"\n")[0]), Row):
-                _whole(piece.path, data)
+        if not any(isinstance(_json_or_none(line), dict) for line in data.split(b"\n")):
+            raise _no_json(piece.path)
     for number, line in enumerate(data.split(b"\n"), piece.first):
         line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         if line and not line.isspace():
@@ -322,7 +320,7 @@ def _build(task: _Build) -> list[Item]:
     groups: dict[str, list[Sighting]] = {}
     for sighting in read_stretches(task.partition):
         groups.setdefault(sighting.key, []).append(sighting)
-    threads = [assembled(sightings, task.places) for _, sightings in sorted(groups.items())]
+    threads = [assembled(sightings) for _, sightings in sorted(groups.items())]
     threads.sort(key=lambda thread: (thread.repository or "", thread.number or 0))
     return [_item(thread, task.spec, task.family) for thread in threads]
 

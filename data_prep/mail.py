@@ -44,7 +44,7 @@ class _Line(NamedTuple):
 
 
 _MARKS = (
-    *("wrote:", "schrieb", " écrit", "escribió:", "ha scritto:", "schreef", "escreveu:", "skrev", "GMT", "From:", "Von:", "De :", "De:"),
+    *("wrote:", "schrieb", "écrit", "escribió:", "scritto:", "schreef", "escreveu:", "skrev", "GMT", "From:", "Von:", "De :", "De:"),
     *(
         "From:*",
         "Original Message",
@@ -179,11 +179,11 @@ def _block_lines(lines: list[_Line], start: int) -> int:
     keys: list[str] = []
     while number < len(lines) and lines[number].depth == depth and not lines[number].code:
         found = _BLOCK_KEY.match(lines[number].text)
-        if found is None:
+        if found is None or found["key"] in keys:
             break
         keys.append(found["key"])
         number += 1
-    if len(keys) < 3 or keys[0] not in _FIRST_KEYS or len(set(keys)) < len(keys):
+    if len(keys) < 3 or keys[0] not in _FIRST_KEYS:
         is_rule = "ess" in lines[start].text and _BLOCK_RULE.fullmatch(lines[start].text)
         return 1 if is_rule and depth == 0 and not keys else 0
     return number - start

@@ -50,7 +50,7 @@ BOTS = frozenset(_BOTS.split())
 
 _BOT = re.compile(
     r".*\[bot\]$"
-    r"|(?:.*[-_\d])?(?:[Bb]ot|[Rr]obot|BOT)\d*$|.*[a-z\d]B(?:ot|OT)\d*$"  # -bot, k8s-ci-robot, MergeBot; not talbot, Abbot
+    r"|(?:.*[-_\d])?(?:[Bb]ot|[Rr]obot|BOT)\d*$|.*[A-Za-z\d]Bot\d*$|.*[a-z\d]BOT\d*$"  # -bot, k8s-ci-robot, MergeBot; not talbot, Abbot
     r"|.*[-_](?:ci|linter|deployer|automat(?:on|ion)|autoroll(?:er)?|teamcity|service-account|serviceaccount|benchmark|build)$"
     r"|(?:bors|jenkins|k8s-mirror)-.*|.*-(?:ci|test)-bot-.*"
 )
@@ -72,7 +72,7 @@ TAGS = frozenset(_TAGS.split())
 """What stands behind ``@`` in the annotations, decorators and comment tags of code, which people quote without marking it as code."""
 
 _MENTION = re.compile(r"(?<![\w@.+])@([A-Za-z0-9][A-Za-z0-9_-]{0,60}+)(?![\w@(]|/[^@\s]|\.\w)")
-CODE = re.compile(r"^ {0,3}(```+|~~~+)[^\n]*\n(?:.*?^ {0,3}\1|.*)|(?<!`)(`++)[^`\n]+\2", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[^\n]*+\n(?:.*?^ {0,3}\1|.*)|(?<!`)(`++)[^`\n]+\2", re.MULTILINE | re.DOTALL)
 """Code in Markdown: fenced, up to the end where the fence is not closed, or in a line."""
 
 _LETTERS = re.compile("[a-z]+")

@@ -52,12 +52,13 @@ class RawThread:
 
 
 class Comment(NamedTuple):
-    """A comment that is exported apart from its issue, to which `repository` and `number` lead."""
+    """A comment that is exported apart from its issue, or from its `pull` request, to which `repository` and `number` lead."""
 
     repository: str
     number: int
     id: str
     happening: Happening
+    pull: bool
 
 
 def text_of(row: Mapping[str, Any], *names: str) -> str:
@@ -95,8 +96,11 @@ def person_of(row: Mapping[str, Any]) -> Person:
     >>> person_of({"user": {"login": "x", "type": "Bot"}}), person_of({"author": None}).login
     (Person(login='x', type='Bot', app=False), 'ghost')
     """
-    name = next((name for name in ("user", "author", "actor") if row.get(name) is not None), "user")
+    name = "user"
     value = row.get(name)
+    if value is None:
+        name = "author" if row.get("author") is not None else "actor"
+        value = row.get(name)
     app = bool(row.get("performed_via_github_app"))
     if value is None:
         return Person(app=app)
@@ -164,7 +168,7 @@ def read_thread(place: str, row: Mapping[str, Any], repository: str | None = Non
     """Return the thread of an issue with the comments that it has inside, or a comment that is exported apart."""
     home = place_of(text_of(row, "issue_url"))
     if "title" not in row and home is not None:
-        return Comment(*home, str(row.get("id") or row.get("node_id") or ""), happening_of(row))
+        return Comment(*home, str(row.get("id") or row.get("node_id") or ""), happening_of(row), "/pull/" in text_of(row, "html_url"))
     if "title" not in row and "number" not in row:
         raise RowProblem("wrong_type", "neither an issue (number, title) nor a comment (issue_url, body); correct or remove the row", True)
     url = text_of(row, "html_url", "url")

@@ -110,7 +110,7 @@ def _write(path: Path, rows: list[Any], rng: random.Random) -> None:
     path.write_bytes(data)
     if rng.random() < 0.03:
         os.symlink(path.name, path.with_name(f"link-{path.name}"))
-        os.symlink("loop.json", path.with_name("loop.json"))
+        os.symlink(f"loop-{path.name}", path.with_name(f"loop-{path.name}"))
 
 
 def _write_json(path: Path, value: Any, rng: random.Random) -> None:

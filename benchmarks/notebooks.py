@@ -1,0 +1,194 @@
+"""Notebooks to documents: this builder against nbformat and datasets.map, and its memory against the size of the input.
+
+    python benchmarks/notebooks.py --folder NOTEBOOKS --runs 5
+    python benchmarks/notebooks.py --count 400        # notebooks made on the spot
+
+Both sides read the same files with the same number of processes and make the same thing: the text of a structured document, outputs cut
+at 1,000 characters. The plain side is what one would write in an hour: ``nbformat.read``, a join of cells, ``datasets.map``; what it does
+about HTML, progress bars, magics or rules is nothing. Runs alternate, so that a busy machine slows both; the ratio is that of the medians.
+Memory is the peak of this builder alone on the folder once and four times over, in processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+WORDS = ("data", "column", "mean", "of", "the", "each", "model", "shows", "measured", "far", "from", "and", "is", "read")
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def main() -> int:
+    """Measure and print; the exit status is 1 where the ratio is below what is asked for."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--folder", type=Path, default=None, help="a folder of notebooks; without it they are made")
+    arguments.add_argument("--count", type=int, default=400, help="how many are made")
+    arguments.add_argument("--runs", type=int, default=5)
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--min-ratio", type=float, default=5.0)
+    arguments.add_argument("--memory-of", type=Path, default=None, help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.memory_of:
+        print(peak_bytes(options.memory_of, options.workers))
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or make_folder(Path(scratch) / "made", options.count)
+        files = sorted(folder.rglob("*.ipynb"))
+        megabytes = sum(file.stat().st_size for file in files) / 1e6
+        print(f"{len(files)} notebooks, {megabytes:.1f} MB, {options.workers} processes, {options.runs} runs of each")
+        ours, theirs = [], []
+        for _ in range(options.runs):
+            ours.append(timed(build_ours, folder, options.workers))
+            theirs.append(timed(build_plainly, folder, options.workers))
+        for name, times in (("starchat", ours), ("nbformat + datasets.map", theirs)):
+            middle = statistics.median(times)
+            spread = f"{min(times):.2f} to {max(times):.2f} s"
+            print(f"{name:>24}: {middle:6.2f} s ({spread}), {megabytes / middle:7.1f} MB/s, {len(files) / middle:8.1f} notebooks/s")
+        ratio = statistics.median(theirs) / statistics.median(ours)
+        print(f"{'ratio':>24}: {ratio:.1f}")
+        once, four_times = (memory(several(folder, times, Path(scratch)), options.workers) for times in (1, 4))
+        print(f"{'peak memory':>24}: {once / 1e6:.0f} MB of {megabytes:.0f} MB, {four_times / 1e6:.0f} MB of {4 * megabytes:.0f} MB")
+    return 0 if ratio >= options.min_ratio else 1
+
+
+def timed(build, folder: Path, workers: int) -> float:
+    """Return the seconds that a side takes."""
+    begin = time.perf_counter()
+    count = build(folder, workers)
+    seconds = time.perf_counter() - begin
+    assert count, "something was built"
+    return seconds
+
+
+def build_ours(folder: Path, workers: int) -> int:
+    """Return how many notebooks became documents, all of them whose cells hold something."""
+    from data_prep.kinds import Setting, open_kind
+    from data_prep.records import Kept
+
+    mapping = {"kind": "notebooks", "path": str(folder), "rules": {"preset": "none"}}
+    opened = open_kind("notebooks", mapping, "benchmark", Setting(workers=workers))
+    return sum(isinstance(item, Kept) and bool(item.record.parts) for item in opened.items())
+
+
+def build_plainly(folder: Path, workers: int) -> int:
+    """Return how many notebooks became texts by nbformat and datasets.map; nothing is taken from a cache."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = datasets.Dataset.from_dict({"path": [str(path) for path in sorted(folder.rglob("*.ipynb"))]})
+        cache = {"load_from_cache_file": False, "cache_file_name": f"{scratch}/cache.arrow"}
+        return len(paths.map(plain_document, num_proc=workers, **cache))
+
+
+def plain_document(row: dict) -> dict:
+    """Return a notebook's text as the obvious program makes it."""
+    import nbformat
+
+    text = "<jupyter_start>"
+    for cell in nbformat.read(row["path"], as_version=4).cells:
+        if cell.cell_type != "code":
+            text += f"<jupyter_text>{cell.source.strip()}"
+            continue
+        shown = "\n".join(plain_output(output) for output in cell.outputs).strip()
+        shown = f"{shown[:1000]}[...]" if len(shown) > 1000 else shown
+        text += f"<jupyter_code>{cell.source.strip()}" + (f"<jupyter_output>{shown}" if shown else "<empty_output>")
+    return {"text": text}
+
+
+def plain_output(output: dict) -> str:
+    """Return an output's text."""
+    if output["output_type"] == "stream":
+        return output["text"]
+    if output["output_type"] == "error":
+        return _ESCAPE.sub("", "\n".join(output["traceback"]))
+    return output["data"].get("text/plain", "")
+
+
+def several(folder: Path, times: int, scratch: Path) -> Path:
+    """Return a folder that holds another one several times."""
+    target = scratch / f"{times}-times"
+    for number in range(times):
+        shutil.copytree(folder, target / str(number))
+    return target
+
+
+def memory(folder: Path, workers: int) -> int:
+    """Return the peak memory in bytes of building from a folder, this process and its workers together."""
+    command = [sys.executable, __file__, "--memory-of", str(folder), "--workers", str(workers)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def peak_bytes(folder: Path, workers: int) -> int:
+    """Return the largest sum of the resident memory of this process and its children while it builds."""
+    import threading
+
+    import psutil
+
+    stop, peak = threading.Event(), 0
+
+    def watch() -> None:
+        nonlocal peak
+        process = psutil.Process()
+        while not stop.wait(0.01):
+            found = 0
+            for member in (process, *process.children(recursive=True)):
+                try:
+                    found += member.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            peak = max(peak, found)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    build_ours(folder, workers)
+    stop.set()
+    watcher.join()
+    return peak
+
+
+def make_folder(folder: Path, count: int) -> Path:
+    """Return a folder of notebooks as people write them: text, code, tables, a plot in every third cell, a traceback now and then."""
+    rng = random.Random(0)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        cells = [cell for step in range(rng.randint(5, 30)) for cell in make_cells(rng, step)]
+        metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+        notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": metadata, "cells": cells}
+        (folder / f"{number:05}.ipynb").write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+    return folder
+
+
+def make_cells(rng: random.Random, step: int) -> list[dict]:
+    """Return a text cell and a code cell with its outputs, as Jupyter saves them: lists of lines."""
+    text = [" ".join(rng.choices(WORDS, k=rng.randint(5, 40))) + "\n" for _ in range(rng.randint(1, 6))]
+    code = [f"column_{rng.randint(0, 99)} = frame['{rng.choice(WORDS)}'].rolling({line}).mean()\n" for line in range(1, rng.randint(2, 15))]
+    table = "\n".join("  ".join(f"{rng.random():8.4f}" for _ in range(6)) for _ in range(rng.randint(2, 30)))
+    data = {"text/plain": table.splitlines(keepends=True), "text/html": [f"<tr><td>{row}</td></tr>\n" for row in table.splitlines()]}
+    outputs = [{"output_type": "execute_result", "execution_count": step, "metadata": {}, "data": data}]
+    if step % 3 == 0:
+        image = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k=rng.randint(5_000, 40_000)))
+        figure = {"image/png": image, "text/plain": ["<Figure size 640x480 with 1 Axes>"]}
+        outputs.append({"output_type": "display_data", "metadata": {}, "data": figure})
+    if step % 9 == 8:
+        lines = [f"\x1b[0;32m----> {n}\x1b[0m {line}" for n, line in enumerate(code)]
+        outputs.append({"output_type": "error", "ename": "KeyError", "evalue": "'x'", "traceback": [*lines, "KeyError: 'x'"]})
+    return [
+        {"cell_type": "markdown", "metadata": {}, "source": text},
+        {"cell_type": "code", "execution_count": step, "metadata": {}, "source": code, "outputs": outputs},
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Where notebooks lie: files, folders, patterns, git repositories, columns of tables.
+
+In: what a spec's ``path`` names. Out: `Inputs`, which the result depends on, and its notebooks in batches: an order and a cut that
+depend on the input alone. Nothing is parsed here; files and blobs are read by the process that parses them.
+
+A folder is walked in the order of names. Not entered, and each one item among the dropped: hidden folders (``.ipynb_checkpoints`` among
+them) and folders that tools fill (`TOOL_FOLDERS`), ``skipped_folder``; links, ``symbolic_link``; hidden files, ``hidden_file``; what is no
+file or cannot be read, ``unreadable``. A folder without a notebook is looked at for tables. Of a git repository, bare or a clone, the
+notebooks of one commit are read, without its ``submodule``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data_prep.git import is_repository, read_tree, resolve
+from data_prep.records import Dropped, encodable
+from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
+from starchat.dialogue import Source
+from starchat.errors import UserError
+from starchat.files import describe_file
+
+SUFFIX = ".ipynb"
+WILD = "*?["
+TOOL_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "dist-packages", "venv"})
+
+BATCH_BYTES = 8 << 20
+BATCH_UNITS = 32
+"""How much one task holds: enough that handing it over costs little, little enough that all cores have work."""
+
+REPOSITORY_COLUMNS = ("repository", "repo_name", "repo_path", "max_stars_repo_name")
+PATH_COLUMNS = ("path", "file_path", "max_stars_repo_path")
+LICENSE_COLUMNS = ("license", "licenses", "max_stars_repo_licenses")
+"""Where tables such as The Stack's say whence a notebook is; the first that holds a text, or a list of one, counts."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """A notebook that is to be read: from `file`, as blob `oid` of a repository, or as the `content` of a table."""
+
+    source: Source
+    license: str | None = None
+    file: str | None = None
+    oid: str | None = None
+    content: Any = None
+
+
+Batch = tuple[Unit | Dropped, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inputs:
+    """Notebooks by the batch, what they depend on, and where they lie: ``notebooks``, ``tables`` or ``git``."""
+
+    kind: str
+    described: list[dict[str, Any]]
+    batches: Callable[[], Iterator[Batch]]
+
+
+def find_notebooks(path: str, repository: str | None, column: str, ref: str) -> Inputs:
+    """Return the notebooks that a path names; raise `UserError` where it names none."""
+    target = Path(path)
+    if target.is_dir() and is_repository(target):
+        return _of_git(path, repository, ref)
+    if target.is_dir():
+        found = list(_walk(path, repository, lambda name: name.lower().endswith(SUFFIX)))
+        if any(isinstance(item, Unit) for item in found) or not _holds_tables(target):
+            return _of_files(path, found)
+    elif target.suffix.lower() == SUFFIX and target.is_file():
+        return _of_files(path, [_unit(path, repository, target.name)])
+    elif any(sign in path for sign in WILD) and not target.exists():
+        return _of_pattern(path, repository, column)
+    return _of_tables(find_tables(path), column)
+
+
+def _of_pattern(pattern: str, repository: str | None, column: str) -> Inputs:
+    """Return what matches a pattern: notebooks, or tables where there is none. Other files than these may match, as in a folder."""
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if any(sign in part for sign in WILD))
+    wild = tuple(part if part == "**" else part.replace("**", "*") for part in parts[fixed:])
+    root = str(Path(*parts[:fixed]))
+    found = list(_walk(root, repository, lambda name: _fits(name.split("/"), wild), lambda name: _leads(name.split("/"), wild)))
+    notebooks = [item for item in found if isinstance(item, Dropped) or (item.file or "").lower().endswith(SUFFIX)]
+    if any(isinstance(item, Unit) for item in notebooks):
+        return _of_files(pattern, notebooks)
+    tables = [table for item in found if isinstance(item, Unit) for table in find_tables(item.file or "")]
+    if not tables:
+        raise UserError(f"{pattern}: no file matches; check the pattern (it is relative to the current folder, {Path.cwd()})")
+    return _of_tables(tuple(tables), column)
+
+
+def _fits(names: Sequence[str], wild: Sequence[str]) -> bool:
+    """Return whether the names of folders and file fit a pattern, of which ``**`` stands for any number of folders."""
+    if not wild or not names:
+        return not names and all(part == "**" for part in wild)
+    if wild[0] == "**":
+        return _fits(names, wild[1:]) or _fits(names[1:], wild)
+    return fnmatch.fnmatchcase(names[0], wild[0]) and _fits(names[1:], wild[1:])
+
+
+def _leads(names: Sequence[str], wild: Sequence[str]) -> bool:
+    """Return whether something may fit a pattern that lies in a folder of these names."""
+    if wild[0] == "**":
+        return True
+    return len(wild) > 1 and fnmatch.fnmatchcase(names[0], wild[0]) and (len(names) == 1 or _leads(names[1:], wild[1:]))
+
+
+def _of_files(path: str, found: list[Unit | Dropped]) -> Inputs:
+    units = [item for item in found if isinstance(item, Unit)]
+    if not units:
+        raise UserError(f"{path}: holds no notebooks; give a file that ends in {SUFFIX}, a folder or repository of such, or a table")
+    return Inputs("notebooks", [_described(unit) for unit in units], lambda: _cut(iter(found), _size_on_disk))
+
+
+def _described(unit: Unit) -> dict[str, Any]:
+    assert unit.file is not None
+    name = encodable(unit.file)
+    try:
+        return describe_file(unit.file, name)
+    except OSError:
+        return {"path": name, "bytes": None, "sha256": None}
+
+
+def _unit(path: str, repository: str | None, name: str) -> Unit:
+    return Unit(Source(path, repository, name), file=path)
+
+
+def _walk(
+    root: str, repository: str | None, is_wanted: Callable[[str], bool], is_entered: Callable[[str], bool] = lambda name: True
+) -> Iterator[Unit | Dropped]:
+    """Yield the wanted files below a folder, by their names in it, and what of the folders that would be entered is not.
+
+    Links are not followed, for they may lead in circles. Deep folders do not deepen the stack of calls.
+    """
+    prefix = f"{root.rstrip('/')}/" if root != "." else ""
+    waiting = _children(root)
+    if isinstance(waiting, Dropped):
+        raise UserError(f"{root}: {waiting.detail}; check the path and its permissions")
+    while waiting:
+        entry = waiting.pop()
+        path = entry.path if prefix else entry.path.removeprefix("./")
+        name = path.removeprefix(prefix)
+        if entry.is_symlink():
+            if is_wanted(name) or (entry.is_dir() and is_entered(name)):
+                yield Dropped("symbolic_link", path, "links are not followed", "")
+        elif entry.is_dir():
+            if not is_entered(name):
+                continue
+            skipped = Dropped("skipped_folder", path, "hidden, or made by a tool", "")
+            children = skipped if _is_skipped(entry.name) else _children(entry.path)
+            if isinstance(children, Dropped):
+                yield children
+            else:
+                waiting += children
+        elif is_wanted(name):
+            reason = "hidden_file" if entry.name.startswith(".") else "unreadable" if not entry.is_file() else None
+            yield _unit(path, repository, name) if reason is None else Dropped(reason, path, "hidden, or no regular file", "")
+
+
+def _children(folder: str) -> list[os.DirEntry[str]] | Dropped:
+    """Return what lies in a folder, the last name first."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        return Dropped("unreadable", folder, str(error.strerror), "")
+
+
+def _is_skipped(name: str) -> bool:
+    return name.startswith(".") or name in TOOL_FOLDERS
+
+
+def _of_git(path: str, repository: str | None, ref: str) -> Inputs:
+    commit = resolve(path, ref)
+    if commit is None:
+        raise UserError(f"{path}: a repository without commits; give one that holds notebooks")
+    name = repository or Path(path).resolve().name.removesuffix(".git")
+    found = list(_of_tree(path, name, commit))
+    if not any(isinstance(item, Unit) for item in found):
+        raise UserError(f"{path}: commit {commit[:12]} holds no notebooks; give a repository with files that end in {SUFFIX}")
+    return Inputs("git", [{"path": path, "commit": commit}], lambda: _cut(iter(found), lambda unit: 0))
+
+
+def _of_tree(path: str, repository: str, commit: str) -> Iterator[Unit | Dropped]:
+    for entry in read_tree(path, commit):
+        if not entry.path.lower().endswith(SUFFIX):
+            continue
+        place = f"{path}@{commit[:12]}:{entry.path}"
+        if entry.mode in ("120000", "160000"):
+            link = entry.mode == "120000"
+            yield Dropped("symbolic_link" if link else "submodule", place, f"{'links' if link else 'submodules'} are not followed", "")
+        elif any(map(_is_skipped, PurePosixPath(entry.path).parts[:-1])):
+            yield Dropped("skipped_folder", place, "hidden, or made by a tool", "")
+        elif PurePosixPath(entry.path).name.startswith("."):
+            yield Dropped("hidden_file", place, "its name begins with a dot", "")
+        else:
+            yield Unit(Source(place, repository, entry.path, commit), oid=entry.oid)
+
+
+def _holds_tables(folder: Path) -> bool:
+    try:
+        return bool(find_tables(str(folder)))
+    except UserError:
+        return False
+
+
+def _of_tables(tables: tuple[Table, ...], column: str) -> Inputs:
+    files = sorted({file for table in tables for file in table_files(table)})
+    return Inputs("tables", [describe_file(file) for file in files], lambda: _cut(_rows(tables, column), _size_of_content))
+
+
+def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Dropped]:
+    for table in tables:
+        for row in read_table(table):
+            yield row if isinstance(row, Dropped) else _of_row(row, column)
+
+
+def _of_row(row: Row, column: str) -> Unit | Dropped:
+    content = row.value.get(column)
+    if not isinstance(content, str | dict):
+        shown = f"of type {type(content).__name__}" if column in row.value else "not there"
+        detail = f"column {column} is {shown}; expected a notebook as JSON text; name its column with the key column"
+        return Dropped("wrong_type", row.place, detail, as_text(row.value), fault=True)
+    repository, path, license = (_named(row.value, names) for names in (REPOSITORY_COLUMNS, PATH_COLUMNS, LICENSE_COLUMNS))
+    return Unit(Source(row.place, repository, path), license, content=content)
+
+
+def _named(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
+    for value in map(row.get, columns):
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, str) and value:
+            return encodable(value)
+    return None
+
+
+def _cut(found: Iterator[Unit | Dropped], size_of: Callable[[Unit], int]) -> Iterator[Batch]:
+    """Yield batches of what was found: the next item begins a new one where it would be too much for the last."""
+    batch: list[Unit | Dropped] = []
+    size = 0
+    for item in found:
+        added = size_of(item) if isinstance(item, Unit) else len(item.raw)
+        if batch and (len(batch) == BATCH_UNITS or size + added > BATCH_BYTES):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(item)
+        size += added
+    if batch:
+        yield tuple(batch)
+
+
+def _size_on_disk(unit: Unit) -> int:
+    try:
+        return os.path.getsize(unit.file or "")
+    except OSError:
+        return 0
+
+
+def _size_of_content(unit: Unit) -> int:
+    return len(unit.content) if isinstance(unit.content, str) else BATCH_BYTES // BATCH_UNITS
