@@ -8,12 +8,15 @@ their base64 never enters a text. The keys: nbformat's ``v4.5.schema.json`` and 
 ``lost_image_output``       an image without words of its own: nothing, or the repr of an object such as ``<Figure size ...>``
 ``lost_rich_output``        the same for HTML, JavaScript, widgets and other kinds of data
 ``unknown_output``          an ``output_type`` that no version of the format has
+``lost_inline_data``        the base64 of a ``data:`` address: cut to ``[...]``, in cells as well
+``lost_encoded_data``       1,024 or more base64 characters, on one line or wrapped: cut to ``[...]``, in cells as well
 ``long_output``             text beyond the stated number of characters: its end is cut; a traceback loses its beginning
 ==========================  ==========================================================================================
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Mapping
@@ -41,6 +44,15 @@ ALIASES: Mapping[str, str] = {
 }
 """What nbformat 3 calls the kinds of data, which stand among the other keys of an output there."""
 
+MIN_ENCODED_CHARACTERS = 1024
+"""The length from which StarCoder2 took a run of base64 for encoded data (arXiv 2402.19173, section 2.1)."""
+
+_INLINE = re.compile(r"(;base64,)[A-Za-z0-9+/=%_-]{40,}(?:\\?\n[A-Za-z0-9+/=]{40,})*(?:\\?\n[A-Za-z0-9+/]+={1,2})?")
+_ENCODED = re.compile(
+    rf"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{MIN_ENCODED_CHARACTERS},}}={{0,2}}"
+    r"|^(?:[A-Za-z0-9+/]{60,80}\n){13,}(?:[A-Za-z0-9+/]{1,80}={0,2}$)?",  # the same on lines, as MIME and PEM wrap it
+    re.MULTILINE,
+)
 _FIGURE = re.compile(r"<(?:matplotlib\.figure\.)?Figure\b[^\n]*>")
 _REPR = re.compile(r"<[A-Za-z_][^\n]*>")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -67,7 +79,7 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
             blocks.append((block, [text]))
     pieces: list[str] = []
     for is_error, group in itertools.groupby(blocks, key=lambda block: block[0] == ERROR):
-        shown = "\n".join(as_shown("".join(texts)).removesuffix("\n") for _, texts in group)
+        shown = without_data("\n".join(as_shown("".join(texts)).removesuffix("\n") for _, texts in group), repairs)
         pieces.append(_cut(shown, max_characters, repairs, end=is_error))
     return "\n".join(filter(None, pieces)) or None
 
@@ -82,14 +94,31 @@ def joined(value: Any, what: str, old: bool = False) -> str:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        return ("\n" if old and value and not value[0].endswith(("\n", "\r")) else "").join(value)
+    if isinstance(value, list):
+        with contextlib.suppress(TypeError):
+            whole = "".join(value)
+            return whole if not old or not value or value[0].endswith(("\n", "\r")) else "\n".join(value)
     raise wrong_type(what, value, "a text, or a list of its lines")
 
 
 def wrong_type(what: str, value: Any, expected: str) -> RowProblem:
     """Return the fault for a value that is not what the format has in its place."""
     return RowProblem("wrong_type", f"{what} is of type {type(value).__name__}; expected {expected}; correct or remove the notebook", True)
+
+
+def without_data(text: str, repairs: list[str]) -> str:
+    """Return a text without the encoded data in it; append what was lost to `repairs`.
+
+    >>> without_data("![a](data:image/png;base64," + "iVBO" * 20 + ") b", [])
+    '![a](data:image/png;base64,[...]) b'
+    """
+    if ";base64," in text:
+        text, count = _INLINE.subn(rf"\1{CUT}", text)
+        repairs += ["lost_inline_data"] * bool(count)
+    if len(text) >= MIN_ENCODED_CHARACTERS:
+        text, count = _ENCODED.subn(CUT, text)
+        repairs += ["lost_encoded_data"] * bool(count)
+    return text
 
 
 def _block(output: Mapping[str, Any], old: bool, repairs: list[str]) -> tuple[str, str]:
@@ -111,7 +140,7 @@ def _data_text(output: Mapping[str, Any], old: bool, repairs: list[str]) -> str:
         data = {kind: output[key] for key in output if "/" in (kind := ALIASES.get(key, key))}
     if not isinstance(data, dict):
         raise wrong_type("the data of an output", data, "an object")
-    mime = next((mime for mime in PLAIN_KINDS if mime in data), None)
+    mime = next((mime for mime in PLAIN_KINDS if data.get(mime)), None)
     text = "" if mime is None else joined(data[mime], mime, old)
     rich = [other for other in data if other not in PLAIN_KINDS]
     bare = text.strip()
