@@ -155,7 +155,7 @@ class Draws(NamedTuple):
 
 def draws(seed: int, commit: str, path: str) -> Draws:
     """Return the numbers of a unit; the same in every process."""
-    digest = hashlib.blake2b(f"{seed}:{commit}:{path}".encode("utf-8", "surrogateescape"), digest_size=32).digest()
+    digest = hashlib.blake2b(f"{seed}:{commit}:{path}".encode("utf-8", "surrogatepass"), digest_size=32).digest()
     return Draws(*(int.from_bytes(digest[n : n + 4]) / 2**32 for n in range(0, 32, 4)))
 
 

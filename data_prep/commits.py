@@ -10,10 +10,8 @@ message. Which commits are worth it: `data_prep.commit_rules`.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +27,7 @@ from data_prep.pool import run_tasks
 from data_prep.records import Dropped, Item, Kept
 from data_prep.sources import as_text, find_tables, table_files
 from data_prep.views import dialogue_item, document_item
+from starchat.batches import batched
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
@@ -50,7 +49,7 @@ class CommitsSpec:
 
     `rules` names a preset (``starcoder`` for documents, ``commitpackft`` for dialogues) and what differs from it. `form`: whole files,
     windows, the published mixture of one whole file in five, or the diff. `tasks` weighs what dialogues ask for. `license` (SPDX)
-    and `repository` are what the records carry; the name of the folder, by default.
+    and `repository` are what the records carry; the latter is ``owner/name`` of the clone's origin, or its folder, by default.
     """
 
     path: str
@@ -85,6 +84,7 @@ class Piece:
     """A stretch of history: consecutive commits, and those of them at which a shallow clone ends."""
 
     builder: Builder
+    store: git.Store
     commits: tuple[str, ...]
     shallow: frozenset[str]
 
@@ -111,7 +111,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     if family is not None:
         render_commit(Commit("", "", ""), family)
     is_git = git.is_repository(spec.path)
-    name = spec.repository or (_name(spec.path) if is_git else "")
+    name = spec.repository or (git.repository_name(spec.path) if is_git else "")
     builder = Builder(
         *(spec.path, spec.view, spec.form, rules, tuple(sorted(spec.tasks.items())), spec.license),
         *(name, family, setting.tokenizer, setting.seed),
@@ -128,21 +128,14 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     return Opened(spec.path, "commitpack", resolved, inputs, lambda: build_rows(tables, builder, row_item))
 
 
-def _name(path: str) -> str:
-    """Return the name of a repository by its folder."""
-    resolved = Path(path).resolve()
-    return (resolved.parent if resolved.name == ".git" else resolved).name.removesuffix(".git")
-
-
 def build_commits(builder: Builder, commit: str | None, workers: int) -> Iterator[Item]:
     """Yield the items of a commit and all that lie before it; an empty repository has none, which is an error."""
     if commit is None:
         raise UserError(f"{builder.path}: a repository without commits; give one with a history")
-    shallow = git.shallow_commits(builder.path)
-    listed = git.list_commits(builder.path, commit)
-    pieces = (
-        Piece(builder, ids, shallow.intersection(ids)) for ids in iter(lambda: tuple(itertools.islice(listed, COMMITS_OF_A_TASK)), ())
-    )
+    store = git.open_store(builder.path)
+    shallow = git.shallow_commits(store)
+    groups = batched(git.list_commits(store, commit), COMMITS_OF_A_TASK)
+    pieces = (Piece(builder, store, ids, shallow.intersection(ids)) for ids in groups)
     taken: set[str] = set()
     for items in run_tasks(piece_items, pieces, workers):
         for item in items:
@@ -163,9 +156,9 @@ def _first_of_its_path(item: Item, taken: set[str]) -> Item:
 def piece_items(piece: Piece) -> list[Item]:
     """Return the items of a stretch of history, in order."""
     builder, items = piece.builder, list[Item | None]()
-    messages = zip(piece.commits, git.read_blobs(builder.path, piece.commits), strict=True)
+    messages = zip(piece.commits, git.read_blobs(piece.store, piece.commits), strict=True)
     candidates: list[Candidate] = []
-    for (commit, changes), (_, content) in zip(git.read_changes(builder.path, piece.commits), messages, strict=True):
+    for (commit, changes), (_, content) in zip(git.read_changes(piece.store, piece.commits), messages, strict=True):
         if (whole := _whole_commit(commit, changes, content, commit in piece.shallow)) is not None:
             items.append(whole)
             continue
@@ -181,7 +174,7 @@ def piece_items(piece: Piece) -> list[Item]:
             else:
                 items.append(_dropped(commit, change, *found))
     oids = [oid for candidate in candidates for oid in (candidate.change.old_oid, candidate.change.new_oid)]
-    contents = git.read_blobs(builder.path, oids, MAX_BLOB_BYTES)
+    contents = git.read_blobs(piece.store, oids, MAX_BLOB_BYTES)
     for candidate in candidates:
         items[candidate.slot] = _read_item(candidate, next(contents), next(contents), builder)
     return [item for item in items if item is not None]
@@ -296,8 +289,3 @@ def _tokens(tokenizer: str) -> Any:
     from starchat.tokens import load_tokens
 
     return load_tokens(start_folder(tokenizer), None)
-
-
-def balance(items: Iterator[Item]) -> collections.Counter[str]:
-    """Return how many items were kept, and how many dropped by reason."""
-    return collections.Counter("kept" if isinstance(item, Kept) else item.reason for item in items)

@@ -3,8 +3,9 @@
 In: a folder. Out: commit ids, changes, entries of a tree, contents. Git itself reads (``rev-list``, ``diff-tree``, ``ls-tree``,
 ``cat-file --batch``): packs, alternates, worktrees and both hash functions are its trade.
 
-Somebody's repository is data, not configuration: only plumbing commands are used, which run no hook, pager, filter, external diff or
-signature program; nothing is fetched, and objects that a partial clone lacks are missing, not waited for.
+Somebody's repository is data, not configuration. Objects are read from an empty repository of our own that borrows the other's object
+folder, by plumbing commands: no hook, filter, external program or remote is known there. Nothing is fetched; what a partial clone
+lacks, and what is damaged, is missing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +25,29 @@ from starchat.errors import UserError
 
 SKIPPED_BYTES = 1 << 20
 """How much of a blob that is too large is read at a time, to come past it."""
+
+_ADDRESS = re.compile(r"^(?:\w+://[^/]+/|[\w.-]+@[\w.-]+:)(?:.*/)?(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?$")
+"""An address on a server: of a clone from a folder the folder says nothing."""
+
+
+_NUL = b"\0"
+_ID_LINE = re.compile(rb"\n([0-9a-f]{64}|[0-9a-f]{40})\0")
+_ID_LINE_BYTES = 66
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Store:
+    """Where the objects of a repository lie, and how: what every reading of them needs. `path` names the repository in messages."""
+
+    path: str
+    objects: str
+    shallow: str | None
+    object_format: str
+    partial: bool
+
+
+Place = str | Path | Store
+"""A repository; its `Store` spares many small readings the asking."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +85,17 @@ def is_repository(path: str | Path) -> bool:
     return (folder / ".git").exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir())
 
 
+def repository_name(path: str | Path) -> str:
+    """Return ``owner/name`` of the address that a clone came from, or the name of its folder; an address may hold a password: the rest
+    of it is not used."""
+    done = _run(path, "config", "--get", "remote.origin.url")
+    url = done.stdout.decode("utf-8", "replace").strip()
+    if found := _ADDRESS.search(url):
+        return f"{found['owner']}/{found['name']}"
+    folder = Path(path).resolve()
+    return (folder.parent if folder.name == ".git" else folder).name.removesuffix(".git")
+
+
 def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
     """Return the id of the commit that `ref` means, or None in a repository without commits; raise `UserError` for an unknown one."""
     if ref.startswith("-"):
@@ -67,7 +103,7 @@ def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
     done = _run(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if done.returncode == 0:
         return done.stdout.decode().strip()
-    _require_readable(repository)
+    _inner(repository, "objects")
     if ref == "HEAD" and not _run(repository, "for-each-ref", "--count=1").stdout:
         return None
     if ref == "HEAD":
@@ -75,21 +111,30 @@ def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
     raise UserError(f"{repository}: ref: no branch, tag or commit {ref!r}; git -C {repository} branch -a lists them")
 
 
-def shallow_commits(repository: str | Path) -> frozenset[str]:
+def open_store(repository: Place) -> Store:
+    """Return where the objects of a repository lie; raise `UserError` if git cannot read it."""
+    if isinstance(repository, Store):
+        return repository
+    objects, shallow = (_inner(repository, name) for name in ("objects", "shallow"))
+    object_format = _run(repository, "rev-parse", "--show-object-format").stdout.decode().strip() or "sha1"
+    partial = any((objects / "pack").glob("*.promisor"))
+    return Store(str(repository), str(objects), str(shallow) if shallow.is_file() else None, object_format, partial)
+
+
+def shallow_commits(repository: Place) -> frozenset[str]:
     """Return the commits at which the history of a shallow clone is cut off: their parents are not there."""
-    done = _run(repository, "rev-parse", "--git-path", "shallow")
-    path = Path(repository) / os.fsdecode(done.stdout.rstrip(b"\n"))
-    return frozenset(path.read_text(encoding="ascii").split()) if done.returncode == 0 and path.is_file() else frozenset()
+    shallow = open_store(repository).shallow
+    return frozenset(Path(shallow).read_text(encoding="ascii").split()) if shallow else frozenset()
 
 
-def list_commits(repository: str | Path, commit: str) -> Iterator[str]:
+def list_commits(repository: Place, commit: str) -> Iterator[str]:
     """Yield the ids of a commit and all that lie before it, the newest first."""
     with _reading(repository, None, "rev-list", commit) as output:
         for line in output:
             yield line.decode().strip()
 
 
-def read_tree(repository: str | Path, commit: str) -> Iterator[Entry]:
+def read_tree(repository: Place, commit: str) -> Iterator[Entry]:
     """Yield the files of a commit's tree, in git's order."""
     with _reading(repository, None, "ls-tree", "-r", "-z", "--full-tree", commit) as output:
         for record in _split(output, b"\0"):
@@ -98,10 +143,12 @@ def read_tree(repository: str | Path, commit: str) -> Iterator[Entry]:
             yield Entry(mode, oid, os.fsdecode(path))
 
 
-def read_changes(repository: str | Path, commits: Sequence[str]) -> Iterator[tuple[str, list[Change]]]:
+def read_changes(repository: Place, commits: Sequence[str]) -> Iterator[tuple[str, list[Change]]]:
     """Yield each commit with the files that it changed against its only parent, renames found by content; none for merges."""
     listing = "\n".join(commits).encode() + b"\n"
-    with _reading(repository, listing, "diff-tree", "--stdin", "-r", "-z", "--root", "--always", "-M", "-l400", "--no-abbrev") as output:
+    store = open_store(repository)
+    renames = "-M100%" if store.partial else "-M"  # to compare contents git would need them all
+    with _reading(store, listing, "diff-tree", "--stdin", "-r", "-z", "--root", "--always", renames, "-l400", "--no-abbrev") as output:
         commit = ""
         changes: list[Change] = []
         fields = _split(output, b"\0")
@@ -120,7 +167,7 @@ def read_changes(repository: str | Path, commits: Sequence[str]) -> Iterator[tup
             yield commit, changes
 
 
-def read_blobs(repository: str | Path, oids: Iterable[str], max_bytes: int | None = None) -> Iterator[bytes | Oversize | None]:
+def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = None) -> Iterator[bytes | Oversize | None]:
     """Yield the content of each object, in order: an `Oversize` above `max_bytes`, None where the repository lacks it."""
     with tempfile.TemporaryFile() as listing:  # a pipe would fill up in both directions
         listing.writelines(f"{oid}\n".encode() for oid in oids)
@@ -135,9 +182,97 @@ def read_blobs(repository: str | Path, oids: Iterable[str], max_bytes: int | Non
                 output.read(1)
 
 
+def find_commits(repository: Place, names: Iterable[str]) -> dict[str, str]:
+    """Return the whole id of each commit that a repository has; `names` are ids in hexadecimal, perhaps abbreviated."""
+    asked = list(dict.fromkeys(names))
+    listing = "".join(f"{name}\n" for name in asked).encode()
+    with _reading(repository, listing, "cat-file", "--batch-check=%(objecttype) %(objectname)", "--buffer") as output:
+        answers = [line.decode().split() for line in output]
+    return {name: answer[1] for name, answer in zip(asked, answers, strict=True) if answer[0] == "commit"}
+
+
+def read_patches(
+    repository: Place, pairs: Iterable[tuple[str, str]], context: int, max_bytes: int
+) -> Iterator[tuple[list[Change], bytes | Oversize]]:
+    """Yield the files that changed between the commits of each pair (whole ids), and the patch of them all, in the same order.
+
+    A file that became another kind (a link, a submodule) has two sections in the patch: its end and its beginning.
+    """
+    listing = "".join(f"{new} {old}\n" for old, new in pairs).encode()
+    arguments = ("--stdin", "--always", "-r", "-z", "--raw", "-p", "-M", "-l400", "--no-abbrev", "--full-index", f"-U{context}")
+    with _reading(repository, listing, "diff-tree", *arguments, "--no-ext-diff", "--no-textconv", "--no-color") as output:
+        stream = _Marked(output)
+        field = stream.until(_NUL)
+        while field:  # the id of the second commit
+            changes: list[Change] = []
+            patch: bytes | Oversize = b""
+            while (field := stream.until(_NUL))[:1] == b":":
+                old_mode, new_mode, old_oid, new_oid, status = field[1:].decode().split()
+                old_path = path = os.fsdecode(stream.until(_NUL))
+                if status[0] in "RC":
+                    path = os.fsdecode(stream.until(_NUL))
+                changes.append(Change(status[0], old_mode, new_mode, old_oid, new_oid, old_path, path))
+            if changes and not field:
+                patch, field = stream.until_id(max_bytes)
+            yield changes, patch
+
+
+def merge_base(repository: Place, one: str, other: str) -> str | None:
+    """Return the commit at which two commits parted, or None where they have nothing in common that is there."""
+    with contextlib.suppress(UserError), _reading(repository, None, "merge-base", one, other) as output:
+        return output.readline().decode().strip() or None
+    return None
+
+
+class _Marked:
+    """A stream that is read up to marks in it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._held = bytearray()
+
+    def until(self, mark: bytes) -> bytes:
+        """Return what stands before the next mark, or before the end."""
+        seen = 0
+        while (place := self._held.find(mark, seen)) < 0:
+            seen = max(0, len(self._held) - len(mark) + 1)
+            if not self._more():
+                return self._take(len(self._held), 0)
+        return self._take(place, len(mark))
+
+    def until_id(self, max_bytes: int) -> tuple[bytes | Oversize, bytes]:
+        """Return what stands before the next line that is an id and a NUL, and the id; none at the end. No line of a patch begins so."""
+        seen = dropped = 0
+        while (found := _ID_LINE.search(self._held, seen)) is None:
+            seen = max(0, len(self._held) - _ID_LINE_BYTES)
+            if len(self._held) > max_bytes:
+                dropped += seen
+                del self._held[:seen]
+                seen = 0
+            if not self._more():
+                break
+        id = found[1] if found else b""
+        size = found.start() + 1 if found else len(self._held)
+        text = self._take(size, len(id) + 1 if found else 0)
+        return (Oversize(dropped + size) if dropped or size > max_bytes else text), bytes(id)
+
+    def _more(self) -> bool:
+        chunk = self._stream.read(1 << 16)
+        self._held += chunk
+        return bool(chunk)
+
+    def _take(self, size: int, mark: int) -> bytes:
+        taken = bytes(self._held[:size])
+        del self._held[: size + mark]
+        return taken
+
+
 def _read_object(output: IO[bytes], size: int, max_bytes: int | None) -> bytes | Oversize:
     if max_bytes is None or size <= max_bytes:
-        return output.read(size)
+        content = output.read(size)
+        if len(content) < size:
+            raise UserError(f"git ended in the middle of an object of {size} bytes; look at the repository with git fsck")
+        return content
     left = size
     while left:
         left -= len(output.read(min(left, SKIPPED_BYTES)))
@@ -154,11 +289,11 @@ def _split(stream: IO[bytes], end: bytes) -> Iterator[bytes]:
         yield rest
 
 
-def _command(repository: str | Path, *arguments: str) -> list[str]:
+def _program(repository: str | Path) -> str:
     program = shutil.which("git")
     if program is None:
         raise UserError(f"{repository}: git is needed to read a repository, and is not on the PATH; install it")
-    return [program, "-C", str(repository), "-c", "protocol.allow=never", "-c", "core.fsmonitor=false", *arguments]
+    return program
 
 
 def _environment() -> dict[str, str]:
@@ -169,28 +304,47 @@ def _environment() -> dict[str, str]:
 
 
 def _run(repository: str | Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(_command(repository, *arguments), capture_output=True, env=_environment(), check=False)
+    """Run a command that asks the repository itself, for its references and paths."""
+    command = [_program(repository), "-C", str(repository), "-c", "protocol.allow=never", "-c", "core.fsmonitor=false", *arguments]
+    return subprocess.run(command, capture_output=True, env=_environment(), check=False)
 
 
-def _require_readable(repository: str | Path) -> None:
-    done = _run(repository, "rev-parse", "--git-dir")
+def _inner(repository: str | Path, name: str) -> Path:
+    """Return the path of something inside a repository's own folder; raise `UserError` if git cannot read the repository."""
+    done = _run(repository, "rev-parse", "--git-path", name)
     if done.returncode:
         raise _fault(repository, done.stderr)
+    return Path(repository).resolve() / os.fsdecode(done.stdout.rstrip(b"\n"))
+
+
+def _borrow(store: Store, folder: Path) -> dict[str, str]:
+    """Make an empty repository in `folder` and return the environment in which git reads the objects of another one in it."""
+    (folder / "objects").mkdir()
+    (folder / "refs").mkdir()
+    (folder / "HEAD").write_text("ref: refs/heads/none\n", encoding="ascii")
+    settings = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectFormat = "
+    (folder / "config").write_text(f"{settings}{store.object_format}\n", encoding="ascii")
+    quoted = '"' + store.objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    borrowed = {"GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted}
+    return {**_environment(), **borrowed, **({"GIT_SHALLOW_FILE": store.shallow} if store.shallow else {})}
 
 
 @contextlib.contextmanager
-def _reading(repository: str | Path, given: bytes | IO[bytes] | None, *arguments: str) -> Iterator[IO[bytes]]:
-    """Give the output of a git command whose standard input is `given`; raise `UserError` if git fails."""
+def _reading(repository: Place, given: bytes | IO[bytes] | None, *arguments: str) -> Iterator[IO[bytes]]:
+    """Give the output of a git command on the objects of a repository; raise `UserError` if git fails."""
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="starchat-git-"))
         errors = stack.enter_context(tempfile.TemporaryFile())
         if isinstance(given, bytes):
             listing = stack.enter_context(tempfile.TemporaryFile())
             listing.write(given)
             listing.seek(0)
             given = listing
-        command = _command(repository, *arguments)
+        store = open_store(repository)
+        environment = _borrow(store, Path(folder))
         source = subprocess.DEVNULL if given is None else given
-        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=_environment())
+        command = [_program(store.path), *arguments]
+        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=environment)
         assert process.stdout is not None
         finished = False
         try:
@@ -203,7 +357,7 @@ def _reading(repository: str | Path, given: bytes | IO[bytes] | None, *arguments
             status = process.wait()
         if finished and status:
             errors.seek(0)
-            raise _fault(repository, errors.read())
+            raise _fault(store.path, errors.read())
 
 
 def _fault(repository: str | Path, errors: bytes) -> UserError:

@@ -55,9 +55,9 @@ class Setting:
     def family(self) -> Family:
         """The document tokens that the tokenizer has."""
         from starchat.hub import start_folder
-        from starchat.tokens import load_tokens
+        from starchat.tokens import control_names
 
-        return family_of(load_tokens(start_folder(self.tokenizer), None).control, self.tokenizer)
+        return family_of(control_names(start_folder(self.tokenizer)), self.tokenizer)
 
 
 def open_kind(kind: str, mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:

@@ -12,6 +12,12 @@ from pathlib import Path
 
 PERMISSIVE = frozenset({"MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0"})
 
+WIDELY_PERMISSIVE = PERMISSIVE | {
+    *("0BSD", "BSD-3-Clause-Clear", "BSD-1-Clause", "BSL-1.0", "BlueOak-1.0.0", "CC0-1.0", "MIT-0", "MIT-CMU", "MulanPSL-2.0", "NCSA"),
+    *("PostgreSQL", "UPL-1.0", "Unlicense", "WTFPL", "X11", "Zlib", "curl", "libpng-2.0", "HPND", "Unicode-3.0"),
+}
+"""Licences that ask for no more than a notice, rarer ones too; without those that cover changes, patents or whole works."""
+
 # Wordings found in the License field and the classifiers of some hundred distributions; keys are in lower case.
 SPDX_OF_WORDING = {
     "mit": "MIT",
@@ -59,8 +65,8 @@ def license_ids(expression: str) -> frozenset[str]:
     return frozenset(part.strip() for part in _OPERATOR.split(expression) if part.strip())
 
 
-def is_permissive(expression: str) -> bool:
-    """Return whether an SPDX expression names permissive licences and nothing else.
+def is_permissive(expression: str, among: frozenset[str] = PERMISSIVE) -> bool:
+    """Return whether an SPDX expression names permissive licences and nothing else; `among` are those that count as such.
 
     An ``OR`` would leave a choice; it is not used, so that nobody has to document one.
 
@@ -68,7 +74,7 @@ def is_permissive(expression: str) -> bool:
     (True, False, False)
     """
     ids = license_ids(expression)
-    return bool(ids) and ids <= PERMISSIVE
+    return bool(ids) and ids <= among
 
 
 def spdx_expression(expression: str | None, field: str | None, classifiers: list[str], license_text: str = "") -> str | None:

@@ -189,10 +189,11 @@ def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row | Dropped]:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line.isspace() or not line:
             continue
-        yield _json_line(f"{path}:{number}", line)
+        yield read_line(f"{path}:{number}", line)
 
 
-def _json_line(place: str, line: bytes) -> Row | Dropped:
+def read_line(place: str, line: bytes) -> Row | Dropped:
+    """Return the JSON object in a line of JSONL, or the fault that the line is."""
     try:
         value = parse_json(line.strip())
     except ValueError as error:
@@ -226,7 +227,7 @@ def _read_json(path: Path) -> Iterator[Row | Dropped]:
         value = parse_json(data)
     except ValueError as error:
         lines = io.BytesIO(data)
-        if isinstance(_json_line(str(path), next(iter(lines))), Row):
+        if isinstance(read_line(str(path), next(iter(lines))), Row):
             yield from _json_lines(path, io.BytesIO(data))  # JSON Lines under the name .json
             return
         raise UserError(f"{path}: not valid JSON ({error}); expected an array of objects, or JSON Lines") from None

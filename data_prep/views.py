@@ -21,7 +21,7 @@ def document_item(rendered: Rendered, source: Source, license: str | None = None
     if any(is_unsound(part.text) for part in parts):
         parts = tuple(Part(part.marker, _sound(part.text, found)) for part in parts)
     found += [f"lost_{loss}" for loss in rendered.losses]
-    return Kept(Record(_sound_source(source), parts=parts, license=license), tuple(dict.fromkeys(found)))
+    return Kept(Record(_sound_source(source), parts=parts, license=_sound_name(license)), tuple(dict.fromkeys(found)))
 
 
 def dialogue_item(turns: Sequence[Turn], source: Source, license: str | None = None, repairs: Sequence[str] = (), raw: str = "") -> Item:
@@ -30,11 +30,16 @@ def dialogue_item(turns: Sequence[Turn], source: Source, license: str | None = N
         draft = clean(Draft(tuple(turns), None, tuple(repairs)), control_tokens="keep")
     except RowProblem as problem:
         return Dropped(problem.reason, source.place, problem.detail, raw, problem.fault)
-    return Kept(Record(_sound_source(source), draft.turns, license=license), draft.repairs)
+    return Kept(Record(_sound_source(source), draft.turns, license=_sound_name(license)), draft.repairs)
 
 
 def _sound(text: str, repairs: list[str]) -> str:
     return sound_text(text, repairs) if is_unsound(text) else text
+
+
+def _sound_name(name: str | None) -> str | None:
+    """Return a name that can be stored."""
+    return None if name is None else encodable(name.replace("\0", ""))
 
 
 def _sound_source(source: Source) -> Source:
@@ -42,5 +47,5 @@ def _sound_source(source: Source) -> Source:
     texts = (source.place, source.repository, source.path, source.commit, source.url)
     if all(text is None or (text.isascii() and "\0" not in text) for text in texts):
         return source
-    place, *rest = (None if text is None else encodable(text.replace("\0", "")) for text in texts)
+    place, *rest = map(_sound_name, texts)
     return Source(place or "", *rest)

@@ -6,6 +6,7 @@ Read the modules in the order in which data flows through them:
 ``errors``              the one exception that a user sees
 ``config``              YAML into dataclasses, strictly, all faults at once
 ``files``               folders that are finished or absent: digests, atomic writes, manifests
+``batches``             consecutive groups of a stream
 ``dialogue``            the record that every builder makes
 ``template``            a dialogue as segments with a trained flag; the same as a Jinja chat template
 ``faster_tokenizer``    a faster engine, where it gives the same ids

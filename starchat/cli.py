@@ -46,7 +46,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     one = _command(commands, "prepare", _prepare, "build and clean a dataset", "starchat prepare recipes/nano/data.yaml")
-    one.add_argument("spec", help="a YAML file that names sources and output")
+    one.add_argument("spec", nargs="?", help="a YAML file that names sources and output")
+    one.add_argument("--repo", metavar="PATH", help="instead of a spec: a clone, bare repository or folder to make an assistant for")
+    one.add_argument("--issues", metavar="FILE", help="with --repo: an export of its issues and pull requests")
+    one.add_argument("--output", metavar="FOLDER", help="with --repo: where spec, dataset and recipe go (default assistant)")
+    one.add_argument("--model", help="with --repo: the base model (default nano)")
     one.add_argument("--workers", type=int, metavar="N", help="processes that read and build (default: one a core); the bytes are the same")
     _overrides(one)
 
@@ -149,11 +153,31 @@ def _result_only(json_wanted: bool = False) -> Iterator[Callable[[Any, str], Non
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    if options.repo is not None:
+        return _prepare_repository(options)
+    if options.spec is None:
+        raise UserError("starchat prepare: name a spec, such as recipes/nano/data.yaml, or a repository with --repo PATH")
+    if alone := next((name for name in ("issues", "output", "model") if getattr(options, name) is not None), None):
+        raise UserError(f"starchat prepare: --{alone} goes with --repo; a spec names its own")
     from data_prep.prepare import prepare, summary
 
     with _result_only(options.json) as show:
         manifest = prepare(Path(options.spec), options.overrides, options.overwrite, workers=options.workers)
         show(manifest, f"{summary(manifest)}\n{manifest['folder']}")
+    return 0
+
+
+def _prepare_repository(options: argparse.Namespace) -> int:
+    if options.spec is not None:
+        raise UserError(f"starchat prepare: --repo writes a spec of its own; leave {options.spec} out, or run it without --repo")
+    from data_prep.assistant import make_assistant, render_text
+
+    with _result_only(options.json) as show:
+        result = make_assistant(
+            *(options.repo, options.issues, options.output or "assistant", options.model or "nano"),
+            *(options.overwrite, options.workers),
+        )
+        show(result, render_text(result))
     return 0
 
 

@@ -136,6 +136,9 @@ def from_message(message: Mapping[str, Any]) -> Turn:
     )
 
 
+SOURCE_KEYS = tuple(field.name for field in dataclasses.fields(Source))
+
+
 def to_row(record: Record) -> dict[str, Any]:
     """Return a record as the row that ``dataset/*.parquet`` holds."""
     return {
@@ -143,9 +146,9 @@ def to_row(record: Record) -> dict[str, Any]:
         "kind": record.kind,
         "messages": [_whole_message(turn) for turn in record.turns],
         "rejected": _whole_message(record.rejected) if record.rejected else None,
-        "document": [dataclasses.asdict(part) for part in record.parts],
+        "document": [{"marker": part.marker, "text": part.text} for part in record.parts],
         "tools": record.tools,
-        "source": dataclasses.asdict(record.source),
+        "source": {name: getattr(record.source, name) for name in SOURCE_KEYS},
         "license": record.license,
         "split": record.split,
         "copy": record.copy,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from starchat.batches import batched
 from starchat.dialogue import Record, Turn
 from starchat.template import Segment, prompt_segments, turn_segments, with_tools
 from starchat.tokens import Tokens
@@ -120,13 +120,6 @@ def encode_prompts(dialogues: Sequence[Sequence[Turn]], tokens: Tokens) -> list[
     ids = dict(zip(texts, tokens.encode_texts(texts), strict=True))
     lead = [tokens.control[tokens.bos]] if tokens.bos else []
     return [[*lead, *(i for s in segments for i in ([tokens.control[s.text]] if s.control else ids[s.text]))] for segments in asked]
-
-
-def batched(records: Iterable[Record], size: int) -> Iterator[tuple[Record, ...]]:
-    """Yield consecutive groups of `size` records, the last perhaps smaller."""
-    iterator = iter(records)
-    while chunk := tuple(itertools.islice(iterator, size)):
-        yield chunk
 
 
 def _begin(chunk: Sequence[Record], tokens: Tokens, tokenizer: Executor) -> _Begun:

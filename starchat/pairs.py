@@ -12,8 +12,9 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
 
+from starchat.batches import batched
 from starchat.dialogue import Record, Turn
-from starchat.encode import Row, SetAside, batched, encode_dialogues
+from starchat.encode import Row, SetAside, encode_dialogues
 from starchat.errors import UserError
 from starchat.recipe import Recipe
 from starchat.tokens import Tokens

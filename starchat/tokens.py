@@ -145,6 +145,11 @@ def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
     )
 
 
+def control_names(folder: str | Path) -> frozenset[str]:
+    """Return the names of the control tokens of a model folder's tokenizer, without loading it."""
+    return frozenset(token["content"] for token in _read_spec(Path(folder))["added_tokens"] if _is_control(token))
+
+
 def save_tokens(tokens: Tokens, folder: str | Path, max_length: int) -> None:
     """Write a tokenizer folder that ``AutoTokenizer`` loads as it is, with the chat template."""
     target = Path(folder)

@@ -29,8 +29,8 @@ def write_spec(*sources: dict[str, Any], **keys: Any) -> Path:
     return path
 
 
-def run(*sources: dict[str, Any], overwrite: bool = False, **keys: Any) -> dict[str, Any]:
-    return prepare(write_spec(*sources, **keys), overwrite=overwrite, progress=False)
+def run(*sources: dict[str, Any], overwrite: bool = False, workers: int | None = None, **keys: Any) -> dict[str, Any]:
+    return prepare(write_spec(*sources, **keys), overwrite=overwrite, progress=False, workers=workers)
 
 
 def records(folder: str = "dataset", split: str = "") -> list[Record]:

@@ -1,0 +1,214 @@
+"""Which licence each file of a repository has, by what lies beside and above it.
+
+In: the repository's paths, and a function that reads some of them. Out: `TreeLicenses`. What is nearer decides, in this order (the
+file's own header, which decides over all of it, is looked at where the file is read): REUSE (``a.png.license``, ``REUSE.toml``,
+``.reuse/dep5``; reuse.software, versions 3.0 to 3.3), then the licence files of the nearest folder that has some, and there
+package metadata (``pyproject.toml``, ``setup.cfg``, ``package.json``, ``Cargo.toml``) where it states an expression. At the root,
+what the spec states comes before all files of the root.
+"""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import fnmatch
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from data_prep.license_texts import header_license, is_expression, license_of_text
+from data_prep.licenses import SPDX_OF_WORDING, license_ids
+from data_prep.sources import parse_json
+
+Read = Callable[[Iterable[str]], Iterator[tuple[str, str | None]]]
+"""Reads files of the repository as text: yields each path with its text, None where there is none."""
+
+UNRECOGNISED = "LicenseRef-unrecognised"
+"""The licence of a folder whose licence file is not recognised: known to be something, not known what."""
+
+POINTER_CHARS = 400
+"""A file up to this length that is not recognised states no licence: it points to others, or is a page about them."""
+
+_LICENSE_FILE = re.compile(
+    r"(?:(?:un)?licen[sc]e|copying|copyright|mit-licen[sc]e)(?:[._-][\w.+-]+)?(?<!\.license)|[\w.+-]+[._-]licen[sc]e(?:\.(?:txt|md|rst))?",
+    re.IGNORECASE,
+)
+_NO_LICENSE_FILE = re.compile(
+    r".*(?:\.license|\.(?:py|js|ts|c|h|cc|cpp|go|java|rb|rs|php|css|html?|json|ya?ml|toml|svg|png|xml|sh|dep5|tmpl|erb|j2|md5|sha256|sig|asc|gz|pdf))",
+    re.IGNORECASE,
+)
+_METADATA = frozenset({"pyproject.toml", "setup.cfg", "package.json", "Cargo.toml"})
+_REUSE_FILE = frozenset({"REUSE.toml", ".reuse/dep5"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Annotation:
+    """What REUSE says of the paths that match a pattern; `overrides` decides over the file's own header."""
+
+    pattern: re.Pattern[str]
+    license: str
+    overrides: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TreeLicenses:
+    """The licences of a repository's folders (``""`` is the root), of single files, and REUSE's annotations, the last of which counts."""
+
+    folders: Mapping[str, str]
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
+
+    def of(self, path: str) -> tuple[str | None, bool]:
+        """Return the SPDX expression for a path, or None; and whether it decides over the file's own header."""
+        if own := self.files.get(path):
+            return own, True
+        for annotation in reversed(self.annotations):
+            if annotation.pattern.fullmatch(path):
+                return annotation.license, annotation.overrides
+        folder = path
+        while folder:
+            folder = folder.rpartition("/")[0]
+            if found := self.folders.get(folder):
+                return found, False
+        return None, False
+
+
+def is_license_path(path: str) -> bool:
+    """Return whether a file may say something about licences.
+
+    >>> [is_license_path(p) for p in ("LICENSE", "a/COPYING.LESSER", "b/license.py", "LICENSES/MIT.txt", "logo.png.license")]
+    [True, True, False, False, True]
+    """
+    name = path.rpartition("/")[2]
+    return _is_license_file(name) or name in _METADATA or path in _REUSE_FILE or name == "REUSE.toml" or name.endswith(".license")
+
+
+def _is_license_file(name: str) -> bool:
+    return _LICENSE_FILE.fullmatch(name) is not None and _NO_LICENSE_FILE.fullmatch(name) is None
+
+
+def find_licenses(paths: Iterable[str], read: Read, stated: str | None = None) -> TreeLicenses:
+    """Return the licences of a tree; `stated` is what the spec says of the repository."""
+    texts: dict[str, dict[str, str | None]] = {}
+    metadata: dict[str, str] = {}
+    single: dict[str, str] = {}
+    annotations: list[Annotation] = []
+    for path, text in read(path for path in paths if is_license_path(path)):
+        folder, _, name = path.rpartition("/")
+        if text is None:
+            continue
+        if name.endswith(".license"):
+            if license := header_license(text):
+                single[path.removesuffix(".license")] = license
+        elif name == "REUSE.toml":
+            annotations += _reuse_toml(folder, text)
+        elif path == ".reuse/dep5":
+            annotations += _dep5(text)
+        elif name in _METADATA:
+            if license := metadata_license(name, text):
+                metadata.setdefault(folder, license)
+        elif name.casefold() != "copyright" or license_of_text(text):
+            texts.setdefault(folder, {})[text] = license_of_text(text)
+    combined = {folder: _of_folder(found, metadata.get(folder)) for folder, found in texts.items()}
+    folders = {**metadata, **{folder: license for folder, license in combined.items() if license}}
+    if stated:
+        folders[""] = stated
+    return TreeLicenses(folders, single, tuple(annotations))
+
+
+def _of_folder(found: Mapping[str, str | None], stated: str | None) -> str | None:
+    """Return the licence of a folder by its licence files and its metadata: an expression of the same licences says how they combine."""
+    known = sorted({license for license in found.values() if license})
+    if any(license is None and len(text) > POINTER_CHARS for text, license in found.items()):
+        return " AND ".join([*(f"({x})" if " OR " in x else x for x in known), UNRECOGNISED]) if known else stated or UNRECOGNISED
+    if not known:
+        return stated
+    ids = frozenset[str]().union(*map(license_ids, known))
+    if stated and {_family(name) for name in license_ids(stated)} == {_family(name) for name in ids}:
+        return stated
+    return " AND ".join(f"({x})" if " OR " in x and len(known) > 1 else x for x in known)
+
+
+def _family(name: str) -> str:
+    """Return a licence without ``-only`` or ``-or-later``, which its text does not say."""
+    return re.sub(r"-(?:only|or-later)$|\+$", "", name)
+
+
+def metadata_license(name: str, text: str) -> str | None:
+    """Return the SPDX expression that package metadata states, or None.
+
+    >>> metadata_license("package.json", '{"license": "MIT"}'), metadata_license("Cargo.toml", '[package]\\nlicense = "MIT/Apache-2.0"')
+    ('MIT', 'MIT OR Apache-2.0')
+    """
+    try:
+        value = _metadata_value(name, text)
+    except (ValueError, configparser.Error, RecursionError):
+        return None
+    if isinstance(value, dict):
+        value = value.get("type") or value.get("text")
+    if not isinstance(value, str) or "\n" in value or not value.strip():
+        return None
+    value = value.strip()
+    value = " OR ".join(value.split("/")) if name == "Cargo.toml" and "/" in value else value
+    known = SPDX_OF_WORDING.get(value.lower())
+    if known == "BSD" or value.upper() in ("UNLICENSED", "UNKNOWN") or value.upper().startswith("SEE LICENSE"):
+        return "LicenseRef-proprietary" if value.upper() == "UNLICENSED" else None
+    return known or (value if is_expression(value) else None)
+
+
+def _metadata_value(name: str, text: str) -> Any:
+    """Return what stands under ``license`` in a metadata file."""
+    if name == "setup.cfg":
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        parser.read_string(text)
+        return parser.get("metadata", "license", fallback=None)
+    if name == "package.json":
+        document = parse_json(text.encode("utf-8", "surrogatepass"))
+        return document.get("license") if isinstance(document, dict) else None
+    document = tomllib.loads(text)
+    table = document.get("package" if name == "Cargo.toml" else "project")
+    return table.get("license") if isinstance(table, dict) else None
+
+
+def _reuse_toml(folder: str, text: str) -> Iterator[Annotation]:
+    try:
+        entries = tomllib.loads(text).get("annotations", [])
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        license = _joined(entry.get("SPDX-License-Identifier"))
+        paths = entry.get("path")
+        for path in [paths] if isinstance(paths, str) else paths if isinstance(paths, list) else []:
+            if license and isinstance(path, str):
+                pattern = _glob(f"{folder}/{path}" if folder else path)
+                yield Annotation(pattern, license, entry.get("precedence") == "override")
+
+
+def _joined(stated: Any) -> str | None:
+    """Return one expression for one or several."""
+    found = [x.strip() for x in ([stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []) if isinstance(x, str)]
+    found = [x for x in found if is_expression(x)]
+    return found[0] if len(found) == 1 else " AND ".join(f"({x})" if " " in x else x for x in found) or None
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Return a pattern of REUSE.toml as an expression: ``*`` stays in its folder, ``**`` does not.
+
+    >>> bool(_glob("src/*").fullmatch("src/a/b.py")), bool(_glob("src/**").fullmatch("src/a/b.py"))
+    (False, True)
+    """
+    pieces = re.split(r"(\\.|\*\*|\*)", pattern)
+    return re.compile("".join({"**": ".*", "*": "[^/]*"}.get(p, re.escape(p[1:] if p[:1] == "\\" else p)) for p in pieces), re.DOTALL)
+
+
+def _dep5(text: str) -> Iterator[Annotation]:
+    """Yield the annotations of a Debian copyright file, version 1.0; there ``*`` crosses folders."""
+    for paragraph in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
+        fields = dict(re.findall(r"^([\w-]+):[ \t]*((?:.*)(?:\n[ \t]+.*)*)", paragraph, re.MULTILINE))
+        license = fields.get("License", "").split("\n")[0].strip()
+        if "Files" in fields and is_expression(license):
+            for pattern in fields["Files"].split():
+                yield Annotation(re.compile(fnmatch.translate(pattern)), license)

@@ -1,0 +1,167 @@
+"""Licences of texts, headers and trees: each is recognised, and what only resembles it is not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from identify.vendor.licenses import LICENSES
+
+from data_prep.license_files import UNRECOGNISED, find_licenses, is_license_path, metadata_license
+from data_prep.license_texts import header_license, is_expression, license_of_text
+from data_prep.licenses import WIDELY_PERMISSIVE, is_permissive
+
+TEXTS = dict(LICENSES)
+MIT, APACHE, BSD3 = TEXTS["MIT"], TEXTS["Apache-2.0"], TEXTS["BSD-3-Clause"]
+OTHER = "".join(f"By clause {n} of these terms you agree to rule {7 * n}. " for n in range(60))
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_each_text_is_recognised_and_survives_a_change_of_layout(name):
+    found = license_of_text(TEXTS[name])
+    assert found in (name, f"{name}-only")
+    assert license_of_text("The licence of Acme\n\nCopyright (c) 2001-2024 Ann and Bob\n\n" + TEXTS[name]) == found
+    assert license_of_text(re.sub(r"\s+", "\n", TEXTS[name].upper())) == found
+    assert license_of_text("".join(f" * {line}\n" for line in TEXTS[name].split("\n"))) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (APACHE.partition("END OF TERMS")[0], "Apache-2.0"),
+        (f"{MIT}\n\n{APACHE}", "Apache-2.0 AND MIT"),
+        (MIT + "\nThe Software shall be used for Good, not Evil.\n", "JSON AND MIT"),
+        ('"Commons Clause" License Condition v1.0\n\n' + MIT, "LicenseRef-Commons-Clause AND MIT"),
+        (BSD3 + "\n4. All advertising materials mentioning features of this software must say so.\n", "BSD-4-Clause"),
+        (BSD3.replace("the copyright holder", "Acme Incorporated"), "BSD-3-Clause"),
+        (MIT + OTHER, None),
+        (MIT + "\nYou may not use this for war.\n", "LicenseRef-further-conditions AND MIT"),
+        (OTHER, None),
+        ("", None),
+    ],
+)
+def test_texts_that_differ(text, expected):
+    assert license_of_text(text) == expected
+    assert not is_permissive(expected or "", WIDELY_PERMISSIVE) or expected in ("Apache-2.0", "Apache-2.0 AND MIT", "BSD-3-Clause")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("# SPDX-License-Identifier: MIT\n", "MIT"),
+        ("/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */", "(GPL-2.0 WITH Linux-syscall-note) OR MIT"),
+        ("<!-- SPDX-License-Identifier: Apache-2.0 -->", "Apache-2.0"),
+        ("(* SPDX-License-Identifier: ISC *)", "ISC"),
+        ("# SPDX-License-Identifier: MIT\n# SPDX-License-Identifier: Zlib", "MIT AND Zlib"),
+        ("# SPDX-License-Identifier: \n", None),
+        ("// Licensed under the Apache License, Version 2.0 (the\n// License)", "Apache-2.0"),
+        (" * the terms of the GNU General Public License as published\n * by ..., version 2, or\n * any later version", "GPL-2.0-or-later"),
+        ("GNU Lesser General Public License version 2.1 only", "LGPL-2.1-only"),
+        ("under the GNU Affero General Public License", "LicenseRef-AGPL"),
+        ("the terms of the Mozilla Public License, v. 2.0.", "MPL-2.0"),
+        ("# Permission is hereby granted, free of charge, to any\n# person obtaining a copy", "MIT"),
+        ("// Licensed under the Apache License, Version 2.0 or\n// <opensource.org/licenses/MIT>, at your option", "Apache-2.0 OR MIT"),
+        ("# Copyright Acme. Proprietary and confidential.", "LicenseRef-proprietary"),
+        ("# This module reads licence files.", None),
+        ("\n" * 3000 + "# SPDX-License-Identifier: MIT\n", None),
+    ],
+)  # fmt: skip
+def test_headers(header, expected):
+    assert header_license(header) == expected
+
+
+@given(st.text(), st.sampled_from(["SPDX-License-Identifier: ", "GNU General Public License ", "licence"]))
+def test_no_text_makes_the_readers_fail(text, sign):
+    for found in (header_license(sign + text), license_of_text(sign + text)):
+        assert found is None or is_expression(found), found
+
+
+def tree(files: dict[str, str], stated: str | None = None):
+    return find_licenses(files, lambda paths: ((path, files[path]) for path in paths), stated)
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "expected"),
+    [
+        ({"LICENSE": MIT}, "a/b.py", "MIT"),
+        ({"LICENSE": MIT, "a/COPYING": TEXTS["GPL-2.0"]}, "a/b.py", "GPL-2.0-only"),
+        ({"LICENSE": MIT, "a/COPYING": TEXTS["GPL-2.0"]}, "ab/b.py", "MIT"),
+        ({"LICENSE": OTHER}, "b.py", UNRECOGNISED),
+        ({"LICENSE-MIT": MIT, "LICENSE-APACHE": APACHE}, "b.rs", "Apache-2.0 AND MIT"),
+        ({"LICENSE-MIT": MIT, "LICENSE-AP": APACHE, "Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"'}, "b", "MIT OR Apache-2.0"),
+        ({"LICENSE": MIT, "Cargo.toml": '[package]\nlicense = "GPL-3.0"'}, "b.rs", "MIT"),
+        ({"COPYING": TEXTS["GPL-3.0"], "setup.cfg": "[metadata]\nlicense = GPL-3.0-or-later\n"}, "b.py", "GPL-3.0-or-later"),
+        ({"pyproject.toml": '[project]\nlicense = "MIT"\n'}, "b.py", "MIT"),
+        ({"package.json": '{"license": "ISC"}', "sub/package.json": '{"license": "SEE LICENSE IN x"}'}, "sub/b.js", "ISC"),
+        ({"LICENSE": "See LICENSE.MIT or LICENSE.APACHE.", "LICENSE.MIT": MIT}, "b.py", "MIT"),
+        ({"LICENSE": MIT, "docs/license.rst": "The text is in the file LICENSE."}, "docs/a.rst", "MIT"),
+        ({"LICENSE": MIT, "LICENSES/GPL-3.0.txt": TEXTS["GPL-3.0"]}, "a.py", "MIT"),
+        ({"LICENSE": MIT, "a.png.license": "SPDX-License-Identifier: CC0-1.0"}, "a.png", "CC0-1.0"),
+        ({}, "a.py", None),
+    ],
+)  # fmt: skip
+def test_what_is_nearer_decides(files, path, expected):
+    assert tree(files).of(path) == (expected, path.endswith(".png"))
+
+
+def test_what_the_spec_states_is_the_roots():
+    licenses = tree({"LICENSE": MIT, "lib/COPYING": TEXTS["GPL-2.0"]}, stated="LicenseRef-ours")
+    assert licenses.of("a.py") == ("LicenseRef-ours", False)
+    assert licenses.of("lib/a.py") == ("GPL-2.0-only", False)
+
+
+def test_reuse():
+    toml = """version = 1
+[[annotations]]
+path = "src/**"
+SPDX-License-Identifier = "MIT"
+[[annotations]]
+path = ["src/gpl/*", "odd\\\\*name"]
+precedence = "override"
+SPDX-License-Identifier = ["GPL-3.0-only", "MIT"]
+"""
+    licenses = tree({"REUSE.toml": toml, "sub/REUSE.toml": toml, "LICENSE": APACHE})
+    assert licenses.of("src/a/b.py") == ("MIT", False)
+    assert licenses.of("src/gpl/b.py") == ("GPL-3.0-only AND MIT", True)
+    assert licenses.of("src/gpl/a/b.py") == ("MIT", False), "one star stays in its folder"
+    assert licenses.of("sub/src/a.py") == ("MIT", False) and licenses.of("sub/a.py") == ("Apache-2.0", False)
+    assert licenses.of("odd*name") == ("GPL-3.0-only AND MIT", True)
+    dep5 = "Format: x\n\nFiles: img/* doc/a?.md\nCopyright: Ann\nLicense: CC0-1.0\n\nFiles: *.c\nLicense: MIT\n the text\n"
+    old = tree({".reuse/dep5": dep5})
+    assert [old.of(p)[0] for p in ("img/x/y.png", "doc/ab.md", "doc/abc.md", "src/a.c")] == ["CC0-1.0", "CC0-1.0", None, "MIT"]
+
+
+@pytest.mark.parametrize("name", ["REUSE.toml", "pyproject.toml", "package.json", "Cargo.toml", "setup.cfg", ".reuse/dep5", "LICENSE"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "{", "[[annotations]]\npath=1", '{"license": {"a": 1}}', "[project]\nlicense = 3", "\0", "[x", "Files: *\nLicense: (("],
+)
+def test_damaged_files_state_nothing(name, text):
+    assert tree({name: text}).of("a.py") in ((None, False), (UNRECOGNISED, False))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("pyproject.toml", '[project]\nlicense = {text = "Apache 2.0"}', "Apache-2.0"),
+        ("pyproject.toml", '[project]\nlicense = {file = "LICENSE"}', None),
+        ("package.json", '{"license": {"type": "BSD-3-Clause"}}', "BSD-3-Clause"),
+        ("package.json", '{"license": "UNLICENSED"}', "LicenseRef-proprietary"),
+        ("package.json", "[1]", None),
+        ("Cargo.toml", '[package]\nlicense = "MIT/Apache-2.0"', "MIT OR Apache-2.0"),
+        ("Cargo.toml", "[package]\nlicense.workspace = true", None),
+        ("setup.cfg", "[metadata]\nlicense = BSD\n", None),
+        ("setup.cfg", "[metadata]\nlicense = My own terms\n", None),
+    ],
+)
+def test_metadata(name, text, expected):
+    assert metadata_license(name, text) == expected
+
+
+def test_names_of_licence_files():
+    for path in ("LICENCE", "license.txt", "COPYING.LESSER", "UNLICENSE", "MIT-LICENSE.txt", "a/LICENSE-APACHE"):
+        assert is_license_path(path), path
+    for path in ("licenses.py", "license_checker.md5", "src/license/a.go", "LICENSE.tmpl", "copyrighted.txt"):
+        assert not is_license_path(path), path
