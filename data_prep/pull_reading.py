@@ -211,6 +211,8 @@ def _rows(entry: Entry, format: str) -> Iterator[Shaped | Dropped]:
             shape = "graphql"
         if shape is None or (format != "auto" and shape not in FORMATS[format]):
             found = f"looks like {shape!r}" if shape else f"is of type {type(row).__name__}, with no keys of one"
+            if shape is None and isinstance(row, dict) and "filename" in row:
+                found = "is a file that does not say whose: add pull_number to it, or put it among the files of its pull request"
             expected = "a row of a pull request" if format == "auto" else f"a row of a pull request of format {format}"
             detail = f"the row {found}; expected {expected}; correct or remove it"
             yield Dropped("wrong_type", entry.place, detail, as_text(row), fault=True)

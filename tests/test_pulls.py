@@ -368,6 +368,7 @@ def test_deleted_and_edited_comments(build: Any) -> None:
     ("row", "reason"),
     [
         ({"foo": 1}, "wrong_type"),
+        ({"filename": "a.py", "patch": "@@ -1 +1 @@"}, "wrong_type"),
         ([1], "wrong_type"),
         ("not JSON", "wrong_type"),
         (pull_rows.pull_row(body=5), "wrong_type"),
