@@ -82,6 +82,7 @@ def test_what_is_kept_at_all():
 def test_encoded_data(text, found):
     reason, detail = encoded_data(text)
     assert reason == "encoded_data" and detail.endswith(found)
+    assert "stretch" not in detail or encoded_data(CODE * 400 + text), "a long stretch counts however large the file is"
     assert encoded_data(CODE * 40 + text[:90]) is None
 
 
