@@ -30,6 +30,11 @@ _ADDRESS = re.compile(r"^(?:\w+://[^/]+/|[\w.-]+@[\w.-]+:)(?:.*/)?(?P<owner>[\w.
 """An address on a server: of a clone from a folder the folder says nothing."""
 
 
+_NUL = b"\0"
+_ID_LINE = re.compile(rb"\n([0-9a-f]{64}|[0-9a-f]{40})\0")
+_ID_LINE_BYTES = 66
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Store:
     """Where the objects of a repository lie, and how: what every reading of them needs. `path` names the repository in messages."""
@@ -177,26 +182,39 @@ def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = N
                 output.read(1)
 
 
-def read_patch(repository: Place, old: str, new: str, context: int, max_bytes: int) -> tuple[list[Change], bytes] | Oversize:
-    """Return the files that changed between two commits, and the patch of them all in the same order.
+def find_commits(repository: Place, names: Iterable[str]) -> dict[str, str]:
+    """Return the whole id of each commit that a repository has; `names` are ids in hexadecimal, perhaps abbreviated."""
+    asked = list(dict.fromkeys(names))
+    listing = "".join(f"{name}\n" for name in asked).encode()
+    with _reading(repository, listing, "cat-file", "--batch-check=%(objecttype) %(objectname)", "--buffer") as output:
+        answers = [line.decode().split() for line in output]
+    return {name: answer[1] for name, answer in zip(asked, answers, strict=True) if answer[0] == "commit"}
+
+
+def read_patches(
+    repository: Place, pairs: Iterable[tuple[str, str]], context: int, max_bytes: int
+) -> Iterator[tuple[list[Change], bytes | Oversize]]:
+    """Yield the files that changed between the commits of each pair (whole ids), and the patch of them all, in the same order.
 
     A file that became another kind (a link, a submodule) has two sections in the patch: its end and its beginning.
     """
-    arguments = ("-r", "-z", "--raw", "-p", "-M", "-l400", "--no-abbrev", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color")
-    with _reading(repository, None, "diff-tree", *arguments, f"-U{context}", old, new) as output:
-        data = output.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        return Oversize(len(data))
-    raw, _, patch = data.partition(b"\0\0")
-    fields = iter(raw.split(b"\0") if raw else ())
-    changes: list[Change] = []
-    for field in fields:
-        old_mode, new_mode, old_oid, new_oid, status = field[1:].decode().split()
-        old_path = path = os.fsdecode(next(fields))
-        if status[0] in "RC":
-            path = os.fsdecode(next(fields))
-        changes.append(Change(status[0], old_mode, new_mode, old_oid, new_oid, old_path, path))
-    return changes, patch
+    listing = "".join(f"{new} {old}\n" for old, new in pairs).encode()
+    arguments = ("--stdin", "--always", "-r", "-z", "--raw", "-p", "-M", "-l400", "--no-abbrev", "--full-index", f"-U{context}")
+    with _reading(repository, listing, "diff-tree", *arguments, "--no-ext-diff", "--no-textconv", "--no-color") as output:
+        stream = _Marked(output)
+        field = stream.until(_NUL)
+        while field:  # the id of the second commit
+            changes: list[Change] = []
+            patch: bytes | Oversize = b""
+            while (field := stream.until(_NUL))[:1] == b":":
+                old_mode, new_mode, old_oid, new_oid, status = field[1:].decode().split()
+                old_path = path = os.fsdecode(stream.until(_NUL))
+                if status[0] in "RC":
+                    path = os.fsdecode(stream.until(_NUL))
+                changes.append(Change(status[0], old_mode, new_mode, old_oid, new_oid, old_path, path))
+            if changes and not field:
+                patch, field = stream.until_id(max_bytes)
+            yield changes, patch
 
 
 def merge_base(repository: Place, one: str, other: str) -> str | None:
@@ -204,6 +222,49 @@ def merge_base(repository: Place, one: str, other: str) -> str | None:
     with contextlib.suppress(UserError), _reading(repository, None, "merge-base", one, other) as output:
         return output.readline().decode().strip() or None
     return None
+
+
+class _Marked:
+    """A stream that is read up to marks in it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._held = bytearray()
+
+    def until(self, mark: bytes) -> bytes:
+        """Return what stands before the next mark, or before the end."""
+        seen = 0
+        while (place := self._held.find(mark, seen)) < 0:
+            seen = max(0, len(self._held) - len(mark) + 1)
+            if not self._more():
+                return self._take(len(self._held), 0)
+        return self._take(place, len(mark))
+
+    def until_id(self, max_bytes: int) -> tuple[bytes | Oversize, bytes]:
+        """Return what stands before the next line that is an id and a NUL, and the id; none at the end. No line of a patch begins so."""
+        seen = dropped = 0
+        while (found := _ID_LINE.search(self._held, seen)) is None:
+            seen = max(0, len(self._held) - _ID_LINE_BYTES)
+            if len(self._held) > max_bytes:
+                dropped += seen
+                del self._held[:seen]
+                seen = 0
+            if not self._more():
+                break
+        id = found[1] if found else b""
+        size = found.start() + 1 if found else len(self._held)
+        text = self._take(size, len(id) + 1 if found else 0)
+        return (Oversize(dropped + size) if dropped or size > max_bytes else text), bytes(id)
+
+    def _more(self) -> bool:
+        chunk = self._stream.read(1 << 16)
+        self._held += chunk
+        return bool(chunk)
+
+    def _take(self, size: int, mark: int) -> bytes:
+        taken = bytes(self._held[:size])
+        del self._held[: size + mark]
+        return taken
 
 
 def _read_object(output: IO[bytes], size: int, max_bytes: int | None) -> bytes | Oversize:

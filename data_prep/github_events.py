@@ -8,7 +8,7 @@ input is begun with the issue that its other events carry. Lines of other events
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from data_prep.drafts import RowProblem, wrong_type
@@ -35,16 +35,21 @@ class Sighting(NamedTuple):
     number: int | None
     event: str = ""
     comment: str = ""
-    person: Person = Person()
+    login: str = ""
+    account: str = ""
+    app: bool = False
     title: str = ""
     text: str = ""
     member: bool = False
     url: str = ""
 
 
-def sightings_of(line: bytes, file: str, number: int) -> tuple[Sighting, ...]:
-    """Return what a line tells: nothing if it is no event of an issue. Raise `RowProblem` if it is malformed, ``ValueError`` if no JSON."""
-    if not any(name in line for name in ISSUE_EVENTS):
+def sightings_of(line: bytes, file: str, number: int, known: Container[str] = ()) -> tuple[Sighting, ...]:
+    """Return what a line tells: nothing if it is no event of an issue. Raise `RowProblem` if it is malformed, ``ValueError`` if no JSON.
+
+    Of threads whose keys are `known`, the issue that a comment carries is not told again.
+    """
+    if ISSUE_EVENTS[0] not in line and ISSUE_EVENTS[1] not in line:
         if not (line.startswith(b"{") and line.rstrip().endswith(b"}")):
             _object(parse_json(line))
         return ()
@@ -54,7 +59,7 @@ def sightings_of(line: bytes, file: str, number: int) -> tuple[Sighting, ...]:
     payload = mapping_of(event, "payload")
     issue = payload.get("issue")
     if isinstance(issue, dict):
-        return _with_issue(event, payload, issue, file, number)
+        return _with_issue(event, payload, issue, file, number, known)
     return (_numbers_only(event, payload, file, number),)
 
 
@@ -65,52 +70,44 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _with_issue(
-    event: Mapping[str, Any], payload: Mapping[str, Any], issue: Mapping[str, Any], file: str, line: int
+    event: Mapping[str, Any], payload: Mapping[str, Any], issue: Mapping[str, Any], file: str, line: int, known: Container[str]
 ) -> tuple[Sighting, ...]:
     url = text_of(issue, "html_url", "url")
-    repository, number = _home(event, url)
-    number = number_of(issue, "number") if issue.get("number") is not None else number
-    identity = issue.get("id")
-    if identity is None and (repository is None or number is None):
-        raise RowProblem("no_issue", "the event does not say which issue it is about")
-    key = f"{identity}" if identity is not None else f"{repository}#{number}"
-    time = text_of(event, "created_at")
+    repository, number, key = _home(event, number_of(issue, "number"), issue.get("id"), url)
     if is_pull(issue):
-        return (Sighting(key, time, file, line, "pull", repository, number, url=url),)
-    opened = Sighting(
-        *(key, text_of(issue, "created_at"), file, line, "seen", repository, number, "", "", person_of(issue)),
-        *(text_of(issue, "title"), text_of(issue, "body"), _is_member(issue), url),
-    )
-    action = text_of(payload, "action")
-    about = (key, time, file, line, action, repository, number, str(event.get("id") or ""))
-    comment = payload.get("comment")
-    if event["type"] == "IssueCommentEvent":
-        comment = mapping_of(payload, "comment")
-        person = person_of(comment if comment.get("user") is not None else event)
-        text = text_of(comment, "body")
-        about = (*about[:4], f"comment_{action or 'created'}", *about[5:])
-        said = Sighting(*about, str(comment.get("id") or ""), person, "", text, _is_member(comment))
-        return (opened, said._replace(time=text_of(comment, "created_at") or time) if action == "created" else said)
-    if action in ("opened", "edited"):
-        return (opened._replace(action=action, event=about[7]),)
-    return (opened, Sighting(*about, "", person_of(event)))
+        return () if key in known else (Sighting(key, "", file, line, "pull", repository, number, url=url),)
+    action, time, identity = text_of(payload, "action"), text_of(event, "created_at"), str(event.get("id") or "")
+    is_comment = event["type"] == "IssueCommentEvent"
+    begins = not is_comment and action in ("opened", "edited")
+    found: tuple[Sighting, ...] = ()
+    if begins or key not in known:
+        told, event_id = (action, identity) if begins else ("seen", "")
+        asked, title, text = person_of(issue), text_of(issue, "title"), text_of(issue, "body")
+        created, member = text_of(issue, "created_at"), _is_member(issue)
+        found = (Sighting(key, created, file, line, told, repository, number, event_id, "", *asked, title, text, member, url),)
+    if begins:
+        return found
+    if not is_comment:
+        return (*found, Sighting(key, time, file, line, action, repository, number, identity, "", *person_of(event)))
+    comment = mapping_of(payload, "comment")
+    time = (text_of(comment, "created_at") or time) if action == "created" else time
+    said, by = str(comment.get("id") or ""), person_of(comment if comment.get("user") is not None else event)
+    kind, text = f"comment_{action or 'created'}", text_of(comment, "body")
+    return (*found, Sighting(key, time, file, line, kind, repository, number, identity, said, *by, "", text, _is_member(comment)))
 
 
 def _numbers_only(event: Mapping[str, Any], payload: Mapping[str, Any], file: str, line: int) -> Sighting:
     """Return what an event of before 2015 tells: that something happened, but not what was said."""
-    repository, number = _home(event, text_of(event, "url"))
-    number = number_of(payload, "number") if payload.get("number") is not None else number
+    url = text_of(event, "url")
     identity = payload.get("issue") if payload.get("issue") is not None else payload.get("issue_id")
     if not isinstance(identity, int | None):
         raise wrong_type("payload.issue", identity, "an issue, or its id")
-    if identity is None and (repository is None or number is None):
-        raise RowProblem("no_issue", "the event does not say which issue it is about")
-    key = f"{identity}" if identity is not None else f"{repository}#{number}"
-    return Sighting(key, text_of(event, "created_at"), file, line, "numbers", repository, number, url=text_of(event, "url"))
+    repository, number, key = _home(event, number_of(payload, "number"), identity, url)
+    return Sighting(key, text_of(event, "created_at"), file, line, "numbers", repository, number, url=url)
 
 
-def _home(event: Mapping[str, Any], url: str) -> tuple[str | None, int | None]:
-    """Return repository and number of an event, by its repository or, where that says nothing, by an address."""
+def _home(event: Mapping[str, Any], number: int | None, identity: Any, url: str) -> tuple[str | None, int | None, str]:
+    """Return repository, number and key of an event's thread, by its repository or, where that says nothing, by an address."""
     repository: str | None = None
     repo, old = event.get("repo"), event.get("repository")
     if isinstance(repo, dict):
@@ -119,10 +116,17 @@ def _home(event: Mapping[str, Any], url: str) -> tuple[str | None, int | None]:
         owner = old.get("owner")
         owner = text_of(owner, "login") if isinstance(owner, dict) else text_of(old, "owner")
         repository = text_of(old, "full_name") or f"{owner}/{text_of(old, 'name')}"
-    found = place_of(url)
     if repository is None or not all(repository.partition("/")[::2]):
-        repository = found[0] if found else None
-    return repository, found[1] if found else None
+        repository = None
+    if repository is None or number is None:
+        found = place_of(url)
+        repository = repository or (found[0] if found else None)
+        number = number if number is not None else found[1] if found else None
+    if identity is not None:
+        return repository, number, str(identity)
+    if repository is None or number is None:
+        raise RowProblem("no_issue", "the event does not say which issue it is about")
+    return repository, number, f"{repository}#{number}"
 
 
 def _is_member(row: Mapping[str, Any]) -> bool:
@@ -136,22 +140,19 @@ def sightings_of_row(found: RawThread | Comment, file: str, line: int) -> list[S
         key = f"{found.repository}#{found.number}"
         if found.pull:
             return [Sighting(key, happening.time, file, line, "pull", found.repository, found.number)]
-        person = happening.person
-        about = (key, happening.time, file, line, "comment_created", found.repository, found.number, "", found.id, person)
-        return [Sighting(*about, "", happening.text, happening.member)]
+        about = (key, happening.time, file, line, "comment_created", found.repository, found.number)
+        return [Sighting(*about, "", found.id, *happening.person, "", happening.text, happening.member)]
     key = f"{found.repository}#{found.number}" if found.number is not None else f"{found.url or ''}#{file}:{line}"
     if found.pull:
         return [Sighting(key, "", file, line, "pull", found.repository, found.number, url=found.url or "")]
-    actions = [
-        event.kind if event.kind != "post" else "comment_hidden" if event.hidden else "comment_created" for event in found.happenings
-    ]
-    return [
-        Sighting(
-            *(key, event.time, file, line, actions[place] if place else "opened", found.repository, found.number),
-            *("", "", event.person, "" if place else found.title, event.text, event.member, found.url or ""),
-        )
-        for place, event in enumerate(found.happenings)
-    ]
+    url = found.url or ""
+    sightings = []
+    for place, event in enumerate(found.happenings):
+        action = event.kind if event.kind != "post" else "comment_hidden" if event.hidden else "comment_created"
+        action, title = (action, "") if place else ("opened", found.title)
+        begin = (key, event.time, file, line, action, found.repository, found.number)
+        sightings.append(Sighting(*begin, "", "", *event.person, title, event.text, event.member, url))
+    return sightings
 
 
 def assembled(sightings: Iterable[Sighting]) -> RawThread:
@@ -192,22 +193,25 @@ def _fill(thread: RawThread, ordered: list[Sighting]) -> None:
         elif kind == "comment_hidden":
             repairs.append("hidden_comment")
         elif kind.startswith("comment_"):
-            name = sighting.comment or f"\0{sighting.person.login}\0{sighting.time}\0{sighting.text}"
+            name = sighting.comment or f"\0{sighting.login}\0{sighting.time}\0{sighting.text}"
             before = comments.get(name)
             if before is not None and kind == "comment_edited":
                 repairs.append("edited_comment")
             comments[name] = sighting if before is None else before._replace(text=sighting.text) if kind == "comment_edited" else before
         else:
-            events.append((_order(sighting, count), Happening(kind, sighting.time, sighting.person)))
+            events.append((_order(sighting, count), Happening(kind, sighting.time, _person(sighting))))
     for count, (name, sighting) in enumerate(comments.items()):
         if name not in deleted:
-            person = sighting.person
-            events.append((_order(sighting, count), Happening("post", sighting.time, person, sighting.text, sighting.member)))
+            events.append((_order(sighting, count), Happening("post", sighting.time, _person(sighting), sighting.text, sighting.member)))
     events.sort(key=lambda entry: entry[0])
     if begin.action != "numbers" and (begin.title or begin.text or begin.action in ("opened", "seen", "edited")):
-        thread.happenings.append(Happening("post", begin.time, begin.person, last[0].text, begin.member))
+        thread.happenings.append(Happening("post", begin.time, _person(begin), last[0].text, begin.member))
     thread.happenings += [happening for _, happening in events]
     thread.repairs = tuple(dict.fromkeys(repairs))
+
+
+def _person(sighting: Sighting) -> Person:
+    return Person(sighting.login, sighting.account, sighting.app)
 
 
 def _order(sighting: Sighting, count: int) -> tuple[str, bool, str, int, int]:

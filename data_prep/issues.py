@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,7 +185,7 @@ def _no_json(path: str) -> UserError:
 def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
     for table in tables:
         if table.reader in ("parquet", "datasets"):
-            rows = (row for row in read_table(table) if isinstance(row, Row))
+            rows = (row for row in read_table(table) if isinstance(row, Row))  # tables have no lines that are none
             first = 1
             while chunk := tuple(itertools.islice(rows, CHUNK_ROWS)):
                 yield _Piece(table.path, format, first, rows=chunk)
@@ -227,23 +227,20 @@ def _sort(task: _Sort) -> tuple[list[Dropped], Spilled]:
     """Sort the threads of a piece into a spill file; return it, and what could not be read."""
     writer = SpillWriter(Path(task.target), task.partitions)
     dropped: list[Dropped] = []
-    seen: set[str] = set()
-    for found in _sighted_lines(task.piece) if task.piece.format == "gharchive" else _sighted_rows(task.piece, task.repository):
+    known: set[str] = set()
+    for found in _sighted_lines(task.piece, known) if task.piece.format == "gharchive" else _sighted_rows(task.piece, task.repository):
         if isinstance(found, Dropped):
             dropped.append(found)
             continue
+        if len(known) > MAX_REMEMBERED:
+            known.clear()
         for sighting in found:
-            if sighting.action in ("seen", "pull"):  # an hour of comments tells the same issue again and again
-                if sighting.key in seen:
-                    continue
-                if len(seen) > MAX_REMEMBERED:
-                    seen.clear()
-                seen.add(sighting.key)
-            writer.add(sighting.key, sighting, 300 + len(sighting.text))
+            known.add(sighting.key)
+            writer.add(sighting.key, tuple(sighting), 300 + len(sighting.text))
     return dropped, writer.close()
 
 
-def _sighted_lines(piece: _Piece) -> Iterator[Dropped | Sequence[Sighting]]:
+def _sighted_lines(piece: _Piece, known: Container[str]) -> Iterator[Dropped | Sequence[Sighting]]:
     with open_bytes(Path(piece.path)) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
@@ -251,7 +248,7 @@ def _sighted_lines(piece: _Piece) -> Iterator[Dropped | Sequence[Sighting]]:
             if line.isspace() or not line:
                 continue
             try:
-                if found := sightings_of(line, piece.path, number):
+                if found := sightings_of(line, piece.path, number, known):
                     yield found
             except RowProblem as problem:
                 text = as_text(line.decode("utf-8", "backslashreplace").strip())
@@ -321,7 +318,7 @@ def _build(task: _Build) -> list[Item]:
         found = (thread for _, thread in _threads(task.piece, task.spec.repository))
         return [thread if isinstance(thread, Dropped) else _item(thread, task.spec, task.family) for thread in found]
     groups: dict[str, list[Sighting]] = {}
-    for sighting in read_stretches(task.partition):
+    for sighting in map(Sighting._make, read_stretches(task.partition)):
         groups.setdefault(sighting.key, []).append(sighting)
     threads = [assembled(sightings) for _, sightings in sorted(groups.items())]
     threads.sort(key=lambda thread: (thread.repository or "", thread.number or 0))

@@ -56,6 +56,7 @@ _PYTHON_MAGIC = re.compile(
     r"|(?:cat|cd|cp|mv|rm|rmdir|mkdir|copy|ddir|echo|ls|ldir|ren|pip|conda)(?:\s+[^\s=,(]|\s*$)"  # magics that need no sign
     r")"
 )
+_PYTHON = re.compile(r"^[ \t]*(?:(?:import|from) \w|(?:def|class|for|with|while|if) [^\n]*:[ \t]*(?:#[^\n]*)?$)", re.MULTILINE)
 _QUOTES = re.compile(r"\\.|#|\"{3}|'{3}|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[\"']")
 
 
@@ -107,9 +108,13 @@ def is_python(source: str) -> bool:
 
 
 def guess_python(cells: Sequence[Cell]) -> bool:
-    """Return whether a notebook that does not say its language is one of Python: its code all parses, and holds more than names."""
+    """Return whether a notebook that does not say its language is one of Python: all of its code parses, and some is like nothing else.
+
+    >>> guess_python([Cell("code", "import os\\nx = 1")]), guess_python([Cell("code", "x <- f(1)")])
+    (True, False)
+    """
     code = [cell.source for cell in cells if cell.kind == "code"]
-    return any("(" in source or "=" in source or "import" in source for source in code) and all(map(is_python, code))
+    return any(map(_PYTHON.search, code)) and not any(" <- " in source for source in code) and all(map(is_python, code))
 
 
 def without_magics(source: str, language: str | None, comment: str) -> str:

@@ -43,29 +43,28 @@ class _Line(NamedTuple):
     code: bool
 
 
+_HEADER_MARKS = ("wrote:", "schrieb", "écrit", "escribió:", "scritto:", "schreef", "escreveu:", "skrev", "GMT", "UTC")
+"""A header says one of these, and tells an address or has a quotation below it."""
+
 _MARKS = (
-    *("wrote:", "schrieb", "écrit", "escribió:", "scritto:", "schreef", "escreveu:", "skrev", "GMT", "From:", "Von:", "De :", "De:"),
-    *(
-        "From:*",
-        "Original Message",
-        "Ursprüngliche Nachricht",
-        "Message d'origine",
-        "eceiving this",
-        "eply to this email",
-        "Message ID: ",
-        "\n-- \n",
-    ),
-    *("\n--\xa0\n", "-- \r\n", "ent from ", "esendet", "nvoyé ", "Outlook for", "Message ID: "),
+    *("From:", "Von:", "De :", "De:", "Original Message", "Ursprüngliche Nachricht", "Message d'origine", "his email", "his message"),
+    *("this because ", "\n-- \n", "\n--\xa0\n", "ent from ", "esendet", "nvoyé ", "Outlook for", "Message ID: "),
 )
-"""A message that holds none of these is no mail."""
+"""A message that holds none of these either is no mail."""
 
 _WROTE = re.compile(
     r"(?:On|Am|Le|El|Il|Op|Em|Den|Il giorno|\*?\*?On)\b.{3,300}?"
     r"(?:\bwrote|\bschrieb(?:\s.{1,150})?|\ba écrit|\bescribió|\bha scritto|\bschreef(?:\s.{1,150})?|\bescreveu|\bskrev(?:\s.{1,150})?)"
     r"\s?:\s*\**"
 )
+_HEADER_STARTS = frozenset("OALEID*0123456789_-FV ")
+"""How the first line of a header begins, unless it ends with a colon."""
+
 _WROTE_START = re.compile(r"\*{0,2}(?:On|Am|Le|El|Il|Op|Em|Den)\s.*\d")
-_DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d?:\d\d (?:GMT|UTC)?[+-]\d\d:?\d\d:?\s.{1,200}(?:<.{3,100}>|\*{3}@\*{3}\.\*{3}):?")
+_TALKS_ON = re.compile(r"[>)]\s+(?!wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|skrev)\w")
+"""Words behind an address other than the verb: these are no header."""
+
+_DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d?:\d\d (?:GMT|UTC)[+-]\d\d:?\d\d:?\s.{1,200}(?:<.{3,100}>|\*{3}@\*{3}\.\*{3}):?")
 _NAMED = re.compile(r".{1,100}[<(\[](?:mailto:)?[^<>\s@]+@[^<>\s@]+[>)\]]\)? (?:wrote|schrieb|writes):")
 _ADDRESS = re.compile(r"[^\s<]@[^\s>]")
 _TIME = re.compile(r"\b\d{1,2}[:.h]\d\d\b")
@@ -95,7 +94,7 @@ def without_mail(text: str) -> Letter:
     >>> without_mail("> quoted on the web\\n\\nAn answer.")
     Letter(text='> quoted on the web\\n\\nAn answer.', repairs=())
     """
-    if not any(mark in text for mark in _MARKS) and not text.startswith("-- \n"):
+    if not _may_be_mail(text):
         return Letter(text)
     lines = _lines(text)
     removed = [""] * len(lines)
@@ -115,6 +114,17 @@ def without_mail(text: str) -> Letter:
     while first < last and not kept[last - 1].strip("> \t"):
         last -= 1
     return Letter("\n".join(kept[first:last]), repairs)
+
+
+def _may_be_mail(text: str) -> bool:
+    if "\n>" in text or "@" in text or " >" in text:
+        for mark in _HEADER_MARKS:
+            if mark in text:
+                return True
+    for mark in _MARKS:
+        if mark in text:
+            return True
+    return text.startswith(("-- \n", "--\xa0\n"))
 
 
 def _lines(text: str) -> list[_Line]:
@@ -142,7 +152,7 @@ def _mark_headers(lines: list[_Line], removed: list[str]) -> None:
     while number < len(lines):
         line = lines[number]
         count = 0
-        if not line.code and line.text and not line.text.isspace():
+        if not line.code and (line.text[:1] in _HEADER_STARTS or line.text.rstrip().endswith(":")) and line.text.strip():
             count = _wrote_lines(lines, number) or _block_lines(lines, number)
         removed[number : number + count] = ["mail_header"] * count
         number += count or 1
@@ -162,8 +172,10 @@ def _wrote_lines(lines: list[_Line], start: int) -> int:
     for count, line in enumerate(lines[start : start + MAX_HEADER_LINES], 1):
         if line.depth != depth or line.code or not line.text.strip():
             return 0
+        if count > 1 and _WROTE_START.match(line.text):
+            return 0
         joined = f"{joined} {line.text.strip()}"
-        if joined.rstrip("* ").endswith(":") and _WROTE.fullmatch(joined.strip()):
+        if joined.rstrip("* ").endswith(":") and _WROTE.fullmatch(joined.strip()) and not _TALKS_ON.search(joined):
             below = next((later.depth for later in lines[start + count :] if later.text.strip()), depth + 1)
             return count if _ADDRESS.search(joined) or (below > depth and _TIME.search(joined)) else 0
     return 0

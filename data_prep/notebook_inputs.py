@@ -4,15 +4,18 @@ In: what a spec's ``path`` names. Out: `Inputs`, which the result depends on, an
 depend on the input alone. Nothing is parsed here; files and blobs are read by the process that parses them.
 
 A folder is walked in the order of names. Not entered, and each one item among the dropped: hidden folders (``.ipynb_checkpoints`` among
-them), folders that tools fill (`TOOL_FOLDERS`), symbolic links. A folder without a notebook is looked at for tables. Of a git
-repository, bare or a clone, the notebooks of one commit are read.
+them) and folders that tools fill (`TOOL_FOLDERS`), ``skipped_folder``; links, ``symbolic_link``; hidden files, ``hidden_file``; what is no
+file or cannot be read, ``unreadable``. A folder without a notebook is looked at for tables. Of a git repository, bare or a clone, the
+notebooks of one commit are read, without its ``submodule``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +27,7 @@ from starchat.errors import UserError
 from starchat.files import describe_file
 
 SUFFIX = ".ipynb"
+WILD = "*?["
 TOOL_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "dist-packages", "venv"})
 
 BATCH_BYTES = 8 << 20
@@ -59,27 +63,61 @@ class Inputs:
     batches: Callable[[], Iterator[Batch]]
 
 
-def find_notebooks(path: str, repository: str | None, column: str, ref: str) -> Inputs:
-    """Return the notebooks that a path names; raise `UserError` where it names none."""
+def find_notebooks(path: str, repository: str | None, column: str, ref: str, workers: int) -> Inputs:
+    """Return the notebooks that a path names; raise `UserError` where it names none. Up to `workers` files are read at a time."""
     target = Path(path)
     if target.is_dir() and is_repository(target):
         return _of_git(path, repository, ref)
     if target.is_dir():
-        found = list(_walk(path, repository))
+        found = list(_walk(path, repository, lambda name: name.lower().endswith(SUFFIX)))
         if any(isinstance(item, Unit) for item in found) or not _holds_tables(target):
-            return _of_files(path, found)
-    elif target.suffix.lower() == SUFFIX and target.exists():
-        return _of_files(path, [_unit(path, repository, target.name)])
-    elif any(sign in path for sign in "*?[") and not target.exists() and (found := list(_matches(path, repository))):
-        return _of_files(path, found)
-    return _of_tables(path, column)
+            return _of_files(path, found, workers)
+    elif target.suffix.lower() == SUFFIX and target.is_file():
+        return _of_files(path, [_unit(path, repository, target.name)], workers)
+    elif any(sign in path for sign in WILD) and not target.exists():
+        return _of_pattern(path, repository, column, workers)
+    return _of_tables(find_tables(path), column)
 
 
-def _of_files(path: str, found: list[Unit | Dropped]) -> Inputs:
+def _of_pattern(pattern: str, repository: str | None, column: str, workers: int) -> Inputs:
+    """Return what matches a pattern: notebooks, or tables where there is none. Other files than these may match, as in a folder."""
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if any(sign in part for sign in WILD))
+    wild = tuple(part if part == "**" else part.replace("**", "*") for part in parts[fixed:])
+    root = str(Path(*parts[:fixed]))
+    found = list(_walk(root, repository, lambda name: _fits(name.split("/"), wild), lambda name: _leads(name.split("/"), wild)))
+    notebooks = [item for item in found if isinstance(item, Dropped) or (item.file or "").lower().endswith(SUFFIX)]
+    if any(isinstance(item, Unit) for item in notebooks):
+        return _of_files(pattern, notebooks, workers)
+    tables = [table for item in found if isinstance(item, Unit) for table in find_tables(item.file or "")]
+    if not tables:
+        raise UserError(f"{pattern}: no file matches; check the pattern (it is relative to the current folder, {Path.cwd()})")
+    return _of_tables(tuple(tables), column)
+
+
+def _fits(names: Sequence[str], wild: Sequence[str]) -> bool:
+    """Return whether the names of folders and file fit a pattern, of which ``**`` stands for any number of folders."""
+    if not wild or not names:
+        return not names and all(part == "**" for part in wild)
+    if wild[0] == "**":
+        return _fits(names, wild[1:]) or _fits(names[1:], wild)
+    return fnmatch.fnmatchcase(names[0], wild[0]) and _fits(names[1:], wild[1:])
+
+
+def _leads(names: Sequence[str], wild: Sequence[str]) -> bool:
+    """Return whether something may fit a pattern that lies in a folder of these names."""
+    if wild[0] == "**":
+        return True
+    return len(wild) > 1 and fnmatch.fnmatchcase(names[0], wild[0]) and (len(names) == 1 or _leads(names[1:], wild[1:]))
+
+
+def _of_files(path: str, found: list[Unit | Dropped], workers: int) -> Inputs:
     units = [item for item in found if isinstance(item, Unit)]
     if not units:
         raise UserError(f"{path}: holds no notebooks; give a file that ends in {SUFFIX}, a folder or repository of such, or a table")
-    return Inputs("notebooks", [_described(unit) for unit in units], lambda: _cut(iter(found), _size_on_disk))
+    with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
+        described = list(pool.map(_described, units))
+    return Inputs("notebooks", described, lambda: _cut(iter(found), _size_on_disk))
 
 
 def _described(unit: Unit) -> dict[str, Any]:
@@ -95,29 +133,36 @@ def _unit(path: str, repository: str | None, name: str) -> Unit:
     return Unit(Source(path, repository, name), file=path)
 
 
-def _walk(root: str, repository: str | None) -> Iterator[Unit | Dropped]:
-    """Yield the notebooks below a folder, and what is not entered. Deep folders do not deepen the stack of calls."""
-    prefix = root.rstrip("/") or "/"
-    waiting = _children(prefix)
+def _walk(
+    root: str, repository: str | None, is_wanted: Callable[[str], bool], is_entered: Callable[[str], bool] = lambda name: True
+) -> Iterator[Unit | Dropped]:
+    """Yield the wanted files below a folder, by their names in it, and what of the folders that would be entered is not.
+
+    Links are not followed, for they may lead in circles. Deep folders do not deepen the stack of calls.
+    """
+    prefix = f"{root.rstrip('/')}/" if root != "." else ""
+    waiting = _children(root)
     if isinstance(waiting, Dropped):
-        raise UserError(f"{root}: {waiting.detail}; check its permissions")
+        raise UserError(f"{root}: {waiting.detail}; check the path and its permissions")
     while waiting:
         entry = waiting.pop()
-        is_notebook = entry.name.lower().endswith(SUFFIX)
+        path = entry.path if prefix else entry.path.removeprefix("./")
+        name = path.removeprefix(prefix)
         if entry.is_symlink():
-            if is_notebook or entry.is_dir():
-                yield Dropped("symbolic_link", entry.path, "links are not followed", "")
+            if is_wanted(name) or (is_entered(name) and os.path.isdir(path)):  # a link to itself is no folder
+                yield Dropped("symbolic_link", path, "links are not followed", "")
         elif entry.is_dir():
-            if _is_skipped(entry.name):
-                yield Dropped("skipped_folder", entry.path, "hidden, or made by a tool", "")
+            if not is_entered(name):
                 continue
-            children = _children(entry.path)
+            skipped = Dropped("skipped_folder", path, "hidden, or made by a tool", "")
+            children = skipped if _is_skipped(entry.name) else _children(entry.path)
             if isinstance(children, Dropped):
                 yield children
             else:
                 waiting += children
-        elif is_notebook:
-            yield _unit(entry.path, repository, os.path.relpath(entry.path, prefix))
+        elif is_wanted(name):
+            reason = "hidden_file" if entry.name.startswith(".") else "unreadable" if not entry.is_file() else None
+            yield _unit(path, repository, name) if reason is None else Dropped(reason, path, "hidden, or no regular file", "")
 
 
 def _children(folder: str) -> list[os.DirEntry[str]] | Dropped:
@@ -131,24 +176,6 @@ def _children(folder: str) -> list[os.DirEntry[str]] | Dropped:
 
 def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in TOOL_FOLDERS
-
-
-def _matches(pattern: str, repository: str | None) -> Iterator[Unit | Dropped]:
-    """Yield the notebooks that match a pattern. ``**`` does not follow links, as a shell's does, which may lead in circles."""
-    parts = Path(pattern).parts
-    fixed = next(number for number, part in enumerate(parts) if any(sign in part for sign in "*?["))
-    root = Path(*parts[:fixed])
-    for match in sorted(root.glob(str(Path(*parts[fixed:])))):
-        if match.suffix.lower() != SUFFIX or match.is_dir():
-            continue
-        inside = match.relative_to(root)
-        ways = [root / Path(*inside.parts[:depth]) for depth in range(1, len(inside.parts) + 1)]
-        if any(way.is_symlink() for way in ways):
-            yield Dropped("symbolic_link", str(match), "links are not followed", "")
-        elif any(map(_is_skipped, inside.parts[:-1])):
-            yield Dropped("skipped_folder", str(match), "hidden, or made by a tool", "")
-        else:
-            yield _unit(str(match), repository, str(inside))
 
 
 def _of_git(path: str, repository: str | None, ref: str) -> Inputs:
@@ -172,6 +199,8 @@ def _of_tree(path: str, repository: str, commit: str) -> Iterator[Unit | Dropped
             yield Dropped("symbolic_link" if link else "submodule", place, f"{'links' if link else 'submodules'} are not followed", "")
         elif any(map(_is_skipped, PurePosixPath(entry.path).parts[:-1])):
             yield Dropped("skipped_folder", place, "hidden, or made by a tool", "")
+        elif PurePosixPath(entry.path).name.startswith("."):
+            yield Dropped("hidden_file", place, "its name begins with a dot", "")
         else:
             yield Unit(Source(place, repository, entry.path, commit), oid=entry.oid)
 
@@ -183,8 +212,7 @@ def _holds_tables(folder: Path) -> bool:
         return False
 
 
-def _of_tables(path: str, column: str) -> Inputs:
-    tables = find_tables(path)
+def _of_tables(tables: tuple[Table, ...], column: str) -> Inputs:
     files = sorted({file for table in tables for file in table_files(table)})
     return Inputs("tables", [describe_file(file) for file in files], lambda: _cut(_rows(tables, column), _size_of_content))
 

@@ -71,7 +71,7 @@ _TAGS = """
 TAGS = frozenset(_TAGS.split())
 """What stands behind ``@`` in the annotations, decorators and comment tags of code, which people quote without marking it as code."""
 
-_MENTION = re.compile(r"(?<![\w@.+])@([A-Za-z0-9][A-Za-z0-9_-]{0,60}+)(?![\w@(]|/[^@\s]|\.\w)")
+_MENTION = re.compile(r"@(?<![\w@.+]@)([A-Za-z0-9][A-Za-z0-9_-]{0,60}+)(?![\w@(]|/[^@\s]|\.\w)")
 CODE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[^\n]*+\n(?:.*?^ {0,3}\1|.*)|(?<!`)(`++)[^`\n]+\2", re.MULTILINE | re.DOTALL)
 """Code in Markdown: fenced, up to the end where the fence is not closed, or in a line."""
 
@@ -165,7 +165,10 @@ class Names:
         if len(lower) != len(text):  # a capital may have a longer small letter; names are of ASCII
             lower = "".join(c.lower() if c.isascii() else c for c in text)
         spans: list[tuple[int, int, int]] = []
+        called = "@" in text or "github.com/" in lower
         for key, number in self._numbers.items():
+            if not (called or self._bare[key]):
+                continue
             start = lower.find(key)
             while start >= 0:
                 end = start + len(key)

@@ -100,6 +100,9 @@ def _kept(pull: RawPull, rules: PullRules, names: Names, repairs: list[str]) -> 
 
 def build_pull(pull: RawPull, talk: Conversation, states: States, rules: PullRules, seed: int, repairs: list[str]) -> PullRequest:
     """Return the document of a pull request; raise `RowProblem` where the rules leave no file of its change."""
+    if any(state.base != states.states[0].base for state in states.states):  # what was merged into it or rebased onto is no change of its
+        repairs.append("base_moved")
+        states = States(tuple(state for state in states.states if state.base == states.states[0].base), states.repairs)
     windows = build_windows(pull, states, rules, seed, repairs)
     base = [BaseFile(name, text) for name, window in windows.items() for text in window.base]
     opened = Status("opened", talk.author, talk.title, talk.body)
@@ -151,7 +154,8 @@ def build_windows(pull: RawPull, states: States, rules: PullRules, seed: int, re
             changes.setdefault(change.path, []).append((number, change))
     windows = {}
     for name, found in changes.items():
-        faults = {fault for _, change in found if (fault := file_fault(change, rules)) is not None}
+        looked = {(change.base, None if change.base is not None else change.hunks): change for _, change in found}
+        faults = {fault for change in looked.values() if (fault := file_fault(change, rules)) is not None}
         if faults:
             repairs += sorted(faults)
             continue

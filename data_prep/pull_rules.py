@@ -92,6 +92,7 @@ _HTML_COMMENT = re.compile(
     r"(?P<code>^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)|\Z)|`[^`\n]*`)|<!--.*?(?:-->|\Z)", re.MULTILINE | re.DOTALL
 )
 _NO_ALPHANUMERIC = re.compile(r"[\W_]+")
+_ASCII_OTHERS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
 def rules_of(mapping: Mapping[str, Any], place: str) -> PullRules:
@@ -204,7 +205,7 @@ def file_fault(change: FileChange, rules: PullRules) -> str | None:
     if rules.max_hex_fraction is not None and text.count("\\x") * 2 / len(text) >= rules.max_hex_fraction:
         return "hex_file"
     if rules.min_alphanumeric_fraction is not None:
-        alphanumeric = len(_NO_ALPHANUMERIC.sub("", text))
+        alphanumeric = len(text.encode().translate(None, _ASCII_OTHERS)) if text.isascii() else len(_NO_ALPHANUMERIC.sub("", text))
         if alphanumeric / len(text) <= rules.min_alphanumeric_fraction:
             return "few_letters"
     return None

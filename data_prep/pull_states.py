@@ -8,18 +8,18 @@ only state, unless the export counts other files than that. An export has the pa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from data_prep.drafts import RowProblem
-from data_prep.git import Change, Oversize, Store, merge_base, read_blobs, read_patch
+from data_prep.git import Change, Oversize, Store, find_commits, merge_base, read_blobs, read_patches
 from data_prep.pull_changes import BadPatch, FileChange, line_at, parse_patch, with_context
 from data_prep.pull_shapes import RawPull
 from data_prep.records import encodable
 from starchat.errors import UserError
 
-MAX_PATCH_BYTES = 16 << 20
-"""Nobody reviews more; the patch of one pull request is held in memory."""
+MAX_PATCH_BYTES = 4 << 20
+"""Nobody reviews more; the patches of the pull requests of one task are held in memory."""
 
 MAX_FILE_BYTES = 10 << 20
 """A hundred thousand lines of a hundred characters, which the published rules allow at most."""
@@ -27,16 +27,30 @@ MAX_FILE_BYTES = 10 << 20
 GITHUB_CONTEXT = 3
 """Lines around a change in GitHub's diffs, by which it counts positions."""
 
+Texts = dict[str, bytes | Oversize | None]
+"""The contents of blobs by their ids."""
+
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SECTION = re.compile(rb"^diff --git ", re.MULTILINE)
 
 
 class State(NamedTuple):
-    """What a pull request changed when `head` was its last commit (None where that is not known); `whole` if no file was left out."""
+    """What a pull request changed when `head` was its last commit (None where that is not known) against the commit `base`.
+
+    `plain` if that is one commit, of which no file was left out: then a position in its diff can mean one line only.
+    """
 
     head: str | None
     files: tuple[FileChange, ...]
-    whole: bool = False
+    plain: bool = False
+    base: str | None = None
+
+
+class Plan(NamedTuple):
+    """Which commits of a clone to compare: old, new, and the head that this shows. `by_merge`: only the merge commit is there."""
+
+    pairs: tuple[tuple[str, str, str | None], ...]
+    by_merge: bool = False
 
 
 class States(NamedTuple):
@@ -46,56 +60,75 @@ class States(NamedTuple):
     repairs: tuple[str, ...]
 
 
-def commits_of(pull: RawPull) -> list[str]:
+def _commits_of(pull: RawPull) -> list[str]:
     """Return the commits that a pull request names: its heads in order of time, its base and its merge commit."""
     named = [*(said.head for said in pull.said), pull.head, pull.base, pull.merge_commit]
     return list(dict.fromkeys(commit for commit in named if commit and _COMMIT.fullmatch(commit)))
 
 
-def present_commits(clone: Store, commits: Iterable[str]) -> frozenset[str]:
-    """Return those of the named commits that a repository has."""
-    names = sorted(set(commits))
-    return frozenset(name for name, found in zip(names, read_blobs(clone, names, 0), strict=True) if found is not None)
+def clone_states(pulls: Sequence[RawPull], clone: Store, context: int) -> list[States | RowProblem | None]:
+    """Return of each pull request the states that a clone knows, None where it knows none.
 
-
-def clone_states(pull: RawPull, clone: Store, present: frozenset[str], context: int) -> States | None:
-    """Return the states that a clone knows, None if it knows none; `present` are the commits that it has.
-
-    Raises `RowProblem` where the clone lacks files of a commit that it has, or where what it knows is not this change.
+    A `RowProblem` stands where the clone lacks files of a commit that it has, or where what it knows is not this change.
     """
     try:
-        return _clone_states(pull, clone, present, context)
+        return _clone_states(pulls, clone, context)
     except UserError as error:
-        raise RowProblem("unreadable_commit", f"{error}; a partial clone lacks files: fetch them all") from None
+        if len(pulls) > 1:  # git stops at the first object that it cannot read
+            return [found for pull in pulls for found in clone_states([pull], clone, context)]
+        return [RowProblem("unreadable_commit", f"{error}; a partial clone lacks files: fetch them all")]
 
 
-def _clone_states(pull: RawPull, clone: Store, present: frozenset[str], context: int) -> States | None:
+def _clone_states(pulls: Sequence[RawPull], clone: Store, context: int) -> list[States | RowProblem | None]:
+    present = find_commits(clone, (commit for pull in pulls for commit in _commits_of(pull)))
+    plans = [_plan(pull, clone, present) for pull in pulls]
+    pairs = list(dict.fromkeys((old, new) for plan in plans for old, new, _ in plan.pairs))
+    patches = dict(zip(pairs, read_patches(clone, pairs, context, MAX_PATCH_BYTES), strict=True)) if pairs else {}
+    texts = _texts(clone, (change for changes, _ in patches.values() for change in changes))
+    parents = _parents(clone, (new for _, new in pairs))
+    found: list[States | RowProblem | None] = []
+    for pull, plan in zip(pulls, plans, strict=True):
+        try:
+            found.append(_states(pull, plan, patches, texts, parents))
+        except RowProblem as problem:
+            found.append(problem)
+    return found
+
+
+def _plan(pull: RawPull, clone: Store, present: Mapping[str, str]) -> Plan:
+    """Return which commits tell the change: the heads that are there, or else the merge commit."""
+    base, merge = (present.get(name or "") for name in (pull.base, pull.merge_commit))
+    if base is not None:
+        heads = [(name, present[name]) for name in _commits_of(pull) if present.get(name) not in (None, base, merge)]
+        bases = {head: merge_base(clone, base, head) for _, head in heads}
+        if pairs := tuple((old, head, name) for name, head in heads if (old := bases[head]) is not None and old != head):
+            return Plan(pairs)
+    if merge is not None and (parent := _first_parent(clone, merge)) is not None:
+        return Plan(((parent, merge, pull.head),), by_merge=True)
+    return Plan(())
+
+
+def _states(
+    pull: RawPull,
+    plan: Plan,
+    patches: Mapping[tuple[str, str], tuple[list[Change], bytes | Oversize]],
+    texts: Texts,
+    parents: Mapping[str, Sequence[str]],
+) -> States | None:
     repairs: list[str] = []
-    pairs = _pairs(pull, clone, present)
-    by_merge = not pairs and pull.merge_commit is not None and pull.merge_commit in present
-    if by_merge and pull.merge_commit is not None and (parent := _first_parent(clone, pull.merge_commit)) is not None:
-        pairs = [(parent, pull.merge_commit, pull.head)]
-        repairs.append("merge_commit_diff")
-    found = [(head, _read(clone, old, new, context)) for old, new, head in pairs]
-    if by_merge and found and pull.changed_files is not None and pull.changed_files != len(found[0][1][0]):
-        detail = f"the export counts {pull.changed_files} changed files, its merge commit has {len(found[0][1][0])}: it was rebased"
-        raise RowProblem("merge_commit_differs", f"{detail}; fetch refs/pull/*/head into the clone")
-    texts = _texts(clone, (change for _, (changes, _) in found for change in changes))
     states = []
-    for head, (changes, patch) in found:
+    for old, new, head in plan.pairs:
+        changes, patch = patches[old, new]
+        if isinstance(patch, Oversize):
+            raise RowProblem("large_diff", f"its diff has {patch.bytes:,} bytes, more than {MAX_PATCH_BYTES:,}")
+        if plan.by_merge and pull.changed_files is not None and pull.changed_files != len(changes):
+            detail = f"the export counts {pull.changed_files} changed files, its merge commit has {len(changes)}: it was rebased"
+            raise RowProblem("merge_commit_differs", f"{detail}; fetch refs/pull/*/head into the clone")
         files = tuple(_file_changes(changes, patch, texts, repairs))
-        states.append(State(head, files, len(files) == len(changes)))
+        states.append(State(head, files, len(files) == len(changes) and parents[new] == [old], old))
+    repairs += ["merge_commit_diff"] * plan.by_merge
     known = tuple(state for state in states if state.files)
     return States(known, tuple(dict.fromkeys(repairs))) if known else None
-
-
-def _pairs(pull: RawPull, clone: Store, present: frozenset[str]) -> list[tuple[str, str, str | None]]:
-    """Return of each head that a clone has where it left the base, the head, and the head's name."""
-    if pull.base is None or pull.base not in present:
-        return []
-    heads = [commit for commit in commits_of(pull) if commit in present and commit not in (pull.base, pull.merge_commit)]
-    bases = ((merge_base(clone, pull.base, head), head) for head in heads)
-    return [(base, head, head) for base, head in bases if base is not None and base != head]
 
 
 def export_states(pull: RawPull) -> States | None:
@@ -121,9 +154,10 @@ def export_states(pull: RawPull) -> States | None:
 def locate_comments(pull: RawPull, states: States) -> bool:
     """Give comments that an export left without path and hunk what the state shows that they were made on; return whether any was.
 
-    Archives made with GraphQL may tell the position only: it is enough where that state has one file.
+    Archives made with GraphQL may tell the position only. It is enough where the state has one file and is one commit: of several
+    commits each may have been commented on in its own diff, which nobody tells.
     """
-    files = {state.head: state.files[0] for state in states.states if state.head is not None and state.whole and len(state.files) == 1}
+    files = {state.head: state.files[0] for state in states.states if state.head is not None and state.plain and len(state.files) == 1}
     found = False
     for place, said in enumerate(pull.said):
         if said.kind != "line" or said.path is not None or said.line is None or said.head not in files:
@@ -136,30 +170,26 @@ def locate_comments(pull: RawPull, states: States) -> bool:
     return found
 
 
-def _read(clone: Store, old: str, new: str, context: int) -> tuple[list[Change], bytes]:
-    found = read_patch(clone, old, new, context, MAX_PATCH_BYTES)
-    if isinstance(found, Oversize):
-        raise RowProblem("large_diff", f"its diff has more than {MAX_PATCH_BYTES:,} bytes")
-    return found
-
-
 def _first_parent(clone: Store, commit: str) -> str | None:
-    (data,) = read_blobs(clone, [commit], MAX_FILE_BYTES)
-    if not isinstance(data, bytes):
-        return None
-    head = data.partition(b"\n\n")[0].split(b"\n")
-    parents = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
-    return parents[0] if parents and present_commits(clone, parents[:1]) else None
+    parents = _parents(clone, [commit])[commit]
+    return parents[0] if parents and find_commits(clone, parents[:1]) else None
 
 
-def _texts(clone: Store, changes: Iterable[Change]) -> dict[str, bytes | Oversize | None]:
+def _parents(clone: Store, commits: Iterable[str]) -> dict[str, list[str]]:
+    asked = list(dict.fromkeys(commits))
+    parents: dict[str, list[str]] = {}
+    for commit, data in zip(asked, read_blobs(clone, asked, MAX_FILE_BYTES) if asked else (), strict=True):
+        head = data.partition(b"\n\n")[0].split(b"\n") if isinstance(data, bytes) else []
+        parents[commit] = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
+    return parents
+
+
+def _texts(clone: Store, changes: Iterable[Change]) -> Texts:
     oids = sorted({change.old_oid for change in changes if change.status != "A" and change.old_mode.startswith("100")})
     return dict(zip(oids, read_blobs(clone, oids, MAX_FILE_BYTES), strict=True)) if oids else {}
 
 
-def _file_changes(
-    changes: Sequence[Change], patch: bytes, texts: dict[str, bytes | Oversize | None], repairs: list[str]
-) -> Iterator[FileChange]:
+def _file_changes(changes: Sequence[Change], patch: bytes, texts: Texts, repairs: list[str]) -> Iterator[FileChange]:
     starts = [match.start() for match in _SECTION.finditer(patch)]
     sections = iter([patch[start:stop] for start, stop in zip(starts, [*starts[1:], len(patch)], strict=True)])
     for change in changes:
@@ -176,7 +206,7 @@ def _file_changes(
         yield FileChange(path, old_path, hunks, change.status == "A", base)
 
 
-def _unfit(change: Change, section: bytes, texts: dict[str, bytes | Oversize | None]) -> tuple[str | None, str | None]:
+def _unfit(change: Change, section: bytes, texts: Texts) -> tuple[str | None, str | None]:
     """Return why a file cannot be shown, and its text before."""
     if change.status == "T" or not {change.old_mode[:3], change.new_mode[:3]} <= {"100", "000"}:
         return "not_a_file", None

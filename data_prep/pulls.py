@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import itertools
 import pickle
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -31,7 +32,7 @@ from data_prep.pull_documents import TOKENS, render_pull
 from data_prep.pull_reading import BATCH_ROWS, FORMATS, Batch, find_files, find_shapes, open_batches, pulls_of
 from data_prep.pull_rules import PullRules, is_retained, pull_fault, rules_of
 from data_prep.pull_shapes import RawPull, Shape
-from data_prep.pull_states import States, clone_states, commits_of, export_states, locate_comments, present_commits
+from data_prep.pull_states import States, clone_states, export_states, locate_comments
 from data_prep.records import Dropped, Item
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
@@ -138,11 +139,12 @@ def count_batch(batch: Batch) -> dict[str, int]:
 def build_batch(job: Job, batch: Batch) -> list[Item]:
     """Return what becomes of each pull request of a batch, in order."""
     found = [pull if isinstance(pull, Dropped) else _ruled(pull, job) for pull in pulls_of(batch)]
-    present: frozenset[str] = frozenset()
+    pulls = [pull for pull in found if isinstance(pull, RawPull)]
+    states: Iterable[States | RowProblem | None] = itertools.repeat(None)
     if job.clone is not None:
-        named = [commit for pull in found if isinstance(pull, RawPull) for commit in commits_of(pull)]
-        present = present_commits(job.clone, named) if named else present
-    return [pull if isinstance(pull, Dropped) else _built(pull, job, present) for pull in found]
+        states = clone_states(pulls, job.clone, job.rules.max_context_lines)
+    built = map(_built, pulls, states, itertools.repeat(job))
+    return [pull if isinstance(pull, Dropped) else next(built) for pull in found]
 
 
 def _ruled(pull: RawPull, job: Job) -> RawPull | Dropped:
@@ -171,17 +173,17 @@ def _dropped(pull: RawPull, reason: str, detail: str, fault: bool = False) -> Dr
     return Dropped(reason, pull.place, f"{pull.name}: {detail}", as_text({**shown, "events": len(pull.said)}), fault)
 
 
-def _built(pull: RawPull, job: Job, present: frozenset[str]) -> Item:
+def _built(pull: RawPull, states: States | RowProblem | None, job: Job) -> Item:
     try:
-        return _record(pull, job, present)
+        if isinstance(states, RowProblem):
+            raise states
+        return _record(pull, states or export_states(pull), job)
     except RowProblem as problem:
         return _dropped(pull, problem.reason, problem.detail, problem.fault)
 
 
-def _record(pull: RawPull, job: Job, present: frozenset[str]) -> Item:
+def _record(pull: RawPull, states: States | None, job: Job) -> Item:
     spec, rules = job.spec, job.rules
-    states = clone_states(pull, job.clone, present, rules.max_context_lines) if job.clone is not None else None
-    states = states or export_states(pull)
     if states is None and (job.family is not None or spec.task != "suggest"):
         raise RowProblem("no_diff", _no_diff(pull, spec.clone))
     located = states is not None and locate_comments(pull, states)

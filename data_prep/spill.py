@@ -15,7 +15,8 @@ from typing import IO, Any, NamedTuple
 
 SEGMENT_BYTES = 32 << 20
 PARTITION_BYTES = 8 << 20
-MAX_PARTITIONS = 1024
+MAX_PARTITIONS = 4096
+"""Above 32 GB of lines partitions grow with the input: where each one begins is held in memory, for every segment."""
 
 
 class Spilled(NamedTuple):

@@ -64,8 +64,7 @@ class Comment(NamedTuple):
 def text_of(row: Mapping[str, Any], *names: str) -> str:
     """Return the text of the first of these keys that is there and not null, or an empty one."""
     for name in names:
-        value = row.get(name)
-        if value is not None:
+        if (value := row.get(name)) is not None:
             if isinstance(value, str):
                 return value
             raise wrong_type(name, value, "a text or null")
@@ -96,8 +95,11 @@ def person_of(row: Mapping[str, Any]) -> Person:
     >>> person_of({"user": {"login": "x", "type": "Bot"}}), person_of({"author": None}).login
     (Person(login='x', type='Bot', app=False), 'ghost')
     """
-    name = next((name for name in ("user", "author", "actor") if row.get(name) is not None), "user")
+    name = "user"
     value = row.get(name)
+    if value is None:
+        name = "author" if row.get("author") is not None else "actor"
+        value = row.get(name)
     app = bool(row.get("performed_via_github_app"))
     if value is None:
         return Person(app=app)

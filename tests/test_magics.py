@@ -111,10 +111,12 @@ def test_the_language_of_a_cell() -> None:
 
 def test_guessing_python() -> None:
     assert is_python("%time\nprint(1)") and not is_python('print "1"')
-    assert guess_python([Cell("text", "x"), Cell("code", "%pylab\nx = 1"), Cell("code", "!ls")])
-    assert not guess_python([Cell("code", "x = 1"), Cell("code", "x <- function(y) y")]), "all of it must parse"
-    assert not guess_python([Cell("code", "hello")]), "a name says nothing"
-    assert not guess_python([Cell("text", "x = 1")])
+    assert guess_python([Cell("text", "x"), Cell("code", "%pylab\nimport os"), Cell("code", "!ls")])
+    assert guess_python([Cell("code", "for x in y:  # all\n    print(x)")])
+    assert not guess_python([Cell("code", "import os"), Cell("code", "x <- function(y) y")]), "all of it must parse"
+    assert not guess_python([Cell("code", "import Base"), Cell("code", "x <- 1")]), "R, though Python reads it as a comparison"
+    assert not guess_python([Cell("code", "print(x)")]), "which other languages say as well"
+    assert not guess_python([Cell("text", "import os")])
 
 
 @pytest.mark.parametrize(
