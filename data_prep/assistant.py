@@ -23,7 +23,7 @@ from starchat.files import write_text
 MAX_LENGTH_TOKENS = 2048
 ADMITTED_SET_ASIDE = 0.01
 _PLAIN = re.compile(r"[A-Za-z./][\w./-]*")
-COMMIT_RULES = {"max_files": 3, "min_subject_words": 3}
+COMMIT_RULES = {"max_files": 3, "min_subject_words": 3, "names_file": False}
 """What differs from the preset of dialogues. That was made to choose among all of GitHub: of one repository it keeps one in a hundred."""
 
 SIMPLE = ("kind", "path", "view", "license")

@@ -46,11 +46,10 @@ class _Line(NamedTuple):
 _HEADER_MARKS = ("wrote:", "schrieb", "écrit", "escribió:", "scritto:", "schreef", "escreveu:", "skrev", "GMT", "UTC")
 """A header says one of these, and tells an address or has a quotation below it."""
 
-_MARKS = (
-    *("From:", "Von:", "De :", "De:", "Original Message", "Ursprüngliche Nachricht", "Message d'origine", "his email", "his message"),
-    *("this because ", "\n-- \n", "\n--\xa0\n", "ent from ", "esendet", "nvoyé ", "Outlook for", "Message ID: "),
-)
-"""A message that holds none of these either is no mail."""
+_BLOCK_MARKS = ("From:", "Von:", "De :", "De:", "Original Message", "Ursprüngliche Nachricht", "Message d'origine")
+_FOOTER_MARKS = ("receiving this", "eply to this email", "Message ID: ")
+_SIGNATURE_MARKS = ("\n-- \n", "\n--\xa0\n", "ent from ", "esendet", "nvoyé ", "Outlook for")
+"""What stands in a message that has a block, a footer or a signature. One that holds none of all these is no mail."""
 
 _WROTE = re.compile(
     r"(?:On|Am|Le|El|Il|Op|Em|Den|Il giorno|\*?\*?On)\b.{3,300}?"
@@ -94,14 +93,20 @@ def without_mail(text: str) -> Letter:
     >>> without_mail("> quoted on the web\\n\\nAn answer.")
     Letter(text='> quoted on the web\\n\\nAn answer.', repairs=())
     """
-    if not _may_be_mail(text):
+    headed = (("\n>" in text or "@" in text or " >" in text) and _holds(text, _HEADER_MARKS)) or _holds(text, _BLOCK_MARKS)
+    footed = _holds(text, _FOOTER_MARKS)
+    signed = _holds(text, _SIGNATURE_MARKS) or text.startswith(("-- \n", "--\xa0\n"))
+    if not (headed or footed or signed):
         return Letter(text)
     lines = _lines(text)
     removed = [""] * len(lines)
-    _mark_headers(lines, removed)
-    _mark_footers(lines, removed)
+    if headed:
+        _mark_headers(lines, removed)
+    if footed:
+        _mark_footers(lines, removed)
     by_mail = any(removed)
-    _mark_signatures(lines, removed, by_mail)
+    if signed or by_mail:
+        _mark_signatures(lines, removed, by_mail)
     if by_mail:
         _mark_trailing_quotes(lines, removed)
     repairs = tuple(sorted(set(filter(None, removed))))
@@ -116,15 +121,8 @@ def without_mail(text: str) -> Letter:
     return Letter("\n".join(kept[first:last]), repairs)
 
 
-def _may_be_mail(text: str) -> bool:
-    if "\n>" in text or "@" in text or " >" in text:
-        for mark in _HEADER_MARKS:
-            if mark in text:
-                return True
-    for mark in _MARKS:
-        if mark in text:
-            return True
-    return text.startswith(("-- \n", "--\xa0\n"))
+def _holds(text: str, marks: tuple[str, ...]) -> bool:
+    return any(map(text.__contains__, marks))
 
 
 def _lines(text: str) -> list[_Line]:
@@ -224,7 +222,7 @@ def _mark_signatures(lines: list[_Line], removed: list[str], by_mail: bool) -> N
     for number, line in enumerate(lines):
         if removed[number] or line.code or line.depth:
             continue
-        if _SENT_FROM.fullmatch(line.text):
+        if line.text[:1] in "SGVE" and _SENT_FROM.fullmatch(line.text):
             removed[number] = "signature"
             continue
         is_rule = line.text in ("-- ", "--\xa0") or (by_mail and line.text == "--")

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fuzz_issues
+from data_prep import issues
 from data_prep.documents import parse_thread
 from data_prep.issue_rules import CUT, english_share
 from data_prep.kinds import Setting, open_kind
 from data_prep.mail import without_mail
 from data_prep.records import Dropped, Item, Kept
+from data_prep.sources import find_tables
 from fuzzing import outcome_of
 from issue_inputs import (
     ANSWER,
@@ -109,6 +111,16 @@ def test_order_and_repetition_of_events_do_not_matter(tmp_path: Path, seed: int)
     for number in range(3):
         write_lines(tmp_path / f"{number}.json", events[number::3])
     assert document(only(tmp_path)) == expected
+
+
+def test_a_closing_stands_behind_the_comment_of_its_second_and_repetitions_count_once(tmp_path: Path) -> None:
+    closed = event(6, "IssuesEvent", "closed", 1, issue=issue())
+    events = [thread_events()[0], closed, thread_events()[2], *[event(7, "IssuesEvent", "labeled", 2, issue=issue())] * 20]
+    item = only(hours(tmp_path, *events), rules={"min_users": 3})
+    assert document(item).endswith("<issue_closed>")
+    assert isinstance(item, Kept) and item.repairs == ("line_ends", "lost_other_event")
+    many = [event(100 + n, "IssuesEvent", "labeled", 2, issue=issue()) for n in range(20)]
+    assert reasons(build(hours(tmp_path, *events[:3], *many), rules={"min_users": 3})) == ["one_user"]
 
 
 def test_opened_is_made_from_a_comment_where_it_is_missing(tmp_path: Path) -> None:
@@ -395,6 +407,11 @@ def test_many_partitions_and_segments_hold_the_same(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("data_prep.spill.PARTITION_BYTES", 2000)
     monkeypatch.setattr("data_prep.spill.SEGMENT_BYTES", 1500)
     many = build(path)
+    written = [
+        issues._sort(issues._Sort(piece, None, str(tmp_path / "spilled"), 3))[1]
+        for piece in issues._pieces(find_tables(str(path)), "gharchive")
+    ]
+    assert len(written[0].segments) > 5, "memory holds one segment"
     assert len(few) == 60 and sorted(map(document, few)) == sorted(map(document, many))
 
 
