@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_prep.git import is_repository, read_tree, resolve
+from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
 from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
 from starchat.dialogue import Source
@@ -182,7 +182,7 @@ def _of_git(path: str, repository: str | None, ref: str) -> Inputs:
     commit = resolve(path, ref)
     if commit is None:
         raise UserError(f"{path}: a repository without commits; give one that holds notebooks")
-    name = repository or Path(path).resolve().name.removesuffix(".git")
+    name = repository or repository_name(path)
     found = list(_of_tree(path, name, commit))
     if not any(isinstance(item, Unit) for item in found):
         raise UserError(f"{path}: commit {commit[:12]} holds no notebooks; give a repository with files that end in {SUFFIX}")

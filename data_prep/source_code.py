@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from data_prep import installed
 from data_prep.documents import Family, star_bucket
+from data_prep.git import repository_name
 from data_prep.kinds import Opened, Setting, preset_rules
 from data_prep.languages import languages
 from data_prep.license_files import TreeLicenses, find_licenses
@@ -184,8 +185,7 @@ def _find_licenses(spec: SourceSpec, tree: Tree, leaves: Iterable[Leaf]) -> Tree
 
 
 def _choice(spec: SourceSpec, rules: SourceRules, tree: Tree, family: Family | None, setting: Setting) -> Choice:
-    root = Path(spec.path).resolve()
-    name = (root.parent if root.name == ".git" else root).name.removesuffix(".git")
+    name = repository_name(spec.path) if tree.commit else Path(spec.path).resolve().name
     return Choice(
         tree=tree,
         place=encodable(spec.path.rstrip("/")),
