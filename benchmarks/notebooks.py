@@ -3,16 +3,17 @@
     python benchmarks/notebooks.py --folder NOTEBOOKS --times 8 --runs 5
     python benchmarks/notebooks.py --count 2000        # notebooks made on the spot
 
-Both sides read the same files with the same number of processes and make the same texts, which are compared: structured documents, outputs
-as a terminal shows them, cut at 1,000 characters, images gone. The plain side is what one would write in an hour, with ``nbformat.read``
-and ``datasets.map``. All counts that a call costs: processes that start, digests of the files, a cache that is written. Runs alternate, so
-that a busy machine slows both; the ratio is that of the medians. A small folder is read `--times` over.
+Both sides read the same files with the same number of processes and make the same: SHA-256 of each file, and its text, which is compared:
+structured documents, outputs as a terminal shows them, cut at 1,000 characters, images gone. The plain side is what one would write in an
+hour, with ``nbformat`` and ``datasets.map``. All counts that a call costs: processes that start, a cache that is written. Runs alternate,
+so that a busy machine slows both; the ratio is that of the medians. A small folder is read `--times` over.
 Memory is the peak of this builder alone on the input once and four times over, in processes of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import re
@@ -22,10 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+if TYPE_CHECKING:
+    from data_prep.records import Item
 
 WORDS = ("data", "column", "mean", "of", "the", "each", "model", "shows", "measured", "far", "from", "and", "is", "read")
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -82,12 +87,18 @@ def timed(build: Callable[[Path, int], list[str]], folder: Path, workers: int) -
 
 def build_ours(folder: Path, workers: int) -> list[str]:
     """Return the documents of a folder, an empty one for a notebook that gives none."""
-    from data_prep.kinds import Setting, open_kind
     from data_prep.records import Kept
 
+    found = items(folder, workers)
+    return ["".join(part.marker + part.text for part in item.record.parts) if isinstance(item, Kept) else "" for item in found]
+
+
+def items(folder: Path, workers: int) -> Iterator[Item]:
+    """Yield what this builder makes of a folder."""
+    from data_prep.kinds import Setting, open_kind
+
     mapping = {"kind": "notebooks", "path": str(folder), "rules": {"preset": "none"}}
-    items = open_kind("notebooks", mapping, "benchmark", Setting(workers=workers)).items()
-    return ["".join(p.marker + p.text for p in item.record.parts) if isinstance(item, Kept) else "" for item in items]
+    return open_kind("notebooks", mapping, "benchmark", Setting(workers=workers)).items()
 
 
 def build_plainly(folder: Path, workers: int) -> list[str]:
@@ -102,11 +113,12 @@ def build_plainly(folder: Path, workers: int) -> list[str]:
 
 
 def plain_document(row: dict) -> dict:
-    """Return a notebook's text as the obvious program makes it."""
+    """Return a notebook's text, and the digest of its file, as the obvious program makes them."""
     import nbformat
 
+    data = Path(row["path"]).read_bytes()
     text = ""
-    for cell in nbformat.read(row["path"], as_version=4).cells:
+    for cell in nbformat.reads(data.decode(), as_version=4).cells:
         source = cell.source.strip("\n").rstrip()
         if not source:
             continue
@@ -115,7 +127,7 @@ def plain_document(row: dict) -> dict:
             continue
         shown = "\n".join(filter(None, map(plain_output, cell.outputs)))
         text += f"<jupyter_code>{source}" + (f"<jupyter_output>{shown}" if shown else "<empty_output>")
-    return {"text": f"<jupyter_start>{text}" if text else ""}
+    return {"text": f"<jupyter_start>{text}" if text else "", "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def plain_output(output: dict) -> str:
@@ -177,7 +189,8 @@ def peak_bytes(folder: Path, workers: int) -> int:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    build_ours(folder, workers)
+    for _ in items(folder, workers):
+        pass
     stop.set()
     watcher.join()
     return peak
@@ -207,7 +220,7 @@ def make_cells(rng: random.Random, step: int) -> list[dict]:
         figure = {"image/png": image, "text/plain": ["<Figure size 640x480 with 1 Axes>"]}
         outputs.append({"output_type": "display_data", "metadata": {}, "data": figure})
     if step % 9 == 8:
-        lines = [f"\x1b[0;32m----> {n}\x1b[0m {line}" for n, line in enumerate(code)]
+        lines = [f"\x1b[0;32m----> {n}\x1b[0m {line.rstrip()}" for n, line in enumerate(code)]
         outputs.append({"output_type": "error", "ename": "KeyError", "evalue": "'x'", "traceback": [*lines, "KeyError: 'x'"]})
     return [
         {"cell_type": "markdown", "metadata": {}, "source": text},

@@ -17,14 +17,14 @@ their base64 never enters a text. The keys: nbformat's ``v4.5.schema.json`` and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from data_prep.drafts import RowProblem
 from data_prep.terminal import as_shown
 
 CUT = "[...]"
-ERROR, STREAM = "error", "stream"
+DATA, ERROR = "data", "error"
 
 PLAIN_KINDS = ("text/plain", "text/markdown", "text/latex")
 """Kinds of data that are text, the most readable first."""
@@ -69,29 +69,26 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
         raise wrong_type("outputs", outputs, "a list")
     pieces: list[str] = []
     shown: list[str] = []  # since the last traceback
-    before, written = "", ""  # the block that is open, and what was written to it
+    before = ""  # the block that it ends with
     for output in outputs:
         if not isinstance(output, dict):
             raise wrong_type("an output", output, "an object")
         block, text = _block(output, old, repairs)
-        if not text:
-            continue
-        if block == before and block.startswith(STREAM):  # a progress bar may go on in the next output
-            written += text
-            continue
-        shown.append(written)
-        before, written = block, text
         if block == ERROR:
-            pieces += (_fit(shown, max_characters, repairs), _fit([text], max_characters, repairs, end=True))
-            shown, before, written = [], "", ""
-    pieces.append(_fit([*shown, written], max_characters, repairs))
+            pieces += (_fit("".join(shown), max_characters, repairs), _fit(text, max_characters, repairs, end=True))
+            shown = []
+        elif text:
+            if shown and shown[-1][-1] != "\n" and (block != before or block == DATA):
+                shown.append("\n")  # a stream goes on where it ended, as a progress bar does
+            shown.append(text)
+            before = block
+    pieces.append(_fit("".join(shown), max_characters, repairs))
     return "\n".join(filter(None, pieces)) or None
 
 
-def _fit(blocks: Sequence[str], most: int | None, repairs: list[str], end: bool = False) -> str:
-    """Return blocks as they are shown, without encoded data and blank lines around, within `most` characters: the last ones for `end`."""
-    text = "\n".join(as_shown(block).removesuffix("\n") for block in blocks if block).strip("\n").rstrip()
-    text = without_data(text, repairs)
+def _fit(written: str, most: int | None, repairs: list[str], end: bool = False) -> str:
+    """Return what is shown of a text without encoded data and blank lines around, within `most` characters: the last ones for `end`."""
+    text = without_data(as_shown(written).strip("\n").rstrip(), repairs)
     if most is None or len(text) <= most:
         return text
     repairs.append("long_output")
@@ -141,11 +138,11 @@ def _block(output: Mapping[str, Any], old: bool, repairs: list[str]) -> tuple[st
     """Return the block that an output is shown in, and its text as it was written."""
     kind = output.get("output_type")
     if kind == "stream":
-        return f"{STREAM} {output.get('name', output.get('stream'))}", joined(output.get("text", ""), "the text of a stream", old)
+        return f"stream {output.get('name', output.get('stream'))}", joined(output.get("text", ""), "the text of a stream", old)
     if kind in ("error", "pyerr"):
         return ERROR, _traceback(output)
     if kind in ("execute_result", "display_data", "pyout"):
-        return "data", _data_text(output, old, repairs)
+        return DATA, _data_text(output, old, repairs)
     repairs.append("unknown_output")
     return "", ""
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_prep.compressed import open_bytes
 from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
-from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
+from data_prep.sources import Row, Table, as_text, find_tables, numbered_lines, read_line, read_table, table_files
 from starchat.dialogue import Source
 from starchat.errors import UserError
 from starchat.files import describe_file
@@ -51,7 +52,16 @@ class Unit:
     content: Any = None
 
 
-Batch = tuple[Unit | Dropped, ...]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """A line of JSONL that is to be parsed, with a notebook in its `column`."""
+
+    place: str
+    text: bytes
+    column: str
+
+
+Batch = tuple[Unit | Line | Dropped, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ def _of_files(path: str, found: list[Unit | Dropped], workers: int) -> Inputs:
         raise UserError(f"{path}: holds no notebooks; give a file that ends in {SUFFIX}, a folder or repository of such, or a table")
     with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
         described = list(pool.map(_described, units))
-    return Inputs("notebooks", described, lambda: _cut(iter(found), _size_on_disk))
+    return Inputs("notebooks", described, lambda: _cut(found))
 
 
 def _described(unit: Unit) -> dict[str, Any]:
@@ -186,7 +196,7 @@ def _of_git(path: str, repository: str | None, ref: str) -> Inputs:
     found = list(_of_tree(path, name, commit))
     if not any(isinstance(item, Unit) for item in found):
         raise UserError(f"{path}: commit {commit[:12]} holds no notebooks; give a repository with files that end in {SUFFIX}")
-    return Inputs("git", [{"path": path, "commit": commit}], lambda: _cut(iter(found), lambda unit: 0))
+    return Inputs("git", [{"path": path, "commit": commit}], lambda: _cut(found))
 
 
 def _of_tree(path: str, repository: str, commit: str) -> Iterator[Unit | Dropped]:
@@ -214,13 +224,28 @@ def _holds_tables(folder: Path) -> bool:
 
 def _of_tables(tables: tuple[Table, ...], column: str) -> Inputs:
     files = sorted({file for table in tables for file in table_files(table)})
-    return Inputs("tables", [describe_file(file) for file in files], lambda: _cut(_rows(tables, column), _size_of_content))
+    return Inputs("tables", [describe_file(file) for file in files], lambda: _cut(_rows(tables, column)))
 
 
-def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Dropped]:
+def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Line | Dropped]:
+    """Yield the rows of tables; lines of JSONL as they are, which is the most that one process can read for many."""
     for table in tables:
-        for row in read_table(table):
-            yield row if isinstance(row, Dropped) else _of_row(row, column)
+        if table.reader != "jsonl":
+            yield from (row if isinstance(row, Dropped) else _of_row(row, column) for row in read_table(table))
+            continue
+        empty = True
+        with open_bytes(Path(table.path)) as file:
+            for place, text in numbered_lines(Path(table.path), file):
+                empty = False
+                yield Line(place, text, column)
+        if empty:
+            raise UserError(f"{table.path}: holds no rows; remove it from the spec, or check how it was written")
+
+
+def unit_of(line: Line) -> Unit | Dropped:
+    """Return the notebook in a line, or why there is none."""
+    row = read_line(line.place, line.text)
+    return row if isinstance(row, Dropped) else _of_row(row, line.column)
 
 
 def _of_row(row: Row, column: str) -> Unit | Dropped:
@@ -242,12 +267,12 @@ def _named(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
     return None
 
 
-def _cut(found: Iterator[Unit | Dropped], size_of: Callable[[Unit], int]) -> Iterator[Batch]:
+def _cut(found: Iterable[Unit | Line | Dropped]) -> Iterator[Batch]:
     """Yield batches of what was found: the next item begins a new one where it would be too much for the last."""
-    batch: list[Unit | Dropped] = []
+    batch: list[Unit | Line | Dropped] = []
     size = 0
     for item in found:
-        added = size_of(item) if isinstance(item, Unit) else len(item.raw)
+        added = _size(item)
         if batch and (len(batch) == BATCH_UNITS or size + added > BATCH_BYTES):
             yield tuple(batch)
             batch, size = [], 0
@@ -257,12 +282,15 @@ def _cut(found: Iterator[Unit | Dropped], size_of: Callable[[Unit], int]) -> Ite
         yield tuple(batch)
 
 
-def _size_on_disk(unit: Unit) -> int:
-    try:
-        return os.path.getsize(unit.file or "")
-    except OSError:
-        return 0
-
-
-def _size_of_content(unit: Unit) -> int:
-    return len(unit.content) if isinstance(unit.content, str) else BATCH_BYTES // BATCH_UNITS
+def _size(item: Unit | Line | Dropped) -> int:
+    """Return about how many bytes an item holds, or will when it is read; those of a blob are not known."""
+    if isinstance(item, Line):
+        return len(item.text)
+    if isinstance(item, Dropped):
+        return len(item.raw)
+    if item.file is not None:
+        try:
+            return os.path.getsize(item.file)
+        except OSError:
+            return 0
+    return len(item.content) if isinstance(item.content, str) else BATCH_BYTES // BATCH_UNITS

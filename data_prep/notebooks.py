@@ -35,7 +35,7 @@ from data_prep.kinds import Opened, Setting, preset_rules
 from data_prep.languages import LINE_COMMENTS, languages
 from data_prep.magics import cell_language, fence_label, guess_python, language_named, without_magics
 from data_prep.nbformats import Notebook, notebook_of, read_notebook
-from data_prep.notebook_inputs import Batch, Unit, find_notebooks
+from data_prep.notebook_inputs import Batch, Line, Unit, find_notebooks, unit_of
 from data_prep.notebook_rules import PRESETS, NotebookRules, require_worth
 from data_prep.pool import run_tasks
 from data_prep.records import Dropped, Item
@@ -123,7 +123,8 @@ def build_batch(task: _Task) -> list[Item]:
     if oids := [unit.oid for unit in task.batch if isinstance(unit, Unit) and unit.oid is not None]:
         blobs = read_blobs(spec.path, oids, spec.max_file_bytes)
     items: list[Item] = []
-    for unit in task.batch:
+    for found in task.batch:
+        unit = unit_of(found) if isinstance(found, Line) else found
         if isinstance(unit, Dropped):
             items.append(unit)
             continue

@@ -184,12 +184,16 @@ def _read_jsonl(path: Path) -> Iterator[Row | Dropped]:
 
 
 def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row | Dropped]:
+    return (read_line(place, line) for place, line in numbered_lines(path, lines))
+
+
+def numbered_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines of JSONL that hold something, each with its place: what `read_line` takes, here or in another process."""
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.isspace() or not line:
-            continue
-        yield read_line(f"{path}:{number}", line)
+        if line and not line.isspace():
+            yield f"{path}:{number}", line
 
 
 def read_line(place: str, line: bytes) -> Row | Dropped:

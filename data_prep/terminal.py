@@ -19,6 +19,8 @@ def as_shown(text: str) -> str:
     >>> as_shown("\\x1b[31mred\\x1b[0m\\n 10%|#  |\\r100%|###|\\ndone")
     'red\\n100%|###|\\ndone'
     """
+    if not ("\x1b" in text or "\r" in text or "\b" in text):
+        return text
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     if "\x1b" in text and _UP.search(text):
