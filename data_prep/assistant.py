@@ -24,7 +24,7 @@ MAX_LENGTH_TOKENS = 2048
 ADMITTED_SET_ASIDE = 0.01
 _PLAIN = re.compile(r"[A-Za-z./][\w./-]*")
 COMMIT_RULES = {"max_files": 3, "min_subject_words": 3}
-"""What differs from the preset of dialogues, which was made to choose among all of GitHub and keeps one unit in a hundred of one repository."""
+"""What differs from the preset of dialogues. That was made to choose among all of GitHub: of one repository it keeps one in a hundred."""
 
 SIMPLE = ("kind", "path", "view", "license")
 
@@ -54,7 +54,9 @@ def render_text(result: Mapping[str, Any]) -> str:
 def find_sources(repository: str, issues: str | None, model: str) -> Iterator[dict[str, Any]]:
     """Yield the source of each builder that has something to read: dialogues first, then documents if the tokenizer has their tokens."""
     names = _names(repository)
-    kinds = [{"kind": "source", "path": repository}] if any(type_of(language_of(name)) == "programming" for name in names) else []
+    kinds: list[dict[str, Any]] = (
+        [{"kind": "source", "path": repository}] if any(type_of(language_of(name)) == "programming" for name in names) else []
+    )
     if any(name.endswith(".ipynb") for name in names):
         kinds.append({"kind": "notebooks", "path": repository})
     if git.is_repository(repository):
@@ -105,10 +107,9 @@ def _of_issues(issues: str, repository: str) -> Iterator[dict[str, Any]]:
 
 def _license(repository: str) -> str | None:
     """Return the licence at the root of a repository, or None if it is not known."""
-    from data_prep.license_files import find_licenses
-    from data_prep.source_trees import open_tree
+    from data_prep.source_code import root_license
 
-    return find_licenses(open_tree(repository, None)).of("")
+    return root_license(repository)
 
 
 def _has_documents(model: str) -> bool:
@@ -149,7 +150,7 @@ def render_recipe(folder: Path, model: str, replays: bool) -> str:
         "trainer:",
         f"  learning_rate: {rate}",
         "  lr_scheduler_type: cosine",
-        "  warmup_steps: 20",
+        "  warmup_steps: 0.05",
         "  num_train_epochs: 2",
         "  per_device_train_batch_size: 2",
         "  logging_steps: 5",
@@ -192,8 +193,6 @@ def _yaml(value: Any) -> str:
 def _place(path: Path, text: str, overwrite: bool) -> None:
     """Write a file whole; one that is there already must be the same, or be allowed to go."""
     if path.exists() and not overwrite and path.read_text(encoding="utf-8") != text:
-        raise UserError(
-            f"{path}: was written for something else, or changed since; run it as it is, choose another --output, or --overwrite"
-        )
+        raise UserError(f"{path}: is not what would be written; run it as it is, choose another --output, or pass --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)

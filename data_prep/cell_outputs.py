@@ -8,15 +8,16 @@ their base64 never enters a text. The keys: nbformat's ``v4.5.schema.json`` and 
 ``lost_image_output``       an image without words of its own: nothing, or the repr of an object such as ``<Figure size ...>``
 ``lost_rich_output``        the same for HTML, JavaScript, widgets and other kinds of data
 ``unknown_output``          an ``output_type`` that no version of the format has
+``lost_inline_data``        the base64 of a ``data:`` address: cut to ``[...]``, in cells as well
+``lost_encoded_data``       1,024 or more base64 characters, on one line or wrapped: cut to ``[...]``, in cells as well
 ``long_output``             text beyond the stated number of characters: its end is cut; a traceback loses its beginning
 ==========================  ==========================================================================================
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_prep.drafts import RowProblem
@@ -41,6 +42,16 @@ ALIASES: Mapping[str, str] = {
 }
 """What nbformat 3 calls the kinds of data, which stand among the other keys of an output there."""
 
+MIN_ENCODED_CHARACTERS = 1024
+"""The length from which StarCoder2 took a run of base64 for encoded data (arXiv 2402.19173, section 2.1)."""
+
+_WRAPPED_CHARACTERS = 60
+_INLINE = re.compile(r"(;base64,)[A-Za-z0-9+/=%_-]{40,}(?:\\?\n[A-Za-z0-9+/=]{40,})*(?:\\?\n[A-Za-z0-9+/]+={1,2})?")
+_ENCODED = re.compile(
+    rf"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{MIN_ENCODED_CHARACTERS},}}={{0,2}}"
+    rf"|^(?:[A-Za-z0-9+/]{{{_WRAPPED_CHARACTERS},80}}\n){{13,}}(?:[A-Za-z0-9+/]{{1,80}}={{0,2}}$)?",  # wrapped, as in MIME
+    re.MULTILINE,
+)
 _FIGURE = re.compile(r"<(?:matplotlib\.figure\.)?Figure\b[^\n]*>")
 _REPR = re.compile(r"<[A-Za-z_][^\n]*>")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -56,20 +67,35 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
     """
     if not isinstance(outputs, list):
         raise wrong_type("outputs", outputs, "a list")
-    blocks: list[tuple[str, list[str]]] = []
+    pieces: list[str] = []
+    shown: list[str] = []  # since the last traceback
+    before, written = "", ""  # the block that is open, and what was written to it
     for output in outputs:
         if not isinstance(output, dict):
             raise wrong_type("an output", output, "an object")
         block, text = _block(output, old, repairs)
-        if text and blocks and block == blocks[-1][0] and block.startswith(STREAM):
-            blocks[-1][1].append(text)  # a progress bar may go on in the next output
-        elif text:
-            blocks.append((block, [text]))
-    pieces: list[str] = []
-    for is_error, group in itertools.groupby(blocks, key=lambda block: block[0] == ERROR):
-        shown = "\n".join(as_shown("".join(texts)).removesuffix("\n") for _, texts in group)
-        pieces.append(_cut(shown, max_characters, repairs, end=is_error))
+        if not text:
+            continue
+        if block == before and block.startswith(STREAM):  # a progress bar may go on in the next output
+            written += text
+            continue
+        shown.append(written)
+        before, written = block, text
+        if block == ERROR:
+            pieces += (_fit(shown, max_characters, repairs), _fit([text], max_characters, repairs, end=True))
+            shown, before, written = [], "", ""
+    pieces.append(_fit([*shown, written], max_characters, repairs))
     return "\n".join(filter(None, pieces)) or None
+
+
+def _fit(blocks: Sequence[str], most: int | None, repairs: list[str], end: bool = False) -> str:
+    """Return blocks as they are shown, without encoded data and blank lines around, within `most` characters: the last ones for `end`."""
+    text = "\n".join(as_shown(block).removesuffix("\n") for block in blocks if block).strip("\n").rstrip()
+    text = without_data(text, repairs)
+    if most is None or len(text) <= most:
+        return text
+    repairs.append("long_output")
+    return CUT + text[len(text) - most :] if end else text[:most] + CUT
 
 
 def joined(value: Any, what: str, old: bool = False) -> str:
@@ -82,14 +108,33 @@ def joined(value: Any, what: str, old: bool = False) -> str:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        return ("\n" if old and value and not value[0].endswith(("\n", "\r")) else "").join(value)
-    raise wrong_type(what, value, "a text, or a list of its lines")
+    if not isinstance(value, list):
+        raise wrong_type(what, value, "a text, or a list of its lines")
+    try:
+        whole = "".join(value)
+    except TypeError:
+        raise wrong_type(f"a line of {what}", next(line for line in value if not isinstance(line, str)), "a text") from None
+    return whole if not old or not value or value[0].endswith(("\n", "\r")) else "\n".join(value)
 
 
 def wrong_type(what: str, value: Any, expected: str) -> RowProblem:
     """Return the fault for a value that is not what the format has in its place."""
     return RowProblem("wrong_type", f"{what} is of type {type(value).__name__}; expected {expected}; correct or remove the notebook", True)
+
+
+def without_data(text: str, repairs: list[str]) -> str:
+    """Return a text without the encoded data in it; append what was lost to `repairs`.
+
+    >>> without_data("![a](data:image/png;base64," + "iVBO" * 20 + ") b", [])
+    '![a](data:image/png;base64,[...]) b'
+    """
+    if ";base64," in text:
+        text, count = _INLINE.subn(rf"\1{CUT}", text)
+        repairs += ["lost_inline_data"] * bool(count)
+    if len(text) >= MIN_ENCODED_CHARACTERS and max(map(len, text.split()), default=0) >= _WRAPPED_CHARACTERS:
+        text, count = _ENCODED.subn(CUT, text)
+        repairs += ["lost_encoded_data"] * bool(count)
+    return text
 
 
 def _block(output: Mapping[str, Any], old: bool, repairs: list[str]) -> tuple[str, str]:
@@ -111,15 +156,17 @@ def _data_text(output: Mapping[str, Any], old: bool, repairs: list[str]) -> str:
         data = {kind: output[key] for key in output if "/" in (kind := ALIASES.get(key, key))}
     if not isinstance(data, dict):
         raise wrong_type("the data of an output", data, "an object")
-    mime = next((mime for mime in PLAIN_KINDS if mime in data), None)
+    mime = next(filter(data.get, PLAIN_KINDS), None)
     text = "" if mime is None else joined(data[mime], mime, old)
-    rich = [other for other in data if other not in PLAIN_KINDS]
     bare = text.strip()
-    if not bare or _FIGURE.fullmatch(bare) or (rich and (_WIDGET in data or _REPR.fullmatch(bare))):
-        image = any(other.startswith("image/") for other in rich) or (bare and not rich)
-        repairs += ["lost_image_output" if image else "lost_rich_output"] * bool(bare or rich)
-        return ""
-    return text
+    if bare and _WIDGET not in data and not (bare[0] == "<" and bare[-1] == ">"):
+        return text
+    rich = [other for other in data if other not in PLAIN_KINDS]
+    if bare and not _FIGURE.fullmatch(bare) and not (rich and (_WIDGET in data or _REPR.fullmatch(bare))):
+        return text
+    image = any(other.startswith("image/") for other in rich) or (bare and not rich)
+    repairs += ["lost_image_output" if image else "lost_rich_output"] * bool(bare or rich)
+    return ""
 
 
 def _traceback(output: Mapping[str, Any]) -> str:
@@ -127,12 +174,3 @@ def _traceback(output: Mapping[str, Any]) -> str:
     lines = joined(output.get("traceback") or [], "a traceback", old=True)
     error = (output.get("ename"), output.get("evalue"))
     return lines if lines.strip() else ": ".join(text for text in error if isinstance(text, str) and text)
-
-
-def _cut(text: str, most: int | None, repairs: list[str], end: bool = False) -> str:
-    """Return a text without blank lines around it and within `most` characters, of which `end` keeps the last ones."""
-    text = text.strip("\n").rstrip()
-    if most is None or len(text) <= most:
-        return text
-    repairs.append("long_output")
-    return CUT + text[len(text) - most :] if end else text[:most] + CUT

@@ -16,8 +16,6 @@ Cells keep their order, newlines, ``#`` and ``<...>``. Blank lines around a cell
 ``unknown_cell``            repair: a cell of a kind that no version of the format has is left out
 ``empty_cell``              repair: a cell without text is left out
 ``lost_attachment``         repair: files attached to a text cell are lost
-``lost_inline_data``        repair: the base64 of a ``data:`` address is cut to ``[...]``
-``lost_encoded_data``       repair: a run of 1,024 or more base64 characters is cut to ``[...]``
 ``invalid_json``            fault
 ``invalid_utf8``            fault
 ``wrong_type``              fault: something is not of the type that the format has for it
@@ -28,23 +26,18 @@ Cells keep their order, newlines, ``#`` and ``<...>``. Blank lines around a cell
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from data_prep.cell_outputs import CUT, joined, output_text, wrong_type
+import orjson
+
+from data_prep.cell_outputs import joined, output_text, without_data, wrong_type
 from data_prep.documents import Cell
 from data_prep.drafts import RowProblem
 from data_prep.sources import parse_json
 
-MIN_ENCODED_CHARACTERS = 1024
-"""The length from which StarCoder2 took a run of base64 for encoded data (arXiv 2402.19173, section 2.1)."""
-
 MAX_HEADING = 6
 """Markdown's deepest heading; more ``#`` would be text."""
-
-_INLINE = re.compile(r"(;base64,)[A-Za-z0-9+/=%_-]{40,}(?:\\?\n[A-Za-z0-9+/=]{40,})*(?:\\?\n[A-Za-z0-9+/]+={1,2})?")
-_ENCODED = re.compile(rf"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{MIN_ENCODED_CHARACTERS},}}={{0,2}}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +57,17 @@ def read_notebook(data: bytes, max_output_characters: int | None = None) -> Note
     """
     text = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        value = parse_json(text)
+        value = orjson.loads(text)  # however deep it is: cells are looked up, never walked
+    except orjson.JSONDecodeError:
+        value = _parsed(text)
+    notebook = notebook_of(value, max_output_characters)
+    return notebook if len(text) == len(data) else dataclasses.replace(notebook, repairs=("byte_order_mark", *notebook.repairs))
+
+
+def _parsed(text: bytes) -> Any:
+    """Return the JSON value of a text that orjson refuses: one with lone surrogates, or none."""
+    try:
+        return parse_json(text)
     except ValueError as error:
         try:
             text.decode("utf-8")
@@ -72,8 +75,6 @@ def read_notebook(data: bytes, max_output_characters: int | None = None) -> Note
             detail = f"byte 0x{text[bad.start]:02x} at position {bad.start + 1} is not valid UTF-8; save the notebook as UTF-8"
             raise RowProblem("invalid_utf8", detail, fault=True) from None
         raise RowProblem("invalid_json", f"not valid JSON ({error}); open and save it in Jupyter, or remove it", fault=True) from None
-    notebook = notebook_of(value, max_output_characters)
-    return notebook if len(text) == len(data) else dataclasses.replace(notebook, repairs=("byte_order_mark", *notebook.repairs))
 
 
 def notebook_of(value: Any, max_output_characters: int | None = None) -> Notebook:
@@ -137,8 +138,6 @@ def _cell(cell: Mapping[str, Any], old: bool, max_output_characters: int | None,
     source = _source(joined(cell.get(key, ""), key, old), repairs)
     if kind == "code":
         output = output_text(cell.get("outputs", []), old, max_output_characters, repairs)
-        if output is not None:
-            output = _without_data(output, repairs)
     elif cell.get("attachments"):
         repairs.append("lost_attachment")
     if not source:
@@ -160,18 +159,7 @@ def _source(source: str, repairs: list[str]) -> str:
     if "\r" in source:
         repairs.append("line_ends")
         source = source.replace("\r\n", "\n").replace("\r", "\n")
-    return _without_data(source.strip("\n").rstrip(), repairs)
-
-
-def _without_data(text: str, repairs: list[str]) -> str:
-    """Return a text without the encoded data in it."""
-    if ";base64," in text:
-        text, count = _INLINE.subn(rf"\1{CUT}", text)
-        repairs += ["lost_inline_data"] * bool(count)
-    if len(text) >= MIN_ENCODED_CHARACTERS:
-        text, count = _ENCODED.subn(CUT, text)
-        repairs += ["lost_encoded_data"] * bool(count)
-    return text
+    return without_data(source.strip("\n").rstrip(), repairs)
 
 
 def _language(metadata: Mapping[str, Any]) -> str | None:

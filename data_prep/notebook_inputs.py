@@ -15,6 +15,7 @@ import dataclasses
 import fnmatch
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,23 +63,23 @@ class Inputs:
     batches: Callable[[], Iterator[Batch]]
 
 
-def find_notebooks(path: str, repository: str | None, column: str, ref: str) -> Inputs:
-    """Return the notebooks that a path names; raise `UserError` where it names none."""
+def find_notebooks(path: str, repository: str | None, column: str, ref: str, workers: int) -> Inputs:
+    """Return the notebooks that a path names; raise `UserError` where it names none. Up to `workers` files are read at a time."""
     target = Path(path)
     if target.is_dir() and is_repository(target):
         return _of_git(path, repository, ref)
     if target.is_dir():
         found = list(_walk(path, repository, lambda name: name.lower().endswith(SUFFIX)))
         if any(isinstance(item, Unit) for item in found) or not _holds_tables(target):
-            return _of_files(path, found)
+            return _of_files(path, found, workers)
     elif target.suffix.lower() == SUFFIX and target.is_file():
-        return _of_files(path, [_unit(path, repository, target.name)])
+        return _of_files(path, [_unit(path, repository, target.name)], workers)
     elif any(sign in path for sign in WILD) and not target.exists():
-        return _of_pattern(path, repository, column)
+        return _of_pattern(path, repository, column, workers)
     return _of_tables(find_tables(path), column)
 
 
-def _of_pattern(pattern: str, repository: str | None, column: str) -> Inputs:
+def _of_pattern(pattern: str, repository: str | None, column: str, workers: int) -> Inputs:
     """Return what matches a pattern: notebooks, or tables where there is none. Other files than these may match, as in a folder."""
     parts = Path(pattern).parts
     fixed = next(number for number, part in enumerate(parts) if any(sign in part for sign in WILD))
@@ -87,7 +88,7 @@ def _of_pattern(pattern: str, repository: str | None, column: str) -> Inputs:
     found = list(_walk(root, repository, lambda name: _fits(name.split("/"), wild), lambda name: _leads(name.split("/"), wild)))
     notebooks = [item for item in found if isinstance(item, Dropped) or (item.file or "").lower().endswith(SUFFIX)]
     if any(isinstance(item, Unit) for item in notebooks):
-        return _of_files(pattern, notebooks)
+        return _of_files(pattern, notebooks, workers)
     tables = [table for item in found if isinstance(item, Unit) for table in find_tables(item.file or "")]
     if not tables:
         raise UserError(f"{pattern}: no file matches; check the pattern (it is relative to the current folder, {Path.cwd()})")
@@ -110,11 +111,13 @@ def _leads(names: Sequence[str], wild: Sequence[str]) -> bool:
     return len(wild) > 1 and fnmatch.fnmatchcase(names[0], wild[0]) and (len(names) == 1 or _leads(names[1:], wild[1:]))
 
 
-def _of_files(path: str, found: list[Unit | Dropped]) -> Inputs:
+def _of_files(path: str, found: list[Unit | Dropped], workers: int) -> Inputs:
     units = [item for item in found if isinstance(item, Unit)]
     if not units:
         raise UserError(f"{path}: holds no notebooks; give a file that ends in {SUFFIX}, a folder or repository of such, or a table")
-    return Inputs("notebooks", [_described(unit) for unit in units], lambda: _cut(iter(found), _size_on_disk))
+    with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
+        described = list(pool.map(_described, units))
+    return Inputs("notebooks", described, lambda: _cut(iter(found), _size_on_disk))
 
 
 def _described(unit: Unit) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def _walk(
         path = entry.path if prefix else entry.path.removeprefix("./")
         name = path.removeprefix(prefix)
         if entry.is_symlink():
-            if is_wanted(name) or (entry.is_dir() and is_entered(name)):
+            if is_wanted(name) or (is_entered(name) and os.path.isdir(path)):  # a link to itself is no folder
                 yield Dropped("symbolic_link", path, "links are not followed", "")
         elif entry.is_dir():
             if not is_entered(name):

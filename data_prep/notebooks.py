@@ -23,6 +23,7 @@ Repairs of its own: ``kaggle_template`` (the comments that every new notebook of
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -95,7 +96,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     if spec.view == "document":
         family = setting.family
         (render_script if spec.form == "script" else render_notebook)((), family)  # an absent token is an error before any work
-    inputs = find_notebooks(spec.path, spec.repository, spec.column, spec.ref)
+    inputs = find_notebooks(spec.path, spec.repository, spec.column, spec.ref, setting.workers)
 
     def items() -> Iterator[Item]:
         tasks = (_Task(batch, spec, rules, family) for batch in inputs.batches())
@@ -145,7 +146,8 @@ def _content(unit: Unit, spec: NotebooksSpec, blobs: Iterator[Any]) -> Any:
     if unit.file is not None:
         try:
             with open(unit.file, "rb") as file:
-                content: Any = file.read() if most is None else file.read(most + 1)
+                _require_size(os.fstat(file.fileno()).st_size, most)
+                content: Any = file.read()
         except OSError as error:
             raise RowProblem("unreadable", str(error.strerror)) from None
     elif unit.oid is not None:
@@ -153,21 +155,25 @@ def _content(unit: Unit, spec: NotebooksSpec, blobs: Iterator[Any]) -> Any:
         if content is None:
             raise RowProblem("unreadable", f"object {unit.oid} is not in the repository; fetch it, if the clone is a partial one")
         if isinstance(content, Oversize):
-            raise RowProblem("too_large", f"{content.bytes} bytes; at most {most} are read")
+            _require_size(content.bytes, most)
     else:
         content = unit.content
         if isinstance(content, str):
             content = content.encode("utf-8", "surrogatepass")
-    if isinstance(content, bytes) and most is not None and len(content) > most:
-        raise RowProblem("too_large", f"more than {most} bytes, which is what is read")
+            _require_size(len(content), most)
     return content
+
+
+def _require_size(size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise RowProblem("too_large", f"{size} bytes; at most {most} are read")
 
 
 def _item(content: Any, unit: Unit, task: _Task) -> Item:
     """Return the item of a notebook; raise `RowProblem` if it is dropped."""
     spec, family = task.spec, task.family
     if isinstance(content, bytes):
-        if not content.strip():
+        if not content or content.isspace():
             raise RowProblem("empty_file", f"{len(content)} bytes")
         if content.startswith(_LFS):
             raise RowProblem("lfs_pointer", "the notebook is kept by Git LFS; fetch it with git lfs pull")

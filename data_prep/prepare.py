@@ -5,7 +5,7 @@ In: a spec (YAML) that names sources. Out: a folder with ``train-*.parquet`` and
 The builders read and clean; here their items are deduplicated, split, weighted, counted and written.
 
 The same input gives the same bytes. A source's units are the rows of its files, except for OASST (`data_prep.oasst`)
-and Python source (`data_prep.source_code`), which say what theirs are.
+and the builders of `data_prep.kinds`, each of which says what its units are.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def _remarks(pull: RawPull, talk: Conversation) -> list[Remark]:
             continue
         blocks = list(_SUGGESTION.finditer(text))
         change = None
-        if len(blocks) == 1 and quoted[-1][0] != "-":
+        if len(blocks) == 1 and quoted[-1][0] != "-" and said.span is not None:
             code = blocks[0]["code"].removesuffix("\n").split("\n") if blocks[0]["code"] else []
             change = _as_diff([line[1:] for line in quoted], code)
             text = f"{text[: blocks[0].start()]}{text[blocks[0].end() :]}".strip()
@@ -113,7 +113,7 @@ def _anchor(said: Said) -> tuple[int, tuple[str, ...]] | None:
         return None
     goes = lines[-1][0] == "-"
     same = [line for line in lines if line[0] in (" -" if goes else " +")]
-    return (hunk.old if goes else hunk.new) + len(same), tuple(same[-said.span :])
+    return (hunk.old if goes else hunk.new) + len(same), tuple(same[-(said.span or 1) :])
 
 
 def _found(remarks: Sequence[Remark], state: State, rules: PullRules) -> list[Remark]:

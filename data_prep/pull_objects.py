@@ -23,7 +23,8 @@ _ISO_LENGTH = len("2015-01-01T00:00:00Z")
 class Said(NamedTuple):
     """One thing that somebody did: `state` is the action of a ``status``, the verdict of a ``review``, or what became of a comment.
 
-    `line` is the position in the file's diff, `span` how many lines a comment is about, of which the last ends its `hunk`.
+    `line` is the position in the file's diff, `span` how many lines a comment is about, of which the last ends
+    its `hunk`, None where that is not known.
     """
 
     kind: Literal["status", "comment", "review", "line"]
@@ -41,7 +42,7 @@ class Said(NamedTuple):
     path: str | None = None
     line: int | None = None
     hunk: str | None = None
-    span: int = 1
+    span: int | None = 1
 
 
 class FilePatch(NamedTuple):
@@ -70,8 +71,6 @@ def read_line(row: Mapping[str, Any], action: str) -> Said:
     """Return a comment on a line; `action` is what became of it."""
     place = whole(row.get("original_position", row.get("originalPosition")))
     reply, review = row.get("replyTo"), row.get("pullRequestReview")
-    first = whole(row.get("original_start_line", row.get("originalStartLine")))
-    last = whole(row.get("original_line", row.get("originalLine")))
     return Said(
         "line",
         person_of(row),
@@ -85,8 +84,16 @@ def read_line(row: Mapping[str, Any], action: str) -> Said:
         path=text_of(row, "path") or None,
         line=place,
         hunk=text_of(row, "diff_hunk", "diffHunk") or None,
-        span=max(1, last - first + 1) if first is not None and last is not None else 1,
+        span=_span(row),
     )
+
+
+def _span(row: Mapping[str, Any]) -> int | None:
+    first = whole(row.get("original_start_line", row.get("originalStartLine")))
+    last = whole(row.get("original_line", row.get("originalLine")))
+    if first is not None and last is not None:
+        return max(1, last - first + 1)
+    return None if "originalPosition" in row and "originalStartLine" not in row else 1  # GraphQL tells what it is asked for
 
 
 def read_file(row: Mapping[str, Any]) -> FilePatch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,23 +144,31 @@ def _whole_batches(files: Sequence[Path], format: str, repository: str | None, m
 def _entries(file: Path) -> Iterator[Entry]:
     """Yield the lines of a file of JSON Lines, also under the name ``.json``, or the rows of a JSON value."""
     with open_bytes(file) as stream:
-        first = stream.readline().removeprefix(b"\xef\xbb\xbf")
-        second = stream.readline()
-        is_lines = ".jsonl" in file.suffixes or ".ndjson" in file.suffixes or (first[:1] == b"{" and second[:1] == b"{")
-        if is_lines:
-            for number, line in enumerate(itertools.chain((first, second), stream), 1):
-                if line and not line.isspace():
-                    yield Entry(f"{file}:{number}", line)
+        head = [stream.readline().removeprefix(b"\xef\xbb\xbf")]
+        while head[-1] and sum(not line.isspace() for line in head) < 2:
+            head.append(stream.readline())
+        if {".jsonl", ".ndjson"} & set(file.suffixes) or sum(line[:1] == b"{" for line in head) == 2:
+            yield from _lines(file, itertools.chain(head, stream))
             return
-        data = b"".join((first, second, stream.read()))
+        data = b"".join((*head, stream.read()))
     if not data.strip():
         return
     try:
         value = parse_json(data)
     except ValueError as error:
-        raise UserError(f"{file}: not valid JSON ({error}); expected what GitHub's API gave, an array of it, or JSON Lines") from None
+        lines = data.split(b"\n")
+        if sum(line[:1] == b"{" for line in lines) < 2:  # with indents or without, a single value begins on one line only
+            raise UserError(f"{file}: not valid JSON ({error}); expected what GitHub's API gave, an array of it, or JSON Lines") from None
+        yield from _lines(file, lines)
+        return
     for number, (row, repository, pull) in enumerate(_flat(value, None), 1):
         yield Entry(f"{file}:{number}", {**row, "isPullRequest": True} if pull and isinstance(row, dict) else row, repository)
+
+
+def _lines(file: Path, lines: Iterable[bytes]) -> Iterator[Entry]:
+    for number, line in enumerate(lines, 1):
+        if line and not line.isspace():
+            yield Entry(f"{file}:{number}", line)
 
 
 def _flat(value: Any, repository: str | None) -> Iterator[tuple[Any, str | None, bool]]:
@@ -203,6 +211,8 @@ def _rows(entry: Entry, format: str) -> Iterator[Shaped | Dropped]:
             shape = "graphql"
         if shape is None or (format != "auto" and shape not in FORMATS[format]):
             found = f"looks like {shape!r}" if shape else f"is of type {type(row).__name__}, with no keys of one"
+            if shape is None and isinstance(row, dict) and "filename" in row:
+                found = "is a file that does not say whose: add pull_number to it, or put it among the files of its pull request"
             expected = "a row of a pull request" if format == "auto" else f"a row of a pull request of format {format}"
             detail = f"the row {found}; expected {expected}; correct or remove it"
             yield Dropped("wrong_type", entry.place, detail, as_text(row), fault=True)

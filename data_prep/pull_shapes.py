@@ -13,6 +13,7 @@ What single objects hold: `data_prep.pull_objects`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -45,6 +46,7 @@ PULL_EVENTS = {
 }
 """GHArchive's names of what the payloads of webhooks call otherwise."""
 
+_SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 ADDRESSES = ("pull_request_url", "issue_url", "html_url", "url")
 """Keys of addresses that tell repository and number."""
 
@@ -299,7 +301,7 @@ def _license(row: Mapping[str, Any]) -> str | None:
     base = row.get("base")
     license = _repo(base).get("license") if isinstance(base, dict) else None
     found = word(license.get("spdx_id")) if isinstance(license, dict) else None
-    return None if found in (None, "NOASSERTION") else found
+    return found if found is not None and found != "NOASSERTION" and _SPDX.fullmatch(found) else None
 
 
 def _repo(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -37,12 +37,12 @@ _SECTION = re.compile(rb"^diff --git ", re.MULTILINE)
 class State(NamedTuple):
     """What a pull request changed when `head` was its last commit (None where that is not known) against the commit `base`.
 
-    `whole` if no file was left out.
+    `plain` if that is one commit, of which no file was left out: then a position in its diff can mean one line only.
     """
 
     head: str | None
     files: tuple[FileChange, ...]
-    whole: bool = False
+    plain: bool = False
     base: str | None = None
 
 
@@ -85,10 +85,11 @@ def _clone_states(pulls: Sequence[RawPull], clone: Store, context: int) -> list[
     pairs = list(dict.fromkeys((old, new) for plan in plans for old, new, _ in plan.pairs))
     patches = dict(zip(pairs, read_patches(clone, pairs, context, MAX_PATCH_BYTES), strict=True)) if pairs else {}
     texts = _texts(clone, (change for changes, _ in patches.values() for change in changes))
+    parents = _parents(clone, (new for _, new in pairs))
     found: list[States | RowProblem | None] = []
     for pull, plan in zip(pulls, plans, strict=True):
         try:
-            found.append(_states(pull, plan, patches, texts))
+            found.append(_states(pull, plan, patches, texts, parents))
         except RowProblem as problem:
             found.append(problem)
     return found
@@ -108,7 +109,11 @@ def _plan(pull: RawPull, clone: Store, present: Mapping[str, str]) -> Plan:
 
 
 def _states(
-    pull: RawPull, plan: Plan, patches: Mapping[tuple[str, str], tuple[list[Change], bytes | Oversize]], texts: Texts
+    pull: RawPull,
+    plan: Plan,
+    patches: Mapping[tuple[str, str], tuple[list[Change], bytes | Oversize]],
+    texts: Texts,
+    parents: Mapping[str, Sequence[str]],
 ) -> States | None:
     repairs: list[str] = []
     states = []
@@ -120,7 +125,7 @@ def _states(
             detail = f"the export counts {pull.changed_files} changed files, its merge commit has {len(changes)}: it was rebased"
             raise RowProblem("merge_commit_differs", f"{detail}; fetch refs/pull/*/head into the clone")
         files = tuple(_file_changes(changes, patch, texts, repairs))
-        states.append(State(head, files, len(files) == len(changes), old))
+        states.append(State(head, files, len(files) == len(changes) and parents[new] == [old], old))
     repairs += ["merge_commit_diff"] * plan.by_merge
     known = tuple(state for state in states if state.files)
     return States(known, tuple(dict.fromkeys(repairs))) if known else None
@@ -149,9 +154,10 @@ def export_states(pull: RawPull) -> States | None:
 def locate_comments(pull: RawPull, states: States) -> bool:
     """Give comments that an export left without path and hunk what the state shows that they were made on; return whether any was.
 
-    Archives made with GraphQL may tell the position only: it is enough where that state has one file.
+    Archives made with GraphQL may tell the position only. It is enough where the state has one file and is one commit: of several
+    commits each may have been commented on in its own diff, which nobody tells.
     """
-    files = {state.head: state.files[0] for state in states.states if state.head is not None and state.whole and len(state.files) == 1}
+    files = {state.head: state.files[0] for state in states.states if state.head is not None and state.plain and len(state.files) == 1}
     found = False
     for place, said in enumerate(pull.said):
         if said.kind != "line" or said.path is not None or said.line is None or said.head not in files:
@@ -165,12 +171,17 @@ def locate_comments(pull: RawPull, states: States) -> bool:
 
 
 def _first_parent(clone: Store, commit: str) -> str | None:
-    (data,) = read_blobs(clone, [commit], MAX_FILE_BYTES)
-    if not isinstance(data, bytes):
-        return None
-    head = data.partition(b"\n\n")[0].split(b"\n")
-    parents = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
+    parents = _parents(clone, [commit])[commit]
     return parents[0] if parents and find_commits(clone, parents[:1]) else None
+
+
+def _parents(clone: Store, commits: Iterable[str]) -> dict[str, list[str]]:
+    asked = list(dict.fromkeys(commits))
+    parents: dict[str, list[str]] = {}
+    for commit, data in zip(asked, read_blobs(clone, asked, MAX_FILE_BYTES) if asked else (), strict=True):
+        head = data.partition(b"\n\n")[0].split(b"\n") if isinstance(data, bytes) else []
+        parents[commit] = [line[len(b"parent ") :].decode() for line in head if line.startswith(b"parent ")]
+    return parents
 
 
 def _texts(clone: Store, changes: Iterable[Change]) -> Texts:

@@ -42,7 +42,7 @@ from starchat.errors import UserError
 from starchat.files import describe_file
 
 CLONE_ROWS = 32
-"""How many pull requests are one task where git is asked about each."""
+"""How many pull requests git is asked about at a time; where a row is one, they are a task."""
 
 MAX_RAW_TEXT = 1000
 """How much of a description the table of dropped units shows."""
@@ -138,13 +138,15 @@ def count_batch(batch: Batch) -> dict[str, int]:
 
 def build_batch(job: Job, batch: Batch) -> list[Item]:
     """Return what becomes of each pull request of a batch, in order."""
-    found = [pull if isinstance(pull, Dropped) else _ruled(pull, job) for pull in pulls_of(batch)]
-    pulls = [pull for pull in found if isinstance(pull, RawPull)]
-    states: Iterable[States | RowProblem | None] = itertools.repeat(None)
-    if job.clone is not None:
-        states = clone_states(pulls, job.clone, job.rules.max_context_lines)
-    built = map(_built, pulls, states, itertools.repeat(job))
-    return [pull if isinstance(pull, Dropped) else next(built) for pull in found]
+    found = (pull if isinstance(pull, Dropped) else _ruled(pull, job) for pull in pulls_of(batch))
+    if job.clone is None:
+        return [pull if isinstance(pull, Dropped) else _built(pull, None, job) for pull in found]
+    items: list[Item] = []
+    while chunk := list(itertools.islice(found, CLONE_ROWS)):  # a partition may hold many, and git tells much of each
+        pulls = [pull for pull in chunk if isinstance(pull, RawPull)]
+        states = iter(clone_states(pulls, job.clone, job.rules.max_context_lines))
+        items += [pull if isinstance(pull, Dropped) else _built(pull, next(states), job) for pull in chunk]
+    return items
 
 
 def _ruled(pull: RawPull, job: Job) -> RawPull | Dropped:

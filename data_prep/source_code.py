@@ -124,6 +124,12 @@ def _described(root: str, leaf: Leaf) -> dict[str, Any]:
         return {"path": encodable(path), "unreadable": str(error.strerror)}
 
 
+def root_license(path: str) -> str | None:
+    """Return the SPDX expression of what the root of a folder or repository is under, or None if its files do not say."""
+    tree = open_tree(path, None)
+    return _find_licenses(SourceSpec(path), tree, list_leaves(tree)).folders.get("")
+
+
 def build_source(spec: SourceSpec, choice: Choice, workers: int) -> Iterator[Item]:
     """Yield one item for each unit, in an order that depends on names only."""
     leaves = list(list_leaves(choice.tree))

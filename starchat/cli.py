@@ -155,10 +155,10 @@ def _result_only(json_wanted: bool = False) -> Iterator[Callable[[Any, str], Non
 def _prepare(options: argparse.Namespace) -> int:
     if options.repo is not None:
         return _prepare_repository(options)
-    if options.spec is None:
-        raise UserError("starchat prepare: name a spec, such as recipes/nano/data.yaml, or a repository with --repo PATH")
     if alone := next((name for name in ("issues", "output", "model") if getattr(options, name) is not None), None):
         raise UserError(f"starchat prepare: --{alone} goes with --repo; a spec names its own")
+    if options.spec is None:
+        raise UserError("starchat prepare: name a spec, such as recipes/nano/data.yaml, or a repository with --repo PATH")
     from data_prep.prepare import prepare, summary
 
     with _result_only(options.json) as show:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import json
 
 from data_prep.kinds import Setting, open_kind
@@ -13,7 +14,7 @@ from starchat.errors import UserError
 
 def outcome_of(mapping: dict, kind: str, number: int) -> collections.Counter[str]:
     """Return what became of a source's units; raise where a law does not hold."""
-    setting = Setting(tokenizer=mapping.pop("tokenizer", "nano"), workers=1)
+    setting = setting_of(mapping.pop("tokenizer", "nano"))
     try:
         opened = open_kind(kind, mapping, "fuzz", setting)
         items = list(opened.items())
@@ -25,6 +26,12 @@ def outcome_of(mapping: dict, kind: str, number: int) -> collections.Counter[str
     if number % 10 == 0:
         assert [identity(item) for item in opened.items()] == [identity(item) for item in items], "read again, the same comes out"
     return collections.Counter("kept" if isinstance(item, Kept) else f"dropped: {item.reason}" for item in items)
+
+
+@functools.cache
+def setting_of(tokenizer: str) -> Setting:
+    """Return the setting with a tokenizer, which is read once."""
+    return Setting(tokenizer=tokenizer, workers=1)
 
 
 def require_sound(item: Item) -> None:

@@ -79,6 +79,18 @@ def test_what_is_no_function_or_has_no_comment(language, text):
     assert list(functions_of(text, language)) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/** Joins all the parts here. */\nfunction join(a) {\n  if (a) {\n}\n  return a;\n}\n",
+        "/** Joins all the parts here. */\nfunction join(a) {\n  return f(a;\n}\n",
+    ],
+)
+def test_where_brackets_and_indentation_disagree(text):
+    (found,) = functions_of(text, "JavaScript")
+    assert found.ambiguous and unused(found, "JavaScript", 80)[0] == "ambiguous_end"
+
+
 def test_python():
     text = '''import os
 

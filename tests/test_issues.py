@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import importlib.util
 import json
 import random
 from pathlib import Path
@@ -22,6 +21,7 @@ from data_prep.kinds import Setting, open_kind
 from data_prep.mail import without_mail
 from data_prep.records import Dropped, Item, Kept
 from data_prep.sources import find_tables
+from fuzzing import outcome_of
 from issue_inputs import (
     ANSWER,
     LONG,
@@ -471,11 +471,7 @@ def test_documents_parse_to_what_was_posted(tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("number", range(60))
 def test_damaged_inputs(tmp_path: Path, number: int) -> None:
-    spec = importlib.util.spec_from_file_location("fuzz_builders", Path(__file__).parent.parent / "benchmarks" / "fuzz_builders.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.outcome_of(fuzz_issues.mutant(random.Random(f"test:{number}"), tmp_path), "issues", number)
+    outcome_of(fuzz_issues.mutant(random.Random(f"test:{number}"), tmp_path), "issues", number)
 
 
 @pytest.mark.skipif(not EVENTS.is_dir(), reason="the payload examples are not at hand")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import json
@@ -16,7 +17,7 @@ import fuzz_pulls
 import pull_rows
 import repositories
 from data_prep.kinds import Opened, Setting, open_kind
-from data_prep.pull_documents import Comment, Diff, ReviewComment, Status, parse_pull
+from data_prep.pull_documents import Comment, Diff, ReviewComment, Status, parse_pull, render_pull
 from data_prep.records import Dropped, Item, Kept
 from fuzzing import outcome_of
 from hostile import write_tokenizer
@@ -367,6 +368,7 @@ def test_deleted_and_edited_comments(build: Any) -> None:
     ("row", "reason"),
     [
         ({"foo": 1}, "wrong_type"),
+        ({"filename": "a.py", "patch": "@@ -1 +1 @@"}, "wrong_type"),
         ([1], "wrong_type"),
         ("not JSON", "wrong_type"),
         (pull_rows.pull_row(body=5), "wrong_type"),
@@ -382,6 +384,17 @@ def test_malformed_rows_are_faults(row: Any, reason: str, build: Any, tmp_path: 
     path = tmp_path / "broken.jsonl"
     path.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in many) + b'{"number": 1, \n\xff\n\n')
     assert [item.reason for item in build(path=str(path))[60:]] == ["invalid_json", "invalid_utf8"]
+
+
+@pytest.mark.parametrize("before", [b"", b"\n\n", b"\xef\xbb\xbf", b"damaged\n", b"[\n"])
+def test_lines_under_the_name_of_json(before: bytes, build: Any, tmp_path: Path) -> None:
+    path = tmp_path / "hour.json"
+    path.write_bytes(before + b"\n\n".join(json.dumps(row).encode() for row in pull_rows.numbered(3)))
+    items = build(path=str(path))
+    assert reasons(items) == ["invalid_json"] * (before in (b"damaged\n", b"[\n")) + ["kept"] * 3
+    path.write_bytes(json.dumps(pull_rows.numbered(3), indent=1).encode()[:-300])
+    with pytest.raises(UserError, match="not valid JSON"):
+        build(path=str(path))
 
 
 def suggestion(row: dict[str, Any], body: str, **keys: Any) -> dict[str, Any]:
@@ -421,6 +434,17 @@ def test_a_review_and_its_suggestion_as_a_dialogue(build: Any) -> None:
     assert turns(item)[0][1].endswith("+    return a + b\n```\n\nMake the change that the comment asks for.")
     (item,) = build([suggestion(row, SUGGESTED.partition("\n")[2] + "(tested)", original_start_line=4, original_line=5)], view="dialogue")
     assert "-def add(a, b):\n-    return a + b\n+    return int(a + b)" in turns(item)[-1][1], "lines that a comment spans go with it"
+
+
+def test_a_suggestion_for_an_unknown_number_of_lines_stays_a_comment(build: Any) -> None:
+    row = pull_rows.graphql_row()
+    comment = row["reviews"]["nodes"][0]["comments"]["nodes"][0]
+    comment |= {"body": SUGGESTED, "diffHunk": pull_rows.HUNK.replace("a+b", "a + b")}
+    (item,) = build([row], view="dialogue")
+    assert len(turns(item)) == 2 and turns(item)[1][1].endswith("```suggestion\n    return int(a + b)\n```")
+    comment |= {"originalStartLine": None, "originalLine": 5}
+    (item,) = build([row], view="dialogue")
+    assert turns(item)[-1] == ("assistant", CHANGE)
 
 
 def test_what_the_author_made_of_a_comment_is_its_follow_up(build: Any, clone: tuple[Path, dict[str, str]]) -> None:
@@ -516,6 +540,14 @@ def test_a_named_format_is_held_to(build: Any) -> None:
     assert reasons(build([pull_rows.pull_row()], format="graphql")) == ["wrong_type"]
 
 
+@pytest.mark.parametrize(("license", "found"), [("MIT", "MIT"), ("NOASSERTION", None), ("\ud800", None), (5, None), (None, None)])
+def test_the_licence_is_an_spdx_id_or_not_known(license: Any, found: str | None, build: Any) -> None:
+    (item,) = build([changed(pull_rows.pull_row(), "base", "repo", "license", "spdx_id", value=license)])
+    assert item.record.license == found
+    (item,) = build([pull_rows.pull_row()], license="Apache-2.0")
+    assert item.record.license == "Apache-2.0"
+
+
 def test_a_dataset_is_prepared_of_pull_requests(tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pull_rows.write(tmp_path / "rows.jsonl", [*pull_rows.numbered(5), pull_rows.pull_row(title="Short")])
@@ -547,7 +579,14 @@ def test_mutants(tmp_path: Path) -> None:
     for number in range(60):
         folder = tmp_path / str(number)
         folder.mkdir()
-        outcome_of(fuzz_pulls.mutant(random.Random(f"test:{number}"), folder), "pulls", number)
+        mapping = fuzz_pulls.mutant(random.Random(f"test:{number}"), folder)
+        setting = Setting(mapping["tokenizer"], workers=1)
+        outcome_of({**mapping}, "pulls", number)
+        if mapping["view"] == "document" and number % 2:
+            del mapping["tokenizer"]
+            with contextlib.suppress(UserError):
+                kept = [item.record for item in open_kind("pulls", mapping, "fuzz", setting).items() if isinstance(item, Kept)]
+                assert all(render_pull(parse_pull(record.parts), setting.family).parts == record.parts for record in kept)
 
 
 def test_a_closing_stands_in_for_one_that_was_not_told(build: Any) -> None:

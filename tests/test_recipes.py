@@ -117,7 +117,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
         body = f"    return value * {number} + {number + 1}\n"
         text = f'"""Module {number}."""\n\n\ndef scale_{number}(value):\n{body}\n\ndef shift_{number}(value):\n{body}'
         (folder / "code" / f"module_{number}.py").write_text(text)
-    source = {"kind": "source", "path": str(folder / "code"), "min_file_bytes": 1}
+    source = {"kind": "source", "path": str(folder / "code")}
     spec = folder / "data.yaml"
     spec.write_text(yaml.safe_dump({"sources": [source], "output": str(folder / "dataset"), "test_fraction": 0.1}))
     prepare(spec, progress=False)

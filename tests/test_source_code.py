@@ -369,6 +369,14 @@ def test_the_number_of_workers_changes_nothing(tmp_path, monkeypatch, keys):
     assert [item.record.id for item in cloned if isinstance(item, Kept)] == [item.record.id for item in alone if isinstance(item, Kept)]
 
 
+def test_tasks_are_cut_by_number_and_by_bytes(monkeypatch):
+    """So that no process holds more than a few megabytes at a time, however large the input is."""
+    leaves = [source_code.Leaf(f"{n}.py", size) for n, size in enumerate((10, 10, 10, 10, 3_000_000, 10))]
+    monkeypatch.setattr(source_code, "TASK_FILES", 3)
+    tasks = source_code._tasks(iter(leaves), source_code.TreeLicenses({}), None)
+    assert [[job.leaf.path for job in task.jobs] for task in tasks] == [["0.py", "1.py", "2.py"], ["3.py", "4.py"], ["5.py"]]
+
+
 def test_names_of_every_kind(tmp_path):
     write(tmp_path, {"a b.py": CODE, "ü.py": CODE + "u = 1\n", "n\nl.py": CODE + "n = 1\n", "<file_sep>.py": CODE + "f = 1\n"})
     (tmp_path / os.fsdecode(b"b\xff.py")).write_text(CODE)

@@ -85,6 +85,11 @@ def test_encoded_data(text, found):
     assert encoded_data(CODE * 40 + text[:90]) is None
 
 
+def test_a_long_stretch_counts_however_large_the_file_is():
+    assert encoded_data(CODE * 400 + "'" + "QUJD" * 257 + "'") == ("encoded_data", "a stretch of 1028 characters in base64")
+    assert encoded_data(CODE * 400 + "'" + "QUJD" * 256 + "'") is None
+
+
 @given(
     st.text(),
     st.sampled_from(["starcoder", "starcoder2", "none"]),
