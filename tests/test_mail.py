@@ -63,6 +63,7 @@ def test_a_reply_keeps_what_is_above_and_below_the_quotation(header: str) -> Non
         "Reply to this email is what it says",
         "I am using git send-email.\n\n-- \n" + "a long list\n" * 20,
         "Text\n```\n\n-- \nBob\n```",
+        "```\nSent from my iPhone\n```",
         "On Tue, Jul 3, 2018, X <x@example.org>\n    wrote:\n",
         "On Tue, Jul 3, 2018, X <x@example.org>\nOwn words that she\nwrote:",
         "Sent from my point of view this is wrong, and more",
