@@ -10,6 +10,7 @@ without a decision has the default. StarCoder2: section 2.1 of its paper (arXiv 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import re
 import string
@@ -155,6 +156,7 @@ def is_kept(language: str, thresholds: Thresholds) -> bool:
     return type_of(language) in types or language in KEPT[thresholds]
 
 
+@functools.cache
 def limits_for(thresholds: Thresholds, language: str, extension: str) -> Limits | None:
     """Return the thresholds for files of a language, whose extension is in lower case with its dot; None if they are left out.
 
