@@ -45,11 +45,13 @@ ALIASES: Mapping[str, str] = {
 MIN_ENCODED_CHARACTERS = 1024
 """The length from which StarCoder2 took a run of base64 for encoded data (arXiv 2402.19173, section 2.1)."""
 
-_WRAPPED_CHARACTERS = 60
+_WINDOW = MIN_ENCODED_CHARACTERS // 2
+"""Of such a run at least one piece of this length is whole, wherever it begins, and holds no space: cheaper to look for than the run."""
+
 _INLINE = re.compile(r"(;base64,)[A-Za-z0-9+/=%_-]{40,}(?:\\?\n[A-Za-z0-9+/=]{40,})*(?:\\?\n[A-Za-z0-9+/]+={1,2})?")
 _ENCODED = re.compile(
     rf"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{MIN_ENCODED_CHARACTERS},}}={{0,2}}"
-    rf"|^(?:[A-Za-z0-9+/]{{{_WRAPPED_CHARACTERS},80}}\n){{13,}}(?:[A-Za-z0-9+/]{{1,80}}={{0,2}}$)?",  # wrapped, as in MIME
+    r"|^(?:[A-Za-z0-9+/]{60,80}\n){17,}(?:[A-Za-z0-9+/]{1,80}={0,2}$)?",  # wrapped, as in MIME
     re.MULTILINE,
 )
 _FIGURE = re.compile(r"<(?:matplotlib\.figure\.)?Figure\b[^\n]*>")
@@ -128,7 +130,7 @@ def without_data(text: str, repairs: list[str]) -> str:
     if ";base64," in text:
         text, count = _INLINE.subn(rf"\1{CUT}", text)
         repairs += ["lost_inline_data"] * bool(count)
-    if len(text) >= MIN_ENCODED_CHARACTERS and max(map(len, text.split()), default=0) >= _WRAPPED_CHARACTERS:
+    if any(" " not in text[at : at + _WINDOW] for at in range(0, len(text) - _WINDOW + 1, _WINDOW)):
         text, count = _ENCODED.subn(CUT, text)
         repairs += ["lost_encoded_data"] * bool(count)
     return text

@@ -138,6 +138,11 @@ def test_encoded_data_in_outputs() -> None:
     assert shown(stream("y " + "x" * 5000)) == ("y [...]", ("lost_encoded_data",)), "also where the output would be cut"
     wrapped = "\n".join(["QUJD" * 19] * 20 + ["QUI="])
     assert shown(stream(f"y\n{wrapped}\nz w")) == ("y\n[...]\nz w", ("lost_encoded_data",))
+    for before in range(0, 1100, 97):
+        assert shown(stream("a " * before + "b" * 1024), most=None)[1] == ("lost_encoded_data",), "wherever it begins"
+        assert shown(stream("a " * before + "\n" + ("b" * 60 + "\n") * 18), most=None)[1] == ("lost_encoded_data",)
+        assert shown(stream("a " * before + "b" * 1023), most=None)[1] == ()
+        assert shown(stream("a " * before + "\n" + ("b" * 60 + "\n") * 16), most=None)[1] == ()
     table = "\n".join(["1.0 " * 19] * 20)
     assert shown(stream(table), most=None) == (table.strip(), ())
     assert shown(stream("x" * 1023), most=None) == ("x" * 1023, ())
