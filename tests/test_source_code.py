@@ -319,8 +319,7 @@ def test_shallow_and_partial_clones(clone, tmp_path):
 
 
 def test_what_cannot_be_a_source_is_one_clear_message(tmp_path, clone):
-    empty = tmp_path / "empty"
-    empty.mkdir()
+    (empty := tmp_path / "empty").mkdir()
     (tmp_path / "file.py").write_text(CODE)
     repositories.new(tmp_path / "new")
     for path, keys, message in (
@@ -388,8 +387,7 @@ def test_names_of_every_kind(tmp_path):
 
 
 def test_links_in_circles_are_named_and_not_followed(tmp_path):
-    write(tmp_path, {"d/a.py": CODE})
-    (tmp_path / "d/loop").symlink_to("..")
+    (write(tmp_path, {"d/a.py": CODE}) / "d/loop").symlink_to("..")
     (tmp_path / "self.py").symlink_to("self.py")
     assert reasons(items(tmp_path)) == {"d/loop": "symbolic_link", "self.py": "symbolic_link"}
 
