@@ -10,6 +10,7 @@ message. Which commits are worth it: `data_prep.commit_rules`.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,8 @@ from starchat.dialogue import Source
 from starchat.errors import UserError
 from starchat.files import describe_file
 
-COMMITS_OF_A_TASK = 128
+COMMITS_OF_A_TASK = 512
+"""Git unpacks a file from its neighbours in history; a process that reads few commits unpacks the same ones again."""
 
 MAX_BLOB_BYTES = 4 << 20
 """Larger files are not read at all: at four bytes a character, the largest that any rule could keep by its length is smaller."""
@@ -173,14 +175,31 @@ def piece_items(piece: Piece) -> list[Item]:
                 items.append(None)
             else:
                 items.append(_dropped(commit, change, *found))
-    oids = [oid for candidate in candidates for oid in (candidate.change.old_oid, candidate.change.new_oid)]
-    contents = git.read_blobs(piece.store, oids, MAX_BLOB_BYTES)
-    for candidate in candidates:
-        items[candidate.slot] = _read_item(candidate, next(contents), next(contents), builder)
+    for candidate, old, new in _contents(piece.store, candidates):
+        items[candidate.slot] = _read_item(candidate, old, new, builder)
     return [item for item in items if item is not None]
 
 
-def _whole_commit(commit: str, changes: Sequence[git.Change], content: Any, is_cut: bool) -> Dropped | None:
+def _contents(store: git.Store, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, git.Content, git.Content]]:
+    """Yield each change with the contents before and after. What one commit made is what the next one found: it is read once, and
+    held from its first use to its last."""
+    wanted = [oid for candidate in candidates for oid in (candidate.change.old_oid, candidate.change.new_oid)]
+    uses = collections.Counter(wanted)
+    contents = git.read_blobs(store, uses, MAX_BLOB_BYTES)
+    held: dict[str, git.Content] = {}
+    for candidate in candidates:
+        pair: list[git.Content] = []
+        for oid in (candidate.change.old_oid, candidate.change.new_oid):
+            if oid not in held:
+                held[oid] = next(contents)
+            pair.append(held[oid])
+            uses[oid] -= 1
+            if not uses[oid]:
+                del held[oid]
+        yield candidate, pair[0], pair[1]
+
+
+def _whole_commit(commit: str, changes: Sequence[git.Change], content: git.Content, is_cut: bool) -> Dropped | None:
     """Return why a commit as a whole is one unit that is dropped, or None."""
     if not isinstance(content, bytes):
         reason, detail = "missing_object", "the repository lacks the commit"
@@ -219,14 +238,14 @@ def _dropped(commit: str, change: git.Change, reason: str, detail: str) -> Dropp
     return Dropped(reason, f"{commit}:{change.path}", detail, as_text({"commit": commit, "path": change.path}))
 
 
-def _read_item(candidate: Candidate, old: Any, new: Any, builder: Builder) -> Item:
+def _read_item(candidate: Candidate, old: git.Content, new: git.Content, builder: Builder) -> Item:
     """Return the item of a change whose contents were read."""
     commit, change = candidate.commit, candidate.change
-    for content in (old, new):
-        if content is None:
-            return _dropped(commit, change, "missing_object", "the repository lacks the content: a partial clone, or damaged")
-        if isinstance(content, git.Oversize):
-            return _dropped(commit, change, "too_large", f"{content.bytes} bytes; at most {MAX_BLOB_BYTES}")
+    if old is None or new is None:
+        return _dropped(commit, change, "missing_object", "the repository lacks the content: a partial clone, or damaged")
+    if isinstance(old, git.Oversize) or isinstance(new, git.Oversize):
+        size = max(content.bytes if isinstance(content, git.Oversize) else 0 for content in (old, new))
+        return _dropped(commit, change, "too_large", f"{size} bytes; at most {MAX_BLOB_BYTES}")
     source = Source(f"{commit}:{change.path}", builder.repository, change.path, commit)
     item = edit_item(old, new, candidate.message, candidate.drawn, source, builder)
     return item if isinstance(item, Kept) else _dropped(commit, change, item.reason, item.detail)

@@ -46,6 +46,16 @@ class Store:
     partial: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Oversize:
+    """A blob of more bytes than were asked for."""
+
+    bytes: int
+
+
+Content = bytes | Oversize | None
+"""What is read of an object: None where the repository lacks it."""
+
 Place = str | Path | Store
 """A repository; its `Store` spares many small readings the asking."""
 
@@ -70,13 +80,6 @@ class Change:
     new_oid: str
     old_path: str
     path: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Oversize:
-    """A blob of more bytes than were asked for."""
-
-    bytes: int
 
 
 def is_repository(path: str | Path) -> bool:
@@ -167,7 +170,7 @@ def read_changes(repository: Place, commits: Sequence[str]) -> Iterator[tuple[st
             yield commit, changes
 
 
-def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = None) -> Iterator[bytes | Oversize | None]:
+def read_blobs(repository: Place, oids: Iterable[str], max_bytes: int | None = None) -> Iterator[Content]:
     """Yield the content of each object, in order: an `Oversize` above `max_bytes`, None where the repository lacks it."""
     with tempfile.TemporaryFile() as listing:  # a pipe would fill up in both directions
         listing.writelines(f"{oid}\n".encode() for oid in oids)

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import PurePosixPath
 from typing import Any
 
 _SHEBANG = re.compile(r"#![ \t]*(?:\S*/)?(?:env[ \t]+(?:-S[ \t]+)?)?(?P<program>[\w.+-]+)")
@@ -49,10 +48,11 @@ def language_of(path: str, text: str = "") -> str | None:
     name = path.rpartition("/")[2]
     if (named := _index("filenames").get(name)) is not None:
         return named
-    suffixes = PurePosixPath(name).suffixes
-    for start in range(len(suffixes)):
-        if (found := _index("extensions").get("".join(suffixes[start:]).lower())) is not None:
+    extensions, start = _index("extensions"), name.find(".", 1)
+    while start > 0:  # a dot at the beginning hides a file and begins no extension
+        if (found := extensions.get(name[start:].lower())) is not None:
             return found
+        start = name.find(".", start + 1)
     shebang = _SHEBANG.match(text)
     if shebang is None:
         return None

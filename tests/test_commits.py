@@ -306,7 +306,7 @@ def test_commitpack_rows(tmp_path):
 def test_the_same_bytes_with_one_worker_and_with_three(tmp_path, monkeypatch):
     """Law 10, through the command, on a history of several tasks."""
     clone = repositories.new(tmp_path / "r")
-    stream = fuzz_commits.linear_history(600)
+    stream = fuzz_commits.linear_history(1300)
     repositories.git(clone, "fast-import", "--quiet", given=stream)
     monkeypatch.chdir(tmp_path)
     made = []
@@ -314,7 +314,7 @@ def test_the_same_bytes_with_one_worker_and_with_three(tmp_path, monkeypatch):
     for workers in (1, 3):
         manifest = run(*sources, workers=workers, overwrite=True)
         assert_conserved(manifest)
-        assert manifest["counts"]["sources"][0]["read"] == 600
+        assert manifest["counts"]["sources"][0]["read"] == 1300
         made.append(digests("dataset"))
     assert made[0] == made[1]
     assert len(records()) == manifest["counts"]["written"] > 1000
