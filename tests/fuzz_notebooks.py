@@ -76,8 +76,10 @@ def damaged(rng: random.Random) -> bytes:
     """The bytes of a notebook with something wrong, mostly inside a JSON value that is sound."""
     notebook: Any = rng.choice(SEEDS)
     act = rng.random()
-    if act < 0.65:
+    if act < 0.3:
         notebook = mutated_json(notebook, rng)
+    elif act < 0.65:
+        notebook = with_hostile_texts(notebook, rng)
     elif act < 0.75 and notebook.get("cells"):
         notebook = {**notebook, "cells": notebook["cells"] * rng.randint(2, 9)}
     data = json.dumps(notebook, indent=rng.choice((None, 1))).encode()
@@ -86,6 +88,17 @@ def damaged(rng: random.Random) -> bytes:
     if act > 0.95:
         data = rng.choice((b"", b" ", b"\xef\xbb\xbf" + data, data.decode("latin-1").encode("utf-16"), b"[" * 2000, b"\0" * 50))
     return data
+
+
+def with_hostile_texts(value: Any, rng: random.Random, key: str = "") -> Any:
+    """A notebook whose texts are damaged, and whose shape is not: what reaches the builder behind the reader."""
+    if isinstance(value, dict):
+        return {key: with_hostile_texts(inner, rng, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_hostile_texts(inner, rng, key) for inner in value]
+    if isinstance(value, str) and key not in ("cell_type", "output_type") and rng.random() < 0.2:
+        return mutated_text(value, rng)
+    return value
 
 
 def _file(rng: random.Random, folder: Path) -> str:

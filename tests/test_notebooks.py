@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import fuzz_notebooks
 from conftest import write_base_tokenizer
 from data_prep.control_tokens import STARCODER_TOKENS
 from data_prep.documents import Cell, parse_notebook, parse_script
 from data_prep.kinds import Setting, open_kind
 from data_prep.records import Dropped, Item, Kept
+from fuzzing import outcome_of
 from notebook_files import LESSON, book, code, commit_all, error, old_book, old_code, result, spelled, stream, text, write_notebook
 from preparing import assert_conserved, records, run
 from starchat.errors import UserError
@@ -400,3 +402,10 @@ def test_prepare_counts_every_notebook() -> None:
     assert manifest["counts"]["repaired"] == {"lost_image_output": 1}
     assert manifest["spec"]["sources"][0]["rules"]["min_cells"] == 4
     assert len(records()) == 3
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_damaged_notebooks(number: int, tmp_path: Path) -> None:
+    folder = tmp_path / "mutant"
+    folder.mkdir()
+    outcome_of(fuzz_notebooks.mutant(random.Random(f"test:{number}"), folder), "notebooks", number)
