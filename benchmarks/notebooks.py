@@ -36,6 +36,7 @@ WORDS = ("data", "column", "mean", "of", "the", "each", "model", "shows", "measu
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _FIGURE = re.compile(r"<(?:matplotlib\.figure\.)?Figure\b.*>")
 _REPR = re.compile(r"<[A-Za-z_].*>")
+_INLINE = re.compile(r"(;base64,)[A-Za-z0-9+/=%_-]{40,}")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{1024,}={0,2}")
 
 
@@ -119,7 +120,7 @@ def plain_document(row: dict) -> dict:
     data = Path(row["path"]).read_bytes()
     text = ""
     for cell in nbformat.reads(data.decode(), as_version=4).cells:
-        source = cell.source.strip("\n").rstrip()
+        source = without_data(cell.source.replace("\r\n", "\n").replace("\r", "\n")).strip("\n").rstrip()
         if not source:
             continue
         if cell.cell_type != "code":
@@ -148,10 +149,15 @@ def plain_output(output: dict) -> str:
         for piece in line.split("\r"):
             row = piece + row[len(piece) :]
         lines.append(row)
-    text = _BASE64.sub("[...]", "\n".join(lines)).strip("\n").rstrip()
+    text = without_data("\n".join(lines)).strip("\n").rstrip()
     if len(text) <= 1000:
         return text
     return f"[...]{text[-1000:]}" if kind == "error" else f"{text[:1000]}[...]"
+
+
+def without_data(text: str) -> str:
+    """Return a text without base64: that of ``data:`` addresses, and long runs."""
+    return _BASE64.sub("[...]", _INLINE.sub(r"\1[...]", text))
 
 
 def several(folder: Path, times: int, target: Path) -> Path:

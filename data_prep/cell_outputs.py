@@ -130,7 +130,7 @@ def without_data(text: str, repairs: list[str]) -> str:
     if ";base64," in text:
         text, count = _INLINE.subn(rf"\1{CUT}", text)
         repairs += ["lost_inline_data"] * bool(count)
-    if any(" " not in text[at : at + _WINDOW] for at in range(0, len(text) - _WINDOW + 1, _WINDOW)):
+    if len(text) >= MIN_ENCODED_CHARACTERS and any(" " not in text[at : at + _WINDOW] for at in range(0, len(text) - _WINDOW + 1, _WINDOW)):
         text, count = _ENCODED.subn(CUT, text)
         repairs += ["lost_encoded_data"] * bool(count)
     return text

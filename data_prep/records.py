@@ -42,16 +42,17 @@ class Kept:
             return _kept, (None, (record, self.repairs))
         source = record.source
         whence = (source.place, source.repository, source.path, source.commit, source.url)
-        parts = tuple((part.marker, part.text) for part in record.parts)
-        return _kept, ((whence, parts, record.tools, record.license, record.split, record.copy, self.repairs), None)
+        parts = record.parts
+        spelled = (tuple(part.marker for part in parts), tuple(part.text for part in parts))
+        return _kept, ((whence, spelled, record.tools, record.license, record.split, record.copy, self.repairs), None)
 
 
 def _kept(document: tuple[Any, ...] | None, dialogue: tuple[Any, ...] | None) -> Kept:
     if document is None:
         assert dialogue is not None
         return Kept(*dialogue)
-    whence, parts, tools, license, split, copy, repairs = document
-    return Kept(Record(Source(*whence), (), tuple(Part(*part) for part in parts), tools, license, split, copy), repairs)
+    whence, spelled, tools, license, split, copy, repairs = document
+    return Kept(Record(Source(*whence), (), tuple(map(Part, *spelled)), tools, license, split, copy), repairs)
 
 
 Item = Kept | Dropped
