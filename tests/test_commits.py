@@ -303,6 +303,13 @@ def test_commitpack_rows(tmp_path):
     assert (record.source.repository, record.source.commit, record.license) == ("a/b", "c" * 40, "mit")
 
 
+def test_rows_are_the_same_with_one_worker_and_with_three(tmp_path):
+    rows = [{**ROW, "commit": f"{number:040x}", "new_contents": f"x = {number}\n"} for number in range(700)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one, three = (items(tmp_path / "rows.jsonl", workers=workers, **OFF) for workers in (1, 3))
+    assert len(one) == 700 and one == three
+
+
 def test_the_same_bytes_with_one_worker_and_with_three(tmp_path, monkeypatch):
     """Law 10, through the command, on a history of several tasks."""
     clone = repositories.new(tmp_path / "r")
