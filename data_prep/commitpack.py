@@ -5,23 +5,31 @@ In: tables of rows. Out: one item for each row. ``repos`` is a comma list with r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_prep.drafts import RowProblem, optional_text, required_text
+from data_prep.pool import run_tasks
 from data_prep.records import Dropped, Item
 from data_prep.sources import Row, Table, as_text, read_table
+from starchat.batches import batched
 from starchat.dialogue import Source
 
 RowItem = Callable[[str, str, str, Source, str | None, Any], Item]
+ROWS_OF_A_TASK = 256
 SHOWN_KEYS = ("commit", "old_file", "new_file", "repos", "license")
 
 
-def build_rows(tables: Sequence[Table], builder: Any, item_of: RowItem) -> Iterator[Item]:
-    """Yield the item of every row: what `item_of` makes of its texts, or why it has none."""
-    for table in tables:
-        for row in read_table(table):
-            yield row if isinstance(row, Dropped) else _item(row, builder, item_of)
+def build_rows(tables: Sequence[Table], builder: Any, item_of: RowItem, workers: int) -> Iterator[Item]:
+    """Yield the item of every row: what `item_of`, a function of a module, makes of its texts, or why it has none."""
+    rows = (row for table in tables for row in read_table(table))
+    for items in run_tasks(functools.partial(_items, builder, item_of), batched(rows, ROWS_OF_A_TASK), workers):
+        yield from items
+
+
+def _items(builder: Any, item_of: RowItem, rows: tuple[Row | Dropped, ...]) -> list[Item]:
+    return [row if isinstance(row, Dropped) else _item(row, builder, item_of) for row in rows]
 
 
 def _item(row: Row, builder: Any, item_of: RowItem) -> Item:

@@ -127,7 +127,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         raise UserError(f"{spec.path}: an empty folder; give a git clone, a bare repository, or a file of CommitPack rows")
     tables = find_tables(spec.path)
     inputs = [describe_file(file) for table in tables for file in table_files(table)]
-    return Opened(spec.path, "commitpack", resolved, inputs, lambda: build_rows(tables, builder, row_item))
+    return Opened(spec.path, "commitpack", resolved, inputs, lambda: build_rows(tables, builder, row_item, setting.workers))
 
 
 def build_commits(builder: Builder, commit: str | None, workers: int) -> Iterator[Item]:

@@ -274,12 +274,19 @@ def _read_object(output: IO[bytes], size: int, max_bytes: int | None) -> bytes |
     if max_bytes is None or size <= max_bytes:
         content = output.read(size)
         if len(content) < size:
-            raise UserError(f"git ended in the middle of an object of {size} bytes; look at the repository with git fsck")
+            raise _ended(size)
         return content
     left = size
     while left:
-        left -= len(output.read(min(left, SKIPPED_BYTES)))
+        skipped = len(output.read(min(left, SKIPPED_BYTES)))
+        if not skipped:
+            raise _ended(size)
+        left -= skipped
     return Oversize(size)
+
+
+def _ended(size: int) -> UserError:
+    return UserError(f"git ended in the middle of an object of {size} bytes; look at the repository with git fsck")
 
 
 def _split(stream: IO[bytes], end: bytes) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 
@@ -171,3 +172,18 @@ def test_renames_are_found(clone):
     commit(clone, "move", {"d/ü.txt": None, "e.txt": "b"})
     ((_, (change,)),) = git.read_changes(clone, [git.resolve(clone)])
     assert (change.status, change.old_path, change.path) == ("R", "d/ü.txt", "e.txt")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("max_bytes", [None, 10])
+def test_an_object_that_ends_too_early_is_one_clear_message(tmp_path, max_bytes):
+    """Also one that is to be skipped: its bytes never come."""
+    clone = tmp_path / "r"
+    history(clone, [("one", {"a.bin": random.Random(0).randbytes(50_000)})])
+    (entry,) = git.read_tree(clone, git.resolve(clone))
+    loose = clone / ".git/objects" / entry.oid[:2] / entry.oid[2:]
+    content = loose.read_bytes()
+    loose.unlink()
+    loose.write_bytes(content[:30_000])
+    with pytest.raises(UserError, match="git ended in the middle of an object of 50000 bytes|git cannot read it"):
+        list(git.read_blobs(clone, [entry.oid], max_bytes))
