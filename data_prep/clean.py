@@ -29,14 +29,13 @@ Text is changed nowhere else: no trimming, no collapsed blank lines, no tags rem
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 
 from data_prep.control_tokens import find_control_token
 from data_prep.drafts import Draft, RowProblem
+from data_prep.python_syntax import syntax_fault
 from starchat.dialogue import Turn, first_user_text
 from starchat.fences import code_blocks
 
@@ -80,19 +79,7 @@ def python_fault(question: str, answer: str) -> str | None:
     programs = [body for language, body in code_blocks(answer) if language in ("python", "py", "python3")]
     if "```" not in answer and "python" in question.lower() and _DEF.search(answer):
         programs = [answer]
-    return next((fault for program in programs if (fault := _syntax_fault(program)) is not None), None)
-
-
-def _syntax_fault(program: str) -> str | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a doubtful escape in the data is no news here
-        try:
-            ast.parse(program)
-        except SyntaxError as error:
-            return f"line {error.lineno}: {error.msg}"
-        except (ValueError, RecursionError, MemoryError) as error:
-            return f"{type(error).__name__}: {error}"
-    return None
+    return next((fault for program in programs if (fault := syntax_fault(program)) is not None), None)
 
 
 def _sound_turn(turn: Turn, repairs: list[str]) -> Turn:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.changes import changed_span, unified_diff, widened
 from data_prep.commit_rules import Draws, Problem
-from data_prep.languages import language_of
+from data_prep.languages import fence_label, language_of
 from starchat.dialogue import Turn
 from starchat.fences import fenced
 
@@ -128,8 +128,7 @@ def answer_of(edit: Edit, message: Message, path: str, drawn: Draws, tasks: Mapp
     """Return the dialogue of an edit: what is asked is drawn by weight among what the commit can answer."""
     possible = {task: weight for task, weight in tasks.items() if weight and (task != "explain" or _explains(message))}
     task = _drawn(possible or {"edit": 1.0}, drawn.task)
-    language = language_of(path)
-    tag = (language or "").lower().replace(" ", "-") if language else ""
+    tag = fence_label(language_of(path))
     if task == "edit":
         return _edit_turns(edit, message, path, tag, drawn)
     asked = _pick(EXPLAIN if task == "explain" else WRITE_MESSAGE, drawn.words).format(path=path)

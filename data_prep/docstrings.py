@@ -12,16 +12,16 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import warnings
 from collections.abc import Iterator
 
 from data_prep.doc_comments import SCANNED, Documented, documented_functions
+from data_prep.languages import fence_label
+from data_prep.python_syntax import python_tree
 from starchat.dialogue import Turn
 from starchat.fences import fenced
 from starchat.files import digest_json
 
 MIN_DOC_WORDS = 4
-FENCES = {"C++": "cpp", "C#": "csharp", "Shell": "bash", "Objective-C": "objc", "TSX": "tsx"}
 LANGUAGES = frozenset({"Python", *SCANNED})
 """The languages whose functions become dialogues."""
 
@@ -56,18 +56,6 @@ _AN = frozenset({"R", "Objective-C"})
 def functions_of(text: str, language: str) -> Iterator[Documented]:
     """Yield the documented functions of a file; raise `ValueError` with the reason where Python does not parse."""
     return _python(text) if language == "Python" else documented_functions(text, language)
-
-
-def python_tree(text: str) -> ast.Module:
-    """Return the syntax tree of Python; raise `ValueError` that says where it does not parse."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a doubtful escape in somebody's file is no news here
-        try:
-            return ast.parse(text)
-        except SyntaxError as error:
-            raise ValueError(f"line {error.lineno}: {error.msg}") from None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _python(text: str) -> Iterator[Documented]:
@@ -181,4 +169,4 @@ def turns_of(found: Documented, language: str, seed: int, keep_docs: bool) -> tu
     subject = f"{language} method `{found.name}` of the class `{found.owner}`" if found.owner else f"{language} function `{found.name}`"
     asked = TEMPLATES[number].format(a="an" if language in _AN else "a", subject=subject, doc=found.doc)
     code = found.code if keep_docs else found.bare
-    return Turn("user", asked), Turn("assistant", fenced(code, FENCES.get(language, language.lower())))
+    return Turn("user", asked), Turn("assistant", fenced(code, fence_label(language)))

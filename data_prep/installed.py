@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_prep.docstrings import python_tree
 from data_prep.documents import Family, SourceFile, render_source
 from data_prep.kinds import Opened, Setting
 from data_prep.licenses import distribution_license, foreign_header, is_permissive
 from data_prep.pool import run_tasks
+from data_prep.python_syntax import python_tree
 from data_prep.records import Dropped, Item, encodable
 from data_prep.source_rules import long_lines
 from data_prep.train_tokenizer import STARCODER_TOKENS

@@ -28,10 +28,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from data_prep.mail import without_mail
-from data_prep.people import CODE, is_bot, without_code, words
+from data_prep.people import is_bot, without_code, words
+from data_prep.post_texts import cut_lines, with_newlines, without_html_comments
 from data_prep.threads import Happening, RawThread
 
-LAST_LINES = 20
 CUT = "[Truncated]"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -58,7 +58,7 @@ class IssueRules:
     from other languages well, and is no more than that. `min_answer_characters` is about dialogues: all answers together.
     """
 
-    preset: Literal["starcoder", "none"] = "starcoder"
+    preset: Literal["starcoder", "none"]
     min_characters: int | None = None
     min_users: int | None = None
     max_lone_characters: int | None = None
@@ -83,16 +83,6 @@ class Refused(NamedTuple):
 
     reason: str
     detail: str
-
-
-def with_preset(rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of rules with those of their preset where none is given.
-
-    >>> with_preset({"min_characters": None})["min_characters"], with_preset({"preset": "none"})
-    (None, {'preset': 'none'})
-    """
-    preset = rules.get("preset", IssueRules.preset)
-    return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **rules}
 
 
 def ruled(thread: RawThread, rules: IssueRules) -> CleanThread | Refused:
@@ -157,42 +147,16 @@ def _cleaned(thread: RawThread, rules: IssueRules) -> CleanThread:
 
 
 def _clean_text(text: str, rules: IssueRules, repairs: list[str]) -> str:
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-        repairs.append("line_ends")
-    if "<!--" in text:
-        text = _without_comments(text, repairs)
+    text = without_html_comments(with_newlines(text, repairs), repairs)
     letter = without_mail(text)
     if letter.repairs:
         text = letter.text
         repairs += letter.repairs
     if not text or text.isspace():
         return ""
-    most = rules.max_comment_lines
-    if most is None or text.count("\n") < most:
-        return text
-    repairs.append("long_comment")
-    lines = text.split("\n")
-    last = min(LAST_LINES, most - 1)
-    return "\n".join((*lines[: most - last], CUT, *lines[len(lines) - last :]))
-
-
-def _without_comments(text: str, repairs: list[str]) -> str:
-    """Return a Markdown text without its HTML comments; those within code, and what is never closed, stay."""
-    code = iter([found.span() for found in CODE.finditer(text)])
-    pieces, done, look = list[str](), 0, 0
-    code_start, code_end = next(code, (len(text), len(text)))
-    while (start := text.find("<!--", look)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
-        while code_end <= start:
-            code_start, code_end = next(code, (len(text), len(text) + 1))
-        if code_start <= start:
-            look = code_end
-            continue
-        pieces.append(text[done:start])
-        done = look = end + 3
-    if pieces:
-        repairs.append("html_comment")
-    return "".join((*pieces, text[done:]))
+    cut = cut_lines(text, rules.max_comment_lines, CUT)
+    repairs += ["long_comment"] * (cut is not text)
+    return cut
 
 
 _LINK = re.compile(r"https?://\S+|<[^<>\n]{1,200}>")

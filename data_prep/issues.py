@@ -22,9 +22,9 @@ from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.documents import Family
 from data_prep.drafts import RowProblem
 from data_prep.github_events import Sighting, assembled, read_bigcode, sightings_of, sightings_of_row
-from data_prep.issue_rules import IssueRules, Refused, ruled, with_preset
+from data_prep.issue_rules import PRESETS, IssueRules, Refused, ruled
 from data_prep.issue_views import dialogue_of, document_of, thread_text
-from data_prep.kinds import Opened, Setting
+from data_prep.kinds import Opened, Setting, preset_rules
 from data_prep.pool import run_tasks
 from data_prep.records import Dropped, Item
 from data_prep.sources import Row, Table, as_text, find_tables, parse_json, read_line, read_table, table_files
@@ -60,7 +60,7 @@ class IssuesSpec:
     format: Literal["auto", "gharchive", "rest", "graphql", "bigcode"] = "auto"
     license: str | None = None
     repository: str | None = None
-    rules: IssueRules = dataclasses.field(default_factory=IssueRules)
+    rules: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,20 +85,28 @@ class _Sort:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """What all tasks of a source share; `family` is None in the dialogue view."""
+
+    spec: IssuesSpec
+    rules: IssueRules
+    family: Family | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Build:
     """Threads to build: of a piece, or of a partition."""
 
-    spec: IssuesSpec
-    family: Family | None
+    job: _Job
     piece: _Piece | None = None
     partition: tuple[tuple[str, int, int], ...] = ()
 
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return issues that are ready to be read (`data_prep.kinds`)."""
-    rules = mapping.get("rules", {})
-    spec = from_mapping(IssuesSpec, {**mapping, "rules": with_preset(rules) if isinstance(rules, Mapping) else rules}, place)
-    _check_rules(spec.rules, place)
+    spec = from_mapping(IssuesSpec, mapping, place)
+    rules = preset_rules(IssueRules, PRESETS, "starcoder", spec.rules, place)
+    _check_rules(rules, place)
     family = setting.family if spec.view == "document" else None
     if family is not None:
         family.require("<issue_start>", "<issue_comment>", "<issue_closed>")
@@ -107,7 +115,8 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         raise UserError(f"{place}: path: {unfit.path} is no file of issues; expected .json, .jsonl or .parquet, each also with .gz or .zst")
     format = spec.format if spec.format != "auto" else _detected(tables)
     inputs = [describe_file(file) for file in sorted({file for table in tables for file in table_files(table)})]
-    return Opened(spec.path, format, to_mapping(spec), inputs, lambda: _items(spec, family, tables, format, setting.workers))
+    resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
+    return Opened(spec.path, format, resolved, inputs, lambda: _items(_Job(spec, rules, family), tables, format, setting.workers))
 
 
 def _check_rules(rules: IssueRules, place: str) -> None:
@@ -201,11 +210,11 @@ def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
                     first += data.count(b"\n")
 
 
-def _items(spec: IssuesSpec, family: Family | None, tables: Sequence[Table], format: str, workers: int) -> Iterator[Item]:
+def _items(job: _Job, tables: Sequence[Table], format: str, workers: int) -> Iterator[Item]:
     """Yield one item for each unit: first what cannot be read, then the threads, partition by partition; or all in their order."""
     pieces = _pieces(tables, format)
     if format not in JOINED:
-        for items in run_tasks(_build, (_Build(spec, family, piece) for piece in pieces), workers):
+        for items in run_tasks(_build, (_Build(job, piece) for piece in pieces), workers):
             yield from items
         return
     size = sum(
@@ -213,12 +222,12 @@ def _items(spec: IssuesSpec, family: Family | None, tables: Sequence[Table], for
     )
     partitions = count_partitions(size)
     with tempfile.TemporaryDirectory(prefix="starchat-issues-") as folder:
-        sorts = (_Sort(piece, spec.repository, f"{folder}/{number}", partitions) for number, piece in enumerate(pieces))
+        sorts = (_Sort(piece, job.spec.repository, f"{folder}/{number}", partitions) for number, piece in enumerate(pieces))
         spilled: list[Spilled] = []
         for dropped, written in run_tasks(_sort, sorts, workers):
             yield from dropped
             spilled.append(written)
-        builds = (_Build(spec, family, None, stretches(spilled, number)) for number in range(partitions))
+        builds = (_Build(job, None, stretches(spilled, number)) for number in range(partitions))
         for items in run_tasks(_build, builds, workers):
             yield from items
 
@@ -315,25 +324,25 @@ def _values(piece: _Piece) -> Iterator[tuple[int, Any]]:
 def _build(task: _Build) -> list[Item]:
     """Return the items of a piece or a partition."""
     if task.piece is not None:
-        found = (thread for _, thread in _threads(task.piece, task.spec.repository))
-        return [thread if isinstance(thread, Dropped) else _item(thread, task.spec, task.family) for thread in found]
+        found = (thread for _, thread in _threads(task.piece, task.job.spec.repository))
+        return [thread if isinstance(thread, Dropped) else _item(thread, task.job) for thread in found]
     groups: dict[str, list[Sighting]] = {}
     for sighting in map(Sighting._make, read_stretches(task.partition)):
         groups.setdefault(sighting.key, []).append(sighting)
     threads = [assembled(sightings) for _, sightings in sorted(groups.items())]
     threads.sort(key=lambda thread: (thread.repository or "", thread.number or 0))
-    return [_item(thread, task.spec, task.family) for thread in threads]
+    return [_item(thread, task.job) for thread in threads]
 
 
-def _item(thread: RawThread | Comment, spec: IssuesSpec, family: Family | None) -> Item:
+def _item(thread: RawThread | Comment, job: _Job) -> Item:
     if isinstance(thread, Comment):
         detail = "a comment apart from its issue; name the source with format: rest"
         return Dropped("wrong_type", f"{thread.repository}#{thread.number}", detail, as_text(thread.happening.text), fault=True)
     if thread.repository is None:
-        thread.repository = spec.repository
-    clean = ruled(thread, spec.rules)
+        thread.repository = job.spec.repository
+    clean = ruled(thread, job.rules)
     if isinstance(clean, Refused):
         return Dropped(clean.reason, thread.place, clean.detail, thread_text(thread))
-    if family is not None:
-        return document_of(thread, clean, family, spec.license)
-    return dialogue_of(thread, clean, spec.license, spec.rules.min_answer_characters)
+    if job.family is not None:
+        return document_of(thread, clean, job.family, job.spec.license)
+    return dialogue_of(thread, clean, job.spec.license, job.rules.min_answer_characters)

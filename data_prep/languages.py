@@ -25,6 +25,12 @@ LINE_COMMENTS: Mapping[str, str] = {
 }
 """How a comment line begins in the languages of notebooks."""
 
+FENCES: Mapping[str, str] = {
+    **{"Shell": "bash", "C++": "cpp", "C#": "csharp", "F#": "fsharp", "TeX": "latex", "Objective-C": "objc"},
+    **{"Objective-C++": "objcpp", "Emacs Lisp": "elisp", "Common Lisp": "lisp", "Protocol Buffer": "protobuf"},
+}
+"""What a fenced block calls a language, where it is not the name in lower case without spaces."""
+
 
 @functools.cache
 def languages() -> Mapping[str, Mapping[str, Any]]:
@@ -63,3 +69,12 @@ def language_of(path: str, text: str = "") -> str | None:
 def type_of(language: str | None) -> str | None:
     """Return a language's type: programming, data, markup or prose; None for no language."""
     return None if language is None else str(languages()[language]["type"])
+
+
+def fence_label(language: str | None) -> str:
+    """Return what a fenced block calls a language; nothing for none.
+
+    >>> fence_label("Python"), fence_label("C++"), fence_label(None)
+    ('python', 'cpp', '')
+    """
+    return "" if language is None else FENCES.get(language, language.lower().replace(" ", ""))

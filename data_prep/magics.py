@@ -7,14 +7,13 @@ comments, as jupytext does it: IPython's line magics, shell commands and help (`
 
 from __future__ import annotations
 
-import ast
 import functools
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 
 from data_prep.documents import Cell
 from data_prep.languages import languages
+from data_prep.python_syntax import syntax_fault
 
 KERNELS: Mapping[str, str] = {
     **dict.fromkeys(("ipython", "ipython2", "ipython3", "pypy", "pyspark", "pysparkkernel", "xpython", "conda", "py"), "Python"),
@@ -36,9 +35,6 @@ KERNELS: Mapping[str, str] = {
     **dict.fromkeys(("latex",), "TeX"),
 }
 """Names that kernels and cell magics give to languages, in lower case, where they are not linguist's name or that with a version."""
-
-FENCES: Mapping[str, str] = {"Shell": "bash", "C++": "cpp", "C#": "csharp", "F#": "fsharp", "TeX": "latex"}
-"""What a fenced block calls a language, where it is not the name in lower case without spaces."""
 
 _TIMERS = ("time", "timeit", "prun", "memit", "mprun", "lprun", "snakeviz", "pyinstrument", "scalene")
 TRANSPARENT = frozenset({*_TIMERS, "capture", "px", "debug", "python", "python3"})
@@ -75,15 +71,6 @@ def language_named(name: str | None) -> str | None:
 @functools.cache
 def _by_name() -> Mapping[str, str]:
     return {name.lower(): name for name in languages()}
-
-
-def fence_label(language: str | None) -> str:
-    """Return what a fenced block calls a language; nothing for none.
-
-    >>> fence_label("Python"), fence_label("C++"), fence_label(None)
-    ('python', 'cpp', '')
-    """
-    return "" if language is None else FENCES.get(language, language.lower().replace(" ", ""))
 
 
 def cell_language(source: str, language: str | None) -> str | None:
@@ -173,20 +160,3 @@ def _quote_behind(line: str, quote: str | None) -> str | None:
         position = found.end()
         if found[0] in ('"""', "'''"):
             quote = found[0]
-
-
-def syntax_fault(source: str) -> str | None:
-    """Return why Python does not parse, or None.
-
-    >>> syntax_fault("x = (1")
-    "line 1: '(' was never closed"
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a doubtful escape in the data is no news here
-        try:
-            ast.parse(source)
-        except SyntaxError as error:
-            return f"line {error.lineno}: {error.msg}"
-        except (ValueError, RecursionError, MemoryError) as error:
-            return f"{type(error).__name__}: {error}"
-    return None

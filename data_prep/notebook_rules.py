@@ -33,7 +33,8 @@ from typing import Any, Literal
 
 from data_prep.documents import Cell
 from data_prep.drafts import RowProblem
-from data_prep.magics import syntax_fault, without_magics
+from data_prep.magics import without_magics
+from data_prep.python_syntax import syntax_fault
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,8 +32,8 @@ from data_prep.documents import Cell, Family, render_notebook, render_script
 from data_prep.drafts import RowProblem
 from data_prep.git import Oversize, read_blobs
 from data_prep.kinds import Opened, Setting, preset_rules
-from data_prep.languages import LINE_COMMENTS, languages
-from data_prep.magics import cell_language, fence_label, guess_python, language_named, without_magics
+from data_prep.languages import LINE_COMMENTS, fence_label, languages
+from data_prep.magics import cell_language, guess_python, language_named, without_magics
 from data_prep.nbformats import Notebook, notebook_of, read_notebook
 from data_prep.notebook_inputs import Batch, Line, Unit, find_notebooks, unit_of
 from data_prep.notebook_rules import PRESETS, NotebookRules, require_worth

@@ -3,7 +3,7 @@
 In: a `RawPull`, files, texts. Out: the reason why something is left out, or a text as the rules leave it. The thresholds are those of
 the-stack-v2's ``pull_requests_and_issues`` (``render.py``, ``process_pr_events.py``, ``process_commit_pairs.py``) and of StarCoder2's
 paper, section 2.3. Where its code does what nobody can have meant, this does what was meant: ``depend`` is found at the start of a word
-only (not in "independent"), ``-->`` without ``<!--`` takes no text away, and ``pack`` is looked for in a file's name, not in a folder's.
+only (not in "independent"), half an HTML comment takes no text away, and ``pack`` is looked for in a file's name, not in a folder's.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from data_prep.kinds import preset_rules
 from data_prep.languages import type_of
 from data_prep.mail import without_mail
 from data_prep.people import is_bot
+from data_prep.post_texts import cut_lines, with_newlines, without_html_comments
 from data_prep.pull_changes import FileChange
 from data_prep.pull_shapes import RawPull
-from starchat.config import closest, from_mapping
 from starchat.errors import UserError
 from starchat.fim import rng_for
 
 TRUNCATED = "[TRUNCATED]"
 OMITTED = "[OMITTED]"
-TAIL_LINES = 20
-"""How many of the last lines of a long text stay."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,65 +41,61 @@ class PullRules:
     `lock_share` of all the code before) `lock_fraction` stay.
     """
 
-    preset: Literal["own", "starcoder2", "none"] = "own"
-    human_opener: bool = True
-    human_response: bool = True
-    merged_or_approved: bool = True
-    same_base: bool = True
+    preset: Literal["own", "starcoder2", "none"]
+    human_opener: bool = False
+    human_response: bool = False
+    merged_or_approved: bool = False
+    same_base: bool = False
     bot_comments: bool = True
-    retention: bool = True
-    min_title_chars: int | None = 10
-    max_title_chars: int | None = 500
-    title_words: tuple[str, ...] = ("depend", "release")
-    min_body_chars: int | None = 20
-    min_comment_chars: int | None = 20
-    max_text_lines: int | None = 80
-    max_text_chars: int | None = 1000
-    dropped_words: tuple[str, ...] = ("Qwiet",)
-    omitted_words: tuple[str, ...] = ("codecov",)
-    html_comments: bool = False
-    max_hunk_chars: int | None = 10_000
+    retention: bool = False
+    min_title_chars: int | None = None
+    max_title_chars: int | None = None
+    title_words: tuple[str, ...] = ()
+    min_body_chars: int | None = None
+    min_comment_chars: int | None = None
+    max_text_lines: int | None = None
+    max_text_chars: int | None = None
+    dropped_words: tuple[str, ...] = ()
+    omitted_words: tuple[str, ...] = ()
+    html_comments: bool = True
+    max_hunk_chars: int | None = None
     whole_base_fraction: float = 0.2
     max_window_lines: int = 32
     min_context_lines: int = 3
     max_context_lines: int = 10
-    lock_fraction: float | None = 0.1
+    lock_fraction: float | None = None
     lock_share: float = 0.5
     lock_words: tuple[str, ...] = ("pack", "lock", "yarn", "output", "swagger", "openapi")
-    min_alphanumeric_fraction: float | None = 0.25
-    max_hex_fraction: float | None = 0.25
-    max_file_lines: int | None = 100_000
-    max_mean_line_chars: int | None = 100
-    max_line_chars: int | None = 1000
-    min_chars: int | None = 200
-    max_chars: int | None = 1_000_000
+    min_alphanumeric_fraction: float | None = None
+    max_hex_fraction: float | None = None
+    max_file_lines: int | None = None
+    max_mean_line_chars: int | None = None
+    max_line_chars: int | None = None
+    min_chars: int | None = None
+    max_chars: int | None = None
 
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "starcoder2": {},
-    "own": {"retention": False, "bot_comments": False},
-    "none": {
-        **dict.fromkeys(("human_opener", "human_response", "merged_or_approved", "same_base", "retention"), False),
-        **{field.name: None for field in dataclasses.fields(PullRules) if field.default is not None and "None" in str(field.type)},
-        **dict.fromkeys(("title_words", "dropped_words", "omitted_words"), ()),
-        "html_comments": True,
-    },
+_PUBLISHED: Mapping[str, Any] = {
+    **dict.fromkeys(("human_opener", "human_response", "merged_or_approved", "same_base", "retention"), True),
+    **{"min_title_chars": 10, "max_title_chars": 500, "title_words": ("depend", "release"), "min_body_chars": 20},
+    **{"min_comment_chars": 20, "max_text_lines": 80, "max_text_chars": 1000, "html_comments": False, "max_hunk_chars": 10_000},
+    **{"dropped_words": ("Qwiet",), "omitted_words": ("codecov",), "lock_fraction": 0.1, "min_chars": 200, "max_chars": 1_000_000},
+    **{"min_alphanumeric_fraction": 0.25, "max_hex_fraction": 0.25, "max_file_lines": 100_000},
+    **{"max_mean_line_chars": 100, "max_line_chars": 1000},
 }
-"""What each preset changes of the published rules."""
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "own": {**_PUBLISHED, "retention": False, "bot_comments": False},
+    "starcoder2": _PUBLISHED,
+    "none": {},
+}
 
-_HTML_COMMENT = re.compile(
-    r"(?P<code>^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)|\Z)|`[^`\n]*`)|<!--.*?(?:-->|\Z)", re.MULTILINE | re.DOTALL
-)
 _NO_ALPHANUMERIC = re.compile(r"[\W_]+")
 _ASCII_OTHERS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
 def rules_of(mapping: Mapping[str, Any], place: str) -> PullRules:
     """Return the rules that a spec's key ``rules`` asks for; raise `UserError` for every fault of its keys."""
-    preset = mapping.get("preset", PullRules.preset)
-    if preset not in PRESETS:
-        raise UserError(f"{place}: rules.preset: {preset!r}; {closest(str(preset), PRESETS)}")
-    rules = from_mapping(PullRules, {**PRESETS[preset], **mapping}, f"{place}: rules")
+    rules = preset_rules(PullRules, PRESETS, "own", mapping, place)
     if not 0 <= rules.min_context_lines <= rules.max_context_lines <= 100:
         found = f"{rules.min_context_lines} and {rules.max_context_lines}"
         raise UserError(f"{place}: rules.min_context_lines and max_context_lines: {found}; expected numbers from 0 to 100, in order")
@@ -149,9 +144,7 @@ def is_retained(pull: RawPull, count: int, seed: int) -> bool:
 
 def clean_text(text: str, rules: PullRules, repairs: list[str]) -> str | None:
     """Return a text without what mail added and what is not shown, None if it holds a word for which texts are dropped."""
-    if "\r" in text:
-        repairs.append("line_ends")
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = with_newlines(text, repairs)
     if any(word in text for word in rules.dropped_words):
         return None
     text, found = without_mail(text)
@@ -160,25 +153,18 @@ def clean_text(text: str, rules: PullRules, repairs: list[str]) -> str | None:
     if (word := next((word for word in rules.omitted_words if word.lower() in lower), None)) is not None:
         repairs.append("omitted_text")
         return f"{OMITTED}{'CodeCov' if word == 'codecov' else word}"
-    if not rules.html_comments and "<!--" in text:
-        shorter = _HTML_COMMENT.sub(lambda match: match["code"] or "", text)
-        repairs += ["html_comment"] * (shorter != text)
-        text = shorter
-    return text.strip()
+    return (text if rules.html_comments else without_html_comments(text, repairs)).strip()
 
 
 def cut_text(text: str, rules: PullRules, repairs: list[str]) -> str:
     """Return a text of at most so many lines and characters, the cut named among the repairs.
 
-    >>> cut_text("1\\n2\\n3", PullRules(max_text_chars=3), [])
+    >>> cut_text("1\\n2\\n3", PullRules("none", max_text_chars=3), [])
     '1\\n2'
     """
-    limit = rules.max_text_lines
-    if limit is not None and text.count("\n") >= limit:
-        lines = text.split("\n")
-        tail = min(TAIL_LINES, limit)
-        text = "\n".join((*lines[: limit - tail], TRUNCATED, *lines[len(lines) - tail :]))
-        repairs.append("long_text")
+    cut = cut_lines(text, rules.max_text_lines, TRUNCATED)
+    repairs += ["long_text"] * (cut is not text)
+    text = cut
     if rules.max_text_chars is not None and len(text) > rules.max_text_chars:
         text = text[: rules.max_text_chars]
         repairs.append("long_text")

@@ -14,13 +14,14 @@ import fnmatch
 import os.path
 from typing import Literal
 
-from data_prep.docstrings import LANGUAGES, functions_of, python_tree, turns_of, unused
+from data_prep.docstrings import LANGUAGES, functions_of, turns_of, unused
 from data_prep.documents import Family, SourceFile, render_source
 from data_prep.file_text import read_text
 from data_prep.generated import generated_name, generated_text, is_test, vendored
 from data_prep.languages import language_of
 from data_prep.license_texts import header_license
 from data_prep.licenses import WIDELY_PERMISSIVE, is_permissive
+from data_prep.python_syntax import python_tree
 from data_prep.records import Dropped, Item, encodable
 from data_prep.source_rules import Fault, SourceRules, fault_of, is_kept, limits_for
 from data_prep.source_trees import Leaf, Tree, read_leaves

@@ -425,7 +425,7 @@ def test_many_partitions_and_segments_hold_the_same(tmp_path: Path, monkeypatch:
         ({"path": "other.json"}, "not recognised as issues by its keys (a)"),
         ({"path": "broken.json"}, "not valid JSON"),
         ({"path": "cut.json.gz"}, "truncated"),
-        ({"rules": {"min_chars": 1}}, "unknown key 'rules.min_chars'"),
+        ({"rules": {"min_chars": 1}}, "rules: unknown key 'min_chars'"),
         ({"rules": {"preset": "starcode"}}, "did you mean 'starcoder'?"),
         ({"rules": None}, "rules"),
         ({"rules": {"min_characters": -1}}, "rules.min_characters: -1; expected a number from 0, or null"),

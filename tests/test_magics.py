@@ -8,8 +8,8 @@ import time
 import pytest
 
 from data_prep.documents import Cell
-from data_prep.languages import LINE_COMMENTS, languages
-from data_prep.magics import FENCES, KERNELS, cell_language, fence_label, guess_python, is_python, language_named, without_magics
+from data_prep.languages import FENCES, LINE_COMMENTS, fence_label, languages
+from data_prep.magics import KERNELS, cell_language, guess_python, is_python, language_named, without_magics
 
 
 @pytest.mark.parametrize(
