@@ -1,0 +1,77 @@
+"""Data builders: what people already have becomes one clean dataset, every unit kept or dropped with a reason.
+
+Read the modules in this order; each kind of source by itself.
+
+======================  ==========================================================================
+``records``             what a builder yields: a record, or a dropped unit
+``documents``           the formats of StarCoder and StarCoder2, each with its parser
+``kinds``               the kinds of sources, and what each gives to the prepare stage
+``views``               a unit as a document or as a dialogue, made sound
+``pool``                pure tasks on all cores, results in order
+``prepare``             the stage: sources to one dataset folder
+``shards``              its Parquet files
+``card``                its data card
+``inspect``             a look at it
+``assistant``           from a repository to spec, dataset and recipe
+``compressed``          bytes behind ``.gz`` and ``.zst``
+``sources``             raw rows from files, folders and Hub ids
+``spill``               rows sorted into partitions on disk
+``git``                 repositories, read without their configuration
+``languages``           which language a file is in
+``python_syntax``       whether Python parses
+``control_tokens``      texts that look like control tokens
+``drafts``              dialogues: a row before cleaning
+``clean``               dialogues made sound, or dropped by name
+``messages``            lists of messages as turns
+``formats``             the known formats of rows
+``dirt``                what the making of one data set left in its texts
+``oasst``               conversation trees
+``preferences``         pairs of answers
+``dialogues``           ``kind: dialogues``
+``run_blocks``          whether code in dialogues prints what they say
+``source_trees``        source: the files of a folder or commit
+``file_text``           bytes as text
+``generated``           what nobody wrote by hand
+``licenses``            names of licences, and which are permissive
+``license_texts``       which licence a text is
+``license_files``       which licence each file has
+``source_rules``        the published thresholds
+``doc_comments``        documented functions of other languages than Python
+``docstrings``          documented functions as dialogues
+``source_files``        one file after another
+``source_documents``    many files in one document
+``installed``           the running interpreter's own files
+``source_code``         ``kind: source``
+``changes``             commits: what changed between two contents
+``commit_rules``        which commits are worth it
+``commit_texts``        messages, windows, dialogues
+``commitpack``          rows of CommitPack
+``commits``             ``kind: commits``
+``terminal``            notebooks: what a terminal would show
+``cell_outputs``        outputs as text
+``nbformats``           notebooks as cells
+``magics``              what only a notebook understands
+``notebook_rules``      which notebooks are worth it
+``notebook_inputs``     where notebooks lie
+``notebooks``           ``kind: notebooks``
+``people``              issues and pull requests: bots, and names
+``mail``                what mail added to a post
+``post_texts``          posts cleared and cut
+``threads``             an issue as it was found
+``github_events``       events as threads
+``issue_rules``         which issues are worth it
+``issue_views``         document and dialogue of a thread
+``issues``              ``kind: issues``
+``pull_objects``        the single objects of exports
+``pull_shapes``         a pull request as it was told
+``pull_reading``        rows as pull requests
+``pull_changes``        patches and the lines around them
+``pull_states``         what a pull request changed, when
+``pull_rules``          which pull requests are worth it
+``pull_documents``      StarCoder2's format, with its parser
+``pull_build``          a pull request as that format has it
+``pull_dialogues``      reviews and suggestions
+``pulls``               ``kind: pulls``
+``train_tokenizer``     a tokenizer with StarCoder's layout
+======================  ==========================================================================
+"""

@@ -1,6 +1,6 @@
 """Which commits are worth learning from: thresholds on message, size and kind of file, each with its reason.
 
-Two published presets, each with its errors mended (they are in the log of results, docs/log.md):
+Two published presets; what their code does otherwise than anybody can have meant is mended (docs/builders.md lists it):
 
 ``starcoder``     bigcode-dataset, ``filtering_git_commits.ipynb``: 100,000 characters, sampled small and large changes, banned messages
 ``commitpackft``  octopack, ``commitpackft_filters1.py`` and ``2.py``: single-file commits with a message that reads as an instruction

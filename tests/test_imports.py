@@ -126,3 +126,10 @@ def test_every_module_has_its_place_in_the_package_docstring() -> None:
     assert len(listed) > 10
     modules = {p.stem for p in (ROOT / "starchat").glob("*.py")}
     assert [name for name in listed if name not in modules] == []
+
+
+def test_every_builder_module_is_in_the_order_of_its_package() -> None:
+    import data_prep
+
+    listed = re.findall(r"^``(\w+)``  ", data_prep.__doc__ or "", re.MULTILINE)
+    assert sorted(listed) == sorted(p.stem for p in (ROOT / "data_prep").glob("*.py") if p.stem != "__init__")
