@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +49,14 @@ def main() -> int:
     arguments.add_argument("--runs", type=int, default=5)
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--min-ratio", type=float, default=5.0)
-    arguments.add_argument("--memory-of", type=Path, default=None, help=argparse.SUPPRESS)
+    arguments.add_argument("--side", choices=("ours", "plain", "memory"), help="one run on the folder, which prints what it found")
     options = arguments.parse_args()
-    if options.memory_of:
-        print(peak_bytes(options.memory_of, options.workers))
+    if options.side == "memory":
+        print(peak_bytes(options.folder, options.workers))
+        return 0
+    if options.side:
+        texts = {"ours": build_ours, "plain": build_plainly}[options.side](options.folder, options.workers)
+        print(json.dumps([hashlib.sha256(text.encode()).hexdigest() for text in texts]))
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or make_folder(Path(scratch) / "made", options.count)
@@ -60,30 +64,36 @@ def main() -> int:
         files = sorted(folder.rglob("*.ipynb"))
         megabytes = sum(file.stat().st_size for file in files) / 1e6
         print(f"{len(files)} notebooks, {megabytes:.1f} MB, {options.workers} processes, {options.runs} runs of each")
-        ours, theirs = [], []
-        for _ in range(options.runs):
-            seconds, our_texts = timed(build_ours, folder, options.workers)
-            ours.append(seconds)
-            seconds, their_texts = timed(build_plainly, folder, options.workers)
-            theirs.append(seconds)
-        same = sum(map(str.__eq__, our_texts, their_texts))
-        print(f"{same} of {len(their_texts)} texts are the same on both sides")
-        for name, times in (("starchat", ours), ("nbformat + datasets.map", theirs)):
+        runs: dict[str, list[float]] = {"ours": [], "plain": []}
+        digests = {}
+        for turn in range(options.runs):
+            for side in ("ours", "plain") if turn % 2 == 0 else ("plain", "ours"):
+                seconds, digests[side] = timed(side, folder, options.workers)
+                runs[side].append(seconds)
+        same = sum(map(str.__eq__, digests["ours"], digests["plain"]))
+        print(f"{same} of {len(digests['plain'])} texts are the same on both sides")
+        for name, times in runs.items():
             middle = statistics.median(times)
             spread = f"{min(times):.2f} to {max(times):.2f} s"
-            print(f"{name:>24}: {middle:6.2f} s ({spread}), {megabytes / middle:7.1f} MB/s, {len(files) / middle:8.1f} notebooks/s")
-        ratio = statistics.median(theirs) / statistics.median(ours)
-        print(f"{'ratio':>24}: {ratio:.1f}")
-        once, four_times = (memory(several(folder, times, Path(scratch) / str(times)), options.workers) for times in (1, 4))
-        print(f"{'peak memory':>24}: {once / 1e6:.0f} MB of {megabytes:.0f} MB, {four_times / 1e6:.0f} MB of {4 * megabytes:.0f} MB")
+            print(f"{name:>12}: {middle:6.2f} s ({spread}), {megabytes / middle:7.1f} MB/s, {len(files) / middle:8.1f} notebooks/s")
+        ratio = statistics.median(plain / ours for ours, plain in zip(runs["ours"], runs["plain"], strict=True))
+        print(f"{'ratio':>12}: {ratio:.1f}")
+        once, four_times = (int(run("memory", several(folder, times, Path(scratch) / str(times)), options.workers)) for times in (1, 4))
+        print(f"{'peak memory':>12}: {once / 1e6:.0f} MB of {megabytes:.0f} MB, {four_times / 1e6:.0f} MB of {4 * megabytes:.0f} MB")
     return 0 if ratio >= options.min_ratio else 1
 
 
-def timed(build: Callable[[Path, int], list[str]], folder: Path, workers: int) -> tuple[float, list[str]]:
-    """Return the seconds that a side takes, and what it makes."""
+def timed(side: str, folder: Path, workers: int) -> tuple[float, list[str]]:
+    """Return the seconds that a side takes as a command, and the digests of the texts that it makes."""
     begin = time.perf_counter()
-    texts = build(folder, workers)
-    return time.perf_counter() - begin, texts
+    printed = run(side, folder, workers)
+    return time.perf_counter() - begin, json.loads(printed)
+
+
+def run(side: str, folder: Path, workers: int) -> str:
+    """Return what one run prints."""
+    command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--workers", str(workers)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def build_ours(folder: Path, workers: int) -> list[str]:
@@ -165,12 +175,6 @@ def several(folder: Path, times: int, target: Path) -> Path:
     for number in range(times):
         shutil.copytree(folder, target / str(number))
     return target
-
-
-def memory(folder: Path, workers: int) -> int:
-    """Return the peak memory in bytes of building from a folder, this process and its workers together."""
-    command = [sys.executable, __file__, "--memory-of", str(folder), "--workers", str(workers)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def peak_bytes(folder: Path, workers: int) -> int:

@@ -45,9 +45,6 @@ ALIASES: Mapping[str, str] = {
 MIN_ENCODED_CHARACTERS = 1024
 """The length from which StarCoder2 took a run of base64 for encoded data (arXiv 2402.19173, section 2.1)."""
 
-_WINDOW = MIN_ENCODED_CHARACTERS // 2
-"""Of such a run at least one piece of this length is whole, wherever it begins, and holds no space: cheaper to look for than the run."""
-
 _INLINE = re.compile(r"(;base64,)[A-Za-z0-9+/=%_-]{40,}(?:\\?\n[A-Za-z0-9+/=]{40,})*(?:\\?\n[A-Za-z0-9+/]+={1,2})?")
 _ENCODED = re.compile(
     rf"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{MIN_ENCODED_CHARACTERS},}}={{0,2}}"
@@ -130,10 +127,20 @@ def without_data(text: str, repairs: list[str]) -> str:
     if ";base64," in text:
         text, count = _INLINE.subn(rf"\1{CUT}", text)
         repairs += ["lost_inline_data"] * bool(count)
-    if len(text) >= MIN_ENCODED_CHARACTERS and any(" " not in text[at : at + _WINDOW] for at in range(0, len(text) - _WINDOW + 1, _WINDOW)):
+    if _has_long_word(text):
         text, count = _ENCODED.subn(CUT, text)
         repairs += ["lost_encoded_data"] * bool(count)
     return text
+
+
+def _has_long_word(text: str) -> bool:
+    """Return whether a text has as many characters in a row without a space as the shortest run of encoded data has."""
+    at, last = 0, len(text) - MIN_ENCODED_CHARACTERS
+    while at <= last:
+        if (space := text.rfind(" ", at, at + MIN_ENCODED_CHARACTERS)) < 0:
+            return True
+        at = space + 1
+    return False
 
 
 def _block(output: Mapping[str, Any], old: bool, repairs: list[str]) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from data_prep.compressed import open_bytes
 from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
 from data_prep.sources import Row, Table, as_text, find_tables, numbered_lines, read_line, read_table, table_files
+from starchat.batches import batched
 from starchat.dialogue import Source
 from starchat.errors import UserError
 from starchat.files import describe_file
@@ -34,6 +35,9 @@ TOOL_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "dist-
 BATCH_BYTES = 8 << 20
 BATCH_UNITS = 32
 """How much one task holds: enough that handing it over costs little, little enough that all cores have work."""
+
+FILES_OF_A_THREAD = 64
+"""Files that a thread takes the digests of before it asks for more."""
 
 REPOSITORY_COLUMNS = ("repository", "repo_name", "repo_path", "max_stars_repo_name")
 PATH_COLUMNS = ("path", "file_path", "max_stars_repo_path")
@@ -126,17 +130,20 @@ def _of_files(path: str, found: list[Unit | Dropped], workers: int) -> Inputs:
     if not units:
         raise UserError(f"{path}: holds no notebooks; give a file that ends in {SUFFIX}, a folder or repository of such, or a table")
     with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
-        described = list(pool.map(_described, units))
+        described = [one for some in pool.map(_described, batched(units, FILES_OF_A_THREAD)) for one in some]
     return Inputs("notebooks", described, lambda: _cut(found))
 
 
-def _described(unit: Unit) -> dict[str, Any]:
-    assert unit.file is not None
-    name = encodable(unit.file)
-    try:
-        return describe_file(unit.file, name)
-    except OSError:
-        return {"path": name, "bytes": None, "sha256": None}
+def _described(units: Sequence[Unit]) -> list[dict[str, Any]]:
+    found = []
+    for unit in units:
+        assert unit.file is not None
+        name = encodable(unit.file)
+        try:
+            found.append(describe_file(unit.file, name))
+        except OSError:
+            found.append({"path": name, "bytes": None, "sha256": None})
+    return found
 
 
 def _unit(path: str, repository: str | None, name: str) -> Unit:

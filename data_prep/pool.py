@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import TypeVar
 
 from starchat.errors import UserError
@@ -73,12 +74,21 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
                 ) from None
 
 
+def start_server(module: str, workers: int) -> None:
+    """Start the process that workers are forked from, which imports a builder's module while this process looks at the inputs.
+
+    Where there is one already it stays as it is, and workers import what it does not hold.
+    """
+    if workers > 1:
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["data_prep.records", module])
+        with _no_main():
+            forkserver.ensure_running()
+
+
 def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], stream: Iterator[Task], workers: int) -> Iterator[Result]:
     """Yield the results of `waiting`, which keeps what has not been yielded, and of `stream` behind it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.records", function.__module__])
-    # What a worker is born with is never garbage; left out of each collection, it saves a tenth of the time of `kind: issues`.
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=gc.freeze)
+    start_server(function.__module__, workers)
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"), initializer=_rarely_collect)
     futures: collections.deque[Future[Result]] = collections.deque()
     try:
         with _no_main():
@@ -97,9 +107,10 @@ def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], s
 
 
 def _rarely_collect() -> None:
-    """Have a worker look for cycles of garbage seldom: tasks make many small containers that live briefly, and next to no cycles.
+    """Have a worker look for cycles of garbage seldom, and never in what it is born with.
 
-    Looking after each 700 containers, as is the rule, costs the workers of parsed JSON a fifth of their time.
+    Tasks make many small containers that live briefly, and next to no cycles: looking after each 700 of them, as is the rule, costs
+    the workers of parsed JSON a fifth of their time.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
