@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from data_prep import git
 from data_prep.kinds import Setting, open_kind
 from data_prep.languages import language_of, type_of
@@ -38,11 +40,12 @@ def make_assistant(
     """
     folder = Path(output)
     sources = list(find_sources(repository, issues, model))
+    length = _length(model)  # before the work, as it raises for a model that is not there
     spec = folder / "data.yaml"
     _place(spec, render_spec(sources, folder / "dataset", repository, model), overwrite)
     manifest = prepare(spec, overwrite=overwrite, workers=workers)
     recipe = folder / "recipe.yaml"
-    _place(recipe, render_recipe(folder, model, any(s["view"] == "document" for s in sources)), overwrite)
+    _place(recipe, render_recipe(folder, model, length, any(s["view"] == "document" for s in sources)), overwrite)
     return {"folder": str(folder), "spec": str(spec), "recipe": str(recipe), "manifest": manifest}
 
 
@@ -129,9 +132,8 @@ def render_spec(sources: Sequence[Mapping[str, Any]], dataset: Path, repository:
     return "\n".join(lines)
 
 
-def render_recipe(folder: Path, model: str, replays: bool) -> str:
+def render_recipe(folder: Path, model: str, length: int, replays: bool) -> str:
     """Return the text of ``recipe.yaml``: LoRA, at a length that the model has, with the share that is too long for it stated."""
-    length = _length(model)
     lost, whole = _set_aside(folder, model, length)
     admitted = max(ADMITTED_SET_ASIDE, math.ceil(100 * lost / whole) / 100 if whole else 0.0)
     rate = "3.0e-3" if model == "nano" else "2.0e-4"
@@ -187,7 +189,8 @@ def _set_aside(folder: Path, model: str, length: int) -> tuple[int, int]:
 
 def _yaml(value: Any) -> str:
     """Return a value as it may stand in a YAML line: JSON is YAML, and names that need no quotes get none."""
-    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    plain = isinstance(value, str) and _PLAIN.fullmatch(value) and yaml.safe_load(value) == value  # ``on`` is a name, and is true
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _place(path: Path, text: str, overwrite: bool) -> None:

@@ -11,7 +11,8 @@ import re
 from typing import NamedTuple
 
 MAX_COMPARED = 4_000_000
-"""Above this product of line counts difflib, which is quadratic, is not asked: the span becomes one hunk."""
+"""Above this product of line counts difflib is not asked: the span becomes one hunk. What makes it quadratic below this are lines that
+occur again and again; its heuristic, which begins no match with such a line, stays on for that."""
 
 CONTEXT_LINES = 3
 NO_LINE_END = "\\ No newline at end of file\n"
@@ -115,7 +116,7 @@ def unified_diff(old: str, new: str, context: int = CONTEXT_LINES) -> str:
             [("equal", 0, core[0], 0, core[2]), ("replace", *core), ("equal", core[1], len(old_part), core[3], len(new_part))]
         ]
     else:
-        matcher = difflib.SequenceMatcher(None, old_part, new_part, autojunk=False)
+        matcher = difflib.SequenceMatcher(None, old_part, new_part)
         groups = [list(group) for group in matcher.get_grouped_opcodes(context)]
     out: list[str] = []
     for group in groups:

@@ -63,7 +63,7 @@ visualise visualize wait warn watch whitelist widen wire wrap write yield
 IMPERATIVES = frozenset(_VERBS.split())
 """Verbs with which an instruction begins."""
 
-_VERSION = re.compile(r"v?\d+\.\d+\.\d+(?=$|\S)", re.IGNORECASE)
+_VERSION = re.compile(r"v?\d+\.\d+\.\d++(?=$|\S)", re.IGNORECASE)
 _VERSION_BUMP = re.compile(r"(?:bump|set version|update version)\b", re.IGNORECASE)
 _REFERENCE = re.compile(r"#\d|\b(?:issue|bug|feature|ticket|gh)[ -]*#?\d+|https?://|www\.|\b[0-9a-f]{7,40}\b(?<![a-f]{7})", re.IGNORECASE)
 _PERSONAL = re.compile(r"\bI(?:'m|'ve|'ll|'d)?\b(?!/)|\bmy\b|(?i:\bthanks to\b)")
@@ -76,7 +76,8 @@ class CommitRules:
     """Thresholds; None or false is off. Lengths are in characters, of the subject line and of the file before and after.
 
     A ``..._share`` is the share that is kept of what the rule names: small changes touch at most `small_change_lines`, large ones at least
-    `large_change_lines`; few words are fewer than `few_words`. `one_per_file` keeps the newest commit of each path. `max_tokens` and
+    `large_change_lines`; few words are fewer than `few_words`. `one_per_file` keeps the newest commit of each path; of CommitPack's
+    rows nobody knows which is newer, and of how many files its commit was: neither this nor `max_files` drops any. `max_tokens` and
     `min_tokens` count both windows together, with the spec's tokenizer.
     """
 

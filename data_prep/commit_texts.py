@@ -1,6 +1,7 @@
 """The texts of a commit: its message as written, the edit as a person would be shown it, and the dialogues that it gives.
 
-Pure. A message loses its trailers (``Signed-off-by: ...``), which name people; an edit becomes a window around the change.
+Pure. A message loses its trailers (``Signed-off-by: ...``), which name people, also those of messages that were squashed into it; an edit
+becomes a window around the change.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ MAX_WINDOW_LINES = 32
 WHOLE_FILE_SHARE = 0.2
 MIN_EXPLANATION_WORDS = 15
 
-_TRAILER = re.compile(
-    r"(?:[A-Za-z][\w-]*-(?:by|to|on|id|bug|from|for)|change-id|cc|pr-url|reviewed-on|bug|test|issue|git-svn-id): \S", re.I
-)
+_SIGNED = re.compile(r"(?:[A-Za-z][\w-]*-by|co-authored by): +\S", re.I)
+_TRAILER = re.compile(rf"{_SIGNED.pattern}|(?:[A-Za-z][\w-]*-(?:to|on|id|bug|from|for)|cc|pr-url|bug|test|issue): +\S", re.I)
+_SQUASHED = re.compile(r"(?:\A|\n)-{9}\s*\Z")
+"""The line that GitHub draws above the trailers of a squashed message."""
+
 _ENCODING = re.compile(rb"^encoding (\S+)$", re.MULTILINE)
 
 
@@ -69,12 +72,18 @@ def read_message(commit: bytes) -> Message:
         repairs.append("message_encoding")
     text = text.replace("\r\n", "\n").replace("\0", "")
     subject, _, body = text.strip("\n").partition("\n")
-    paragraphs = body.strip("\n").split("\n\n")
-    if any(_TRAILER.match(line) for line in paragraphs[-1].split("\n")):
-        kept = [line for line in paragraphs[-1].split("\n") if not _TRAILER.match(line)]
-        body = "\n\n".join([*paragraphs[:-1], *(["\n".join(kept)] if kept else [])])
+    body = body.strip("\n")
+    if (kept := _without_trailers(body)) != body:
+        body = _SQUASHED.sub("", kept)
         repairs.append("trailers")
     return Message(subject.strip(), body.strip(), tuple(repairs))
+
+
+def _without_trailers(body: str) -> str:
+    """Return a body without the trailers of its last paragraph, and without the paragraphs above it that name people in every line."""
+    *above, last = body.split("\n\n")
+    kept = [part for part in above if not all(map(_SIGNED.match, part.split("\n")))]
+    return "\n\n".join([*kept, "\n".join(line for line in last.split("\n") if not _TRAILER.match(line))])
 
 
 def _decoded(data: bytes, encoding: str) -> str:
@@ -140,7 +149,8 @@ def answer_of(edit: Edit, message: Message, path: str, drawn: Draws, tasks: Mapp
 def _edit_turns(edit: Edit, message: Message, path: str, tag: str, drawn: Draws) -> list[Turn]:
     what = "`{path}`" if edit.whole else "this part of `{path}`"
     asked = _pick(EDIT, drawn.words).format(instruction=_sentence(message.subject), what=what.format(path=path))
-    code = fenced(edit.before, tag) if edit.before.strip() else f"`{path}` is empty so far."
+    nothing = f"`{path}` is empty so far." if edit.whole else "Nothing stands there so far."
+    code = fenced(edit.before, tag) if edit.before.strip() else nothing
     return [Turn("user", f"{asked}\n\n{code}"), Turn("assistant", fenced(edit.after, tag))]
 
 

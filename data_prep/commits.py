@@ -105,7 +105,7 @@ class Candidate:
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return commits that are ready to be read (`data_prep.kinds`)."""
     spec = from_mapping(CommitsSpec, mapping, place)
-    rules = preset_rules(CommitRules, PRESETS, "starcoder" if spec.view == "document" else "commitpackft", spec.rules, place)
+    rules = preset_rules(CommitRules, PRESETS, "starcoder" if spec.view == "document" else "commitpackft", spec.rules, f"{place}: rules")
     unknown = sorted(set(spec.tasks) - {"edit", "explain", "message"})
     if unknown or not any(spec.tasks.values()) or any(weight < 0 for weight in spec.tasks.values()):
         raise UserError(f"{place}: tasks: {spec.tasks}; expected weights of edit, explain and message, such as {{edit: 2, explain: 1}}")
@@ -121,7 +121,9 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
     if is_git:
         commit = git.resolve(spec.path, spec.ref)
-        inputs: list[dict[str, Any]] = [{"git": spec.path, "ref": spec.ref, "commit": commit}]
+        inputs: list[dict[str, Any]] = [
+            {"git": spec.path, "ref": spec.ref, "commit": commit, "cut_off": sorted(git.shallow_commits(spec.path))}
+        ]
         return Opened(spec.path, "git", resolved, inputs, lambda: build_commits(builder, commit, setting.workers))
     if Path(spec.path).is_dir() and not any(Path(spec.path).iterdir()):
         raise UserError(f"{spec.path}: an empty folder; give a git clone, a bare repository, or a file of CommitPack rows")

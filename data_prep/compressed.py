@@ -37,7 +37,7 @@ class ZstdStream(io.RawIOBase):
         self._new_frame: Any = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj
         self._frame: Any = None
         self._compressed = b""
-        self._ready = b""
+        self._ready = memoryview(b"")  # a slice of bytes would be a copy of all that is left
 
     def readable(self) -> bool:
         """Return true: this stream is for reading."""
@@ -53,7 +53,7 @@ class ZstdStream(io.RawIOBase):
                     raise TruncatedStream
                 return 0
             self._frame = self._frame or self._new_frame()
-            self._ready = self._frame.decompress(compressed)
+            self._ready = memoryview(self._frame.decompress(compressed))
             if self._frame.eof:
                 self._compressed = self._frame.unused_data
                 self._frame = None

@@ -2,19 +2,22 @@
 
 Pure: a text in a language of `SCANNED` in, `Documented` out. Comments are found first; what follows one is a function if the
 language's pattern says so. It ends at the first line that closes it at its own indentation or less; in languages with braces these
-must then balance, strings and comments apart. Where the two disagree, or no end is found, `ambiguous` is set: such a function is not
-used. This reads laid-out code, which is what repositories hold, without a grammar for each language.
+must then balance, strings and comments apart. Where the two disagree, or no end is found within `MAX_LINES`, `ambiguous` is set: such
+a function is not used. This reads laid-out code, which is what repositories hold, without a grammar for each language.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 MAX_HEADER_LINES = 15
+MAX_LINES = 500
+"""How far the end of a function is looked for: where none has an end, more would take the square of the text's length."""
 
 
 class Documented(NamedTuple):
@@ -40,8 +43,9 @@ class Syntax:
     strings: re.Pattern[str] | None = None
 
 
-_BLOCK = re.compile(r"^[ \t]*/\*[*!](?![*/]).*?\*/[ \t]*\n", re.MULTILINE | re.DOTALL)
-_PLAIN_BLOCK = re.compile(r"^[ \t]*/\*(?![*!]).*?\*/[ \t]*\n", re.MULTILINE | re.DOTALL)
+_REST = r"[^*]*+(?:\*(?!/)[^*]*+)*+\*/(?:[ \t]*\n)?"
+_BLOCK = re.compile(rf"^[ \t]*/\*[*!](?![*/]){_REST}", re.MULTILINE)
+_PLAIN_BLOCK = re.compile(rf"^[ \t]*/\*(?![*!]){_REST}", re.MULTILINE)
 _SLASHES = re.compile(r"^(?:[ \t]*//[/!](?!/)[^\n]*\n)+", re.MULTILINE)
 _TWO_SLASHES = re.compile(r"^(?:[ \t]*//(?!/)[^\n]*\n)+", re.MULTILINE)
 _HASHES = re.compile(r"^(?:[ \t]*#(?![!'#{])[^\n]*\n)+", re.MULTILINE)
@@ -139,17 +143,17 @@ def documented_functions(text: str, language: str) -> Iterator[Documented]:
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield all matches; comments that are opened and never closed are not looked for, which would take the square of the length."""
+    """Yield all comments but those with code behind them; to look for those that are never closed would take the square of the length."""
     closing = "*/" if pattern in (_BLOCK, _PLAIN_BLOCK) else '"""' if pattern is _TRIPLE else None
     last = len(text) if closing is None else text.rfind(closing) + len(closing)
     last = text.find("\n", last) + 1 if closing is not None and last >= len(closing) else last
-    return pattern.finditer(text, 0, last if last > 0 else 0)
+    return (match for match in pattern.finditer(text, 0, last if last > 0 else 0) if match[0].endswith("\n"))
 
 
 def _end(text: str, begin: int, syntax: Syntax) -> int | None:
     """Return where the function ends that begins at `begin`: `begin` itself if it has no body, None if that cannot be told."""
     width = _width(text, begin)
-    lines = _lines(text, begin)
+    lines = itertools.islice(_lines(text, begin), MAX_LINES)
     if syntax.closes == "end":
         start, stop = next(lines)
         if _ONE_LINE.search(text, start, stop):

@@ -38,6 +38,7 @@ _EMPTY_WORDS = frozenset(
     {"a", "an", "the", "this", "that", "of", "to", "for", "in", "on", "and", "or", "is", "are", "be", "it", "its", "with", "from", "by"}
     | {"as", "at", "function", "method", "class", "returns", "return"}
 )
+_HEADER_END = re.compile(r":[ \t]*(?:#.*)?$")
 _STUB = re.compile(
     r"(?:pass|\.\.\.|return|return None|raise NotImplementedError(?:\(.*\))?|unimplemented!\(.*\);?|todo!\(.*\);?)?", re.DOTALL
 )
@@ -149,7 +150,7 @@ def _is_stub(bare: str, language: str) -> bool:
     """Return whether a function's body holds nothing but a sign that it is to be written."""
     lines = [line for line in bare.split("\n") if not line.lstrip().startswith(("#", "//"))]
     if language == "Python":
-        first = next((number for number, line in enumerate(lines) if line.rstrip().endswith(":")), 0)
+        first = next((number for number, line in enumerate(lines) if _HEADER_END.search(line)), 0)
         body = "\n".join(lines[first + 1 :])
     elif SCANNED[language].closes == "end":
         body = "\n".join(lines[1:]).strip().removesuffix("end")

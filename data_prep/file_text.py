@@ -77,10 +77,11 @@ def _charset(data: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
     lines = [line for line in data.splitlines() if not line.isascii()]
-    shown = b"\n".join(lines)[:SHOWN_BYTES]
+    shown = b"\n".join(lines)
+    end = shown.find(b"\n", SHOWN_BYTES)  # whole lines: half a character would speak against its charset
     found = [
         (match.chaos, -match.coherence, CHARSETS.index(charset), charset)
-        for match in from_bytes(shown, cp_isolation=list(CHARSETS), enable_fallback=False)
+        for match in from_bytes(shown if end < 0 else shown[:end], cp_isolation=list(CHARSETS), enable_fallback=False)
         for charset in match.could_be_from_charset
         if charset in CHARSETS
     ]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from starchat.errors import UserError
+from starchat.files import digest_bytes
 
 SKIPPED_BYTES = 1 << 20
 """How much of a blob that is too large is read at a time, to come past it."""
@@ -101,12 +102,13 @@ def repository_name(path: str | Path) -> str:
 
 def resolve(repository: str | Path, ref: str = "HEAD") -> str | None:
     """Return the id of the commit that `ref` means, or None in a repository without commits; raise `UserError` for an unknown one."""
-    if ref.startswith("-"):
+    if ref.startswith("-") or "\0" in ref:
         raise UserError(f"{repository}: ref: {ref!r}; expected a branch, a tag or a commit, such as main")
     done = _run(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if done.returncode == 0:
         return done.stdout.decode().strip()
-    _inner(repository, "objects")
+    if done.returncode > 1:  # 1 is git's word for a name that means nothing
+        raise _fault(repository, done.stderr)
     if ref == "HEAD" and not _run(repository, "for-each-ref", "--count=1").stdout:
         return None
     if ref == "HEAD":
@@ -122,6 +124,11 @@ def open_store(repository: Place) -> Store:
     object_format = _run(repository, "rev-parse", "--show-object-format").stdout.decode().strip() or "sha1"
     partial = any((objects / "pack").glob("*.promisor"))
     return Store(str(repository), str(objects), str(shallow) if shallow.is_file() else None, object_format, partial)
+
+
+def references(repository: str | Path) -> str:
+    """Return a digest of all references with their commits: it tells whether something was fetched since."""
+    return digest_bytes(_run(repository, "for-each-ref", "--format=%(objectname) %(refname)").stdout)
 
 
 def shallow_commits(repository: Place) -> frozenset[str]:
@@ -314,9 +321,10 @@ def _environment() -> dict[str, str]:
 
 
 def _run(repository: str | Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command that asks the repository itself, for its references and paths."""
+    """Run a command that asks the repository itself, for its references and paths; never one around it."""
     command = [_program(repository), "-C", str(repository), "-c", "protocol.allow=never", "-c", "core.fsmonitor=false", *arguments]
-    return subprocess.run(command, capture_output=True, env=_environment(), check=False)
+    environment = {**_environment(), "GIT_CEILING_DIRECTORIES": str(Path(repository).resolve().parent)}
+    return subprocess.run(command, capture_output=True, env=environment, check=False)
 
 
 def _inner(repository: str | Path, name: str) -> Path:
@@ -328,14 +336,18 @@ def _inner(repository: str | Path, name: str) -> Path:
 
 
 def _borrow(store: Store, folder: Path) -> dict[str, str]:
-    """Make an empty repository in `folder` and return the environment in which git reads the objects of another one in it."""
+    """Make an empty repository in `folder` and return the environment in which git reads the objects of another one in it.
+
+    Attributes and settings of the machine and of the caller, which change patches, are not known there either.
+    """
     (folder / "objects").mkdir()
     (folder / "refs").mkdir()
     (folder / "HEAD").write_text("ref: refs/heads/none\n", encoding="ascii")
-    settings = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectFormat = "
+    settings = f"[core]\n\trepositoryformatversion = 1\n\tbare = true\n\tattributesFile = {os.devnull}\n[extensions]\n\tobjectFormat = "
     (folder / "config").write_text(f"{settings}{store.object_format}\n", encoding="ascii")
     quoted = '"' + store.objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
     borrowed = {"GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted}
+    borrowed |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
     return {**_environment(), **borrowed, **({"GIT_SHALLOW_FILE": store.shallow} if store.shallow else {})}
 
 

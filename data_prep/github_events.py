@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from data_prep.drafts import RowProblem, wrong_type
-from data_prep.people import Person
+from data_prep.people import GHOST, Person
 from data_prep.sources import parse_json
 from data_prep.threads import MAINTAINERS, Comment, Happening, RawThread, is_pull, mapping_of, number_of, person_of, place_of, text_of
 
@@ -45,12 +45,12 @@ class Sighting(NamedTuple):
 
 
 def sightings_of(line: bytes, file: str, number: int, known: Container[str] = ()) -> tuple[Sighting, ...]:
-    """Return what a line tells: nothing if it is no event of an issue. Raise `RowProblem` if it is malformed, ``ValueError`` if no JSON.
+    """Return what a stripped line tells: nothing if it is no event of an issue. Raise `RowProblem` if malformed, ``ValueError`` if no JSON.
 
     Of threads whose keys are `known`, the issue that a comment carries is not told again.
     """
     if ISSUE_EVENTS[0] not in line and ISSUE_EVENTS[1] not in line:
-        if not (line.startswith(b"{") and line.rstrip().endswith(b"}")):
+        if not (line.startswith(b"{") and line.endswith(b"}")):
             _object(parse_json(line))
         return ()
     event = _object(parse_json(line))
@@ -83,8 +83,8 @@ def _with_issue(
     if begins or key not in known:
         told, event_id = (action, identity) if begins else ("seen", "")
         asked, title, text = person_of(issue), text_of(issue, "title"), text_of(issue, "body")
-        created, member = text_of(issue, "created_at"), _is_member(issue)
-        found = (Sighting(key, created, file, line, told, repository, number, event_id, "", *asked, title, text, member, url),)
+        told_at, member = time if action == "edited" else text_of(issue, "created_at"), _is_member(issue)
+        found = (Sighting(key, told_at, file, line, told, repository, number, event_id, "", *asked, title, text, member, url),)
     if begins:
         return found
     if not is_comment:
@@ -142,7 +142,8 @@ def sightings_of_row(found: RawThread | Comment, file: str, line: int) -> list[S
             return [Sighting(key, happening.time, file, line, "pull", found.repository, found.number)]
         about = (key, happening.time, file, line, "comment_created", found.repository, found.number)
         return [Sighting(*about, "", found.id, *happening.person, "", happening.text, happening.member)]
-    key = f"{found.repository}#{found.number}" if found.number is not None else f"{found.url or ''}#{file}:{line}"
+    known = found.repository is not None and found.number is not None
+    key = f"{found.repository}#{found.number}" if known else f"{found.url or ''}#{found.number}#{file}:{line}"
     if found.pull:
         return [Sighting(key, "", file, line, "pull", found.repository, found.number, url=found.url or "")]
     url = found.url or ""
@@ -204,7 +205,8 @@ def _fill(thread: RawThread, ordered: list[Sighting]) -> None:
         if name not in deleted:
             events.append((_order(sighting, count), Happening("post", sighting.time, _person(sighting), sighting.text, sighting.member)))
     events.sort(key=lambda entry: entry[0])
-    if begin.action != "numbers" and (begin.title or begin.text or begin.action in ("opened", "seen", "edited")):
+    thread.asked = begin.action in ("opened", "seen", "edited")
+    if thread.asked:
         thread.happenings.append(Happening("post", begin.time, _person(begin), last[0].text, begin.member))
     thread.happenings += [happening for _, happening in events]
     thread.repairs = tuple(dict.fromkeys(repairs))
@@ -220,31 +222,26 @@ def _order(sighting: Sighting, count: int) -> tuple[str, bool, str, int, int]:
 
 
 def read_bigcode(place: str, row: Mapping[str, Any]) -> RawThread:
-    """Return the thread of a row of BigCode's dataset of issues."""
+    """Return the thread of a row of BigCode's dataset of issues. Its events are in order by their times, or as they stand without these."""
     events = row.get("events")
     if not isinstance(events, list):
         raise wrong_type("events", events, "a list")
-    number = number_of(row, "issue_number")
-    repository = text_of(row, "repo") or None
-    thread = RawThread(place, repository, number, "", [], None, bool(row.get("pull_request")))
-    deleted = {str(event.get("comment_id")) for event in events if isinstance(event, dict) and event.get("action") == "deleted"}
-    for event in events:
-        if not isinstance(event, dict):
-            raise wrong_type("events", event, "a list of objects")
-        kind, action, person = text_of(event, "type"), text_of(event, "action"), Person(text_of(event, "author") or Person().login)
-        time = "" if event.get("datetime") is None else str(event["datetime"])
-        title, text = text_of(event, "title"), text_of(event, "comment", "text") or text_of(event, "description", "text")
-        if kind == "issue" and action in ("opened", "edited", "reopened") and title:
-            thread.title = title
-        if kind == "issue" and action in ("opened", "edited"):
-            if thread.happenings and thread.happenings[0].kind == "post" and action == "edited":
-                thread.happenings[0] = thread.happenings[0]._replace(text=text)
-            else:
-                thread.happenings.append(Happening("post", time, person, text))
-        elif kind == "comment" and action != "deleted" and str(event.get("comment_id")) not in deleted:
-            thread.happenings.append(Happening("post", time, person, text))
+    if not all(isinstance(event, dict) for event in events):
+        raise wrong_type("events", next(event for event in events if not isinstance(event, dict)), "a list of objects")
+    timed = all(event.get("datetime") is not None for event in events)
+    about = text_of(row, "repo") or None, number_of(row, "issue_number")
+    title = description = ""
+    sightings = [Sighting("", "", place, -1, "pull", *about)] * bool(row.get("pull_request"))
+    for count, event in enumerate(events):
+        time = str(event["datetime"]) if timed else f"{count:09}"
+        kind, action, login = text_of(event, "type"), text_of(event, "action"), text_of(event, "author") or GHOST
+        if kind == "comment":
+            identity = str(count if event.get("comment_id") is None else event["comment_id"])
+            begin = ("", time, place, count, f"comment_{action or 'created'}", *about, "", identity, login)
+            sightings.append(Sighting(*begin, text=text_of(event, "comment", "text") or text_of(event, "description")))
         elif kind == "issue":
-            thread.happenings.append(Happening(action, time, person))
-    if deleted:
-        thread.repairs = ("deleted_comment",)
+            title, description = text_of(event, "title") or title, text_of(event, "description", "text") or description
+            sightings.append(Sighting("", time, place, count, action, *about, login=login, title=title, text=description))
+    thread = assembled(sightings) if sightings else RawThread(place, *about, "", [], asked=False)
+    thread.place = place
     return thread

@@ -90,7 +90,7 @@ def ruled(thread: RawThread, rules: IssueRules) -> CleanThread | Refused:
     happenings = thread.happenings
     if thread.pull:
         return Refused("pull_request", "the conversation of a pull request; kind: pulls builds those")
-    if not happenings or happenings[0].kind != "post" or not (thread.title or happenings[0].text):
+    if not thread.asked or not happenings or not (thread.title or happenings[0].text):
         return Refused(
             "no_question", "its events do not hold what was asked, as those of before 2015, and comments whose issue is not there"
         )

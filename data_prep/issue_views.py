@@ -50,23 +50,23 @@ def dialogue_of(thread: RawThread, clean: CleanThread, license: str | None, min_
     repairs = list(clean.repairs)
     first, *rest = (found for found in clean.happenings if found.kind == "post")
     asker = first.person.login.lower()
-    question = "\n\n".join(text for text in (names.written(thread.title), _spoken(first.text, names, None)) if text.strip())
+    question = "\n\n".join(text for text in (names.written(thread.title), _spoken(first.text, names)) if text.strip())
     turns = [Turn("user", question)]
     answers = 0
     other: str | None = None
-    for asks, run in itertools.groupby(rest, key=lambda post: post.person.login.lower() == asker):
+    said = [spoken for post in rest if (spoken := post._replace(text=_spoken(post.text, names))).text.strip()]
+    for asks, run in itertools.groupby(said, key=lambda post: post.person.login.lower() == asker):
         posts = list(run)
         if asks:
-            turns += [Turn("user", _spoken(post.text, names, other)) for post in posts]
+            turns += [Turn("user", _addressed(post.text, names, other)) for post in posts]
             continue
         chosen = _chosen(posts, repairs)
         other = chosen[0].person.login
-        text = "\n\n".join(filter(str.strip, (_spoken(post.text, names, first.person.login) for post in chosen)))
-        if text:
-            turns.append(Turn("assistant", text))
-            answers += len(text)
+        text = "\n\n".join(_addressed(post.text, names, first.person.login) for post in chosen)
+        turns.append(Turn("assistant", text))
+        answers += len(text)
     if answers == 0:
-        return Dropped("no_answer", thread.place, f"{len(rest) + 1} posts, all of the asker", thread_text(thread))
+        return Dropped("no_answer", thread.place, f"{len(rest) + 1} posts, no words of anybody but the asker", thread_text(thread))
     if min_answer_characters is not None and answers < min_answer_characters:
         detail = f"{answers} characters of answers; at least {min_answer_characters}"
         return Dropped("short_answer", thread.place, detail, thread_text(thread))
@@ -109,16 +109,18 @@ def _merit(posts: Iterable[Happening]) -> tuple[bool, bool, int]:
     return any(post.accepted for post in found), any(post.member for post in found), prose
 
 
-def _spoken(text: str, names: Names, listener: str | None) -> str:
-    """Return what is said to a listener, without the names that only call somebody."""
+def _spoken(text: str, names: Names) -> str:
+    """Return what a post says, without the names that only call somebody: perhaps nothing."""
     text = names.written(text)
-    if "username_" not in text:
+    return _GREETED.sub(r"\1", _CC.sub("", _CALL.sub("", text))).strip("\n") if "username_" in text else text
+
+
+def _addressed(text: str, names: Names, listener: str | None) -> str:
+    """Return what `_spoken` left, said to a listener, who needs no name."""
+    if listener is None or "username_" not in text:
         return text
-    text = _GREETED.sub(r"\1", _CC.sub("", _CALL.sub("", text)))
-    if listener is not None:
-        name = names.introduce(listener)
-        text = text.removeprefix(f"@{name} ").replace(f"\n@{name} ", "\n").replace(f"@{name}'s ", "your ")
-    return text.strip("\n")
+    name = names.introduce(listener)
+    return text.removeprefix(f"@{name} ").replace(f"\n@{name} ", "\n").replace(f"@{name}'s ", "your ")
 
 
 def _source(thread: RawThread) -> Source:

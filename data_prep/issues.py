@@ -105,7 +105,7 @@ class _Build:
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return issues that are ready to be read (`data_prep.kinds`)."""
     spec = from_mapping(IssuesSpec, mapping, place)
-    rules = preset_rules(IssueRules, PRESETS, "starcoder", spec.rules, place)
+    rules = preset_rules(IssueRules, PRESETS, "starcoder", spec.rules, f"{place}: rules")
     _check_rules(rules, place)
     family = setting.family if spec.view == "document" else None
     if family is not None:
@@ -114,6 +114,10 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     if unfit := next((table for table in tables if table.reader in ("hub", "csv")), None):
         raise UserError(f"{place}: path: {unfit.path} is no file of issues; expected .json, .jsonl or .parquet, each also with .gz or .zst")
     format = spec.format if spec.format != "auto" else _detected(tables)
+    if format == "gharchive" and (unfit := next((table for table in tables if table.reader in ("parquet", "datasets")), None)):
+        raise UserError(
+            f"{place}: path: {unfit.path} is a table; GHArchive's hours are read as they are: .json or .jsonl, with .gz or .zst"
+        )
     inputs = [describe_file(file) for file in sorted({file for table in tables for file in table_files(table)})]
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
     return Opened(spec.path, format, resolved, inputs, lambda: _items(_Job(spec, rules, family), tables, format, setting.workers))
@@ -254,13 +258,13 @@ def _sighted_lines(piece: _Piece, known: Container[str]) -> Iterator[Dropped | S
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.isspace() or not line:
+            if not (line := line.strip()):
                 continue
             try:
                 if found := sightings_of(line, piece.path, number, known):
                     yield found
             except RowProblem as problem:
-                text = as_text(line.decode("utf-8", "backslashreplace").strip())
+                text = as_text(line.decode("utf-8", "backslashreplace"))
                 yield Dropped(problem.reason, f"{piece.path}:{number}", problem.detail, text, problem.fault)
             except ValueError:
                 bad = read_line(f"{piece.path}:{number}", line)
@@ -276,12 +280,13 @@ def _sighted_rows(piece: _Piece, repository: str | None) -> Iterator[Dropped | S
 def _threads(piece: _Piece, repository: str | None) -> Iterator[tuple[int, RawThread | Comment | Dropped]]:
     """Yield what the rows of a piece hold, each with its number: threads, comments that lie apart, and what cannot be read."""
     for number, value in _values(piece):
+        whole = number == 0
         place = f"{piece.path}:{number}"
         if isinstance(value, Dropped):
             yield number, value
             continue
         for row, name, pull in [(value, repository, False)] if piece.format == "bigcode" else issue_rows(value, repository):
-            if piece.lines is None and piece.rows is None:
+            if whole:
                 number += 1  # of a whole JSON file the issues are counted, on however many pages they are
                 place = f"{piece.path}:{number}"
             yield number, _thread(place, row, name, pull, piece.format)
@@ -294,8 +299,11 @@ def _thread(place: str, row: Any, repository: str | None, pull: bool, format: st
         found = read_bigcode(place, row) if format == "bigcode" else read_thread(place, row, repository)
     except RowProblem as problem:
         return Dropped(problem.reason, place, problem.detail, as_text(row), problem.fault)
-    if pull and isinstance(found, RawThread):
-        found.pull = True
+    if isinstance(found, RawThread):
+        found.pull = found.pull or pull
+    elif format not in JOINED:
+        detail = "a comment apart from its issue; name the source with format: rest"
+        return Dropped("wrong_type", place, detail, as_text(row), fault=True)
     return found
 
 
@@ -324,8 +332,11 @@ def _values(piece: _Piece) -> Iterator[tuple[int, Any]]:
 def _build(task: _Build) -> list[Item]:
     """Return the items of a piece or a partition."""
     if task.piece is not None:
-        found = (thread for _, thread in _threads(task.piece, task.job.spec.repository))
-        return [thread if isinstance(thread, Dropped) else _item(thread, task.job) for thread in found]
+        items: list[Item] = []
+        for _, found in _threads(task.piece, task.job.spec.repository):
+            assert not isinstance(found, Comment), "only joined formats have any"
+            items.append(found if isinstance(found, Dropped) else _item(found, task.job))
+        return items
     groups: dict[str, list[Sighting]] = {}
     for sighting in map(Sighting._make, read_stretches(task.partition)):
         groups.setdefault(sighting.key, []).append(sighting)
@@ -334,10 +345,7 @@ def _build(task: _Build) -> list[Item]:
     return [_item(thread, task.job) for thread in threads]
 
 
-def _item(thread: RawThread | Comment, job: _Job) -> Item:
-    if isinstance(thread, Comment):
-        detail = "a comment apart from its issue; name the source with format: rest"
-        return Dropped("wrong_type", f"{thread.repository}#{thread.number}", detail, as_text(thread.happening.text), fault=True)
+def _item(thread: RawThread, job: _Job) -> Item:
     if thread.repository is None:
         thread.repository = job.spec.repository
     clean = ruled(thread, job.rules)

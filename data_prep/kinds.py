@@ -70,9 +70,9 @@ def open_kind(kind: str, mapping: Mapping[str, Any], place: str, setting: Settin
 def preset_rules(kind: type[Rules], presets: Mapping[str, Mapping[str, Any]], default: str, given: Mapping[str, Any], place: str) -> Rules:
     """Return rules of a source: those of the preset that `given` names (else `default`), with the other keys of `given` set.
 
-    A preset holds only what it turns on: every field of `kind` is off by itself.
+    A preset holds only what it turns on: every field of `kind` is off by itself. `place` names the key that holds the rules.
     """
     name = given.get("preset", default)
     if name not in presets:
-        raise UserError(f"{place}: rules.preset: {name!r}; {closest(str(name), presets)}")
-    return from_mapping(kind, {**presets[name], **given, "preset": name}, f"{place}: rules")
+        raise UserError(f"{place}.preset: {name!r}; {closest(str(name), presets)}")
+    return from_mapping(kind, {**presets[name], **given, "preset": name}, place)

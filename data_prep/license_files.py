@@ -174,7 +174,7 @@ def _metadata_value(name: str, text: str) -> Any:
 def _reuse_toml(folder: str, text: str) -> Iterator[Annotation]:
     try:
         entries = tomllib.loads(text).get("annotations", [])
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return
     for entry in entries if isinstance(entries, list) else []:
         if not isinstance(entry, dict):
@@ -200,8 +200,25 @@ def _glob(pattern: str) -> re.Pattern[str]:
     >>> bool(_glob("src/*").fullmatch("src/a/b.py")), bool(_glob("src/**").fullmatch("src/a/b.py"))
     (False, True)
     """
-    pieces = re.split(r"(\\.|\*\*|\*)", pattern)
-    return re.compile("".join({"**": ".*", "*": "[^/]*"}.get(p, re.escape(p[1:] if p[:1] == "\\" else p)) for p in pieces), re.DOTALL)
+    runs = [[""]]  # texts between single stars, between double ones
+    for piece in re.split(r"(\\.|\*\*|\*)", pattern):
+        if piece == "**":
+            runs.append([""])
+        elif piece == "*":
+            runs[-1].append("")
+        else:
+            runs[-1][-1] += re.escape(piece[1:] if piece[:1] == "\\" else piece)
+    *inner, last = runs
+    end = f"{_nearest(last[:-1])}[^/]*{last[-1]}" if len(last) > 1 else last[0]
+    if inner:
+        middle = "".join(f"(?>.*?{_nearest(texts)})" for texts in inner[1:])
+        end = f"{_nearest(inner[0])}{middle}.*{end}"
+    return re.compile(end, re.DOTALL)
+
+
+def _nearest(texts: list[str]) -> str:
+    """Return texts with stars between as an expression. A star takes the least, for good: the next takes the rest. This bounds the time."""
+    return texts[0] + "".join(f"(?>[^/]*?{text})" for text in texts[1:])
 
 
 def _dep5(text: str) -> Iterator[Annotation]:

@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
 _WORD = re.compile(r"[a-z0-9]+")
 _COPYRIGHT = re.compile(
-    r"^\W*(?:(?:copyright|\(c\)|©)[ \t]*(?:\(c\)|©|&copy;|\d{4}|\[|<|by\b|of\b|\d)|all rights reserved).*$", re.MULTILINE
+    r"^[^\w\n]*(?:(?:copyright|\(c\)|©)[ \t]*(?:\(c\)|©|&copy;|\d{4}|\[|<|by\b|of\b|\d)|all rights reserved).*$", re.MULTILINE
 )
 _APPENDIX = "END OF TERMS AND CONDITIONS"
 

@@ -2,7 +2,7 @@
 
 Pure. A kernel's words for a language become names of `data_prep.languages`. For scripts, what only a notebook understands becomes
 comments, as jupytext does it: IPython's line magics, shell commands and help (``%matplotlib inline``, ``!ls``, ``x = !ls``, ``?x``,
-``x?``), and whole cells of another language (``%%bash``).
+``x?``), and whole cells of another language (``%%bash``). A block of Python that begins with such a line gets a ``pass`` there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TIMERS = ("time", "timeit", "prun", "memit", "mprun", "lprun", "snakeviz", "pyi
 TRANSPARENT = frozenset({*_TIMERS, "capture", "px", "debug", "python", "python3"})
 """Cell magics behind which the notebook's own language goes on."""
 
-_VERSION = re.compile(r"[-_ ]?v?\d[\d.]*$")
+_VERSION = re.compile(r"[-_ ]?v?(?<![\d.])\d[\d.]*+$")
 _CELL_MAGIC = re.compile(r"%%(\w[\w.-]*)?")
 _LINE_MAGIC = re.compile(r"\s*%{1,2}[A-Za-z]\w*(?:\s|$)")
 _PYTHON_MAGIC = re.compile(
@@ -48,11 +48,12 @@ _PYTHON_MAGIC = re.compile(
     r"%{1,3}[A-Za-z]"  # a magic
     r"|[!?]{1,2}\s*[\w.~$\\/{}*%\"'(-]"  # a shell command, or help
     r"|[\w.,\s\[\]'\"]*[\w\]]\s*=\s*(?:%{1,2}[A-Za-z]|!\s*\S)"  # what either gives, in a name
-    r"|[%\w.*\[\]'\"()]+\?{1,2}\s*;?\s*$"  # help behind a name
+    r"|[%\w.*\[\]'\"()]+\?{1,2}\s*+;?\s*$"  # help behind a name
     r"|(?:cat|cd|cp|mv|rm|rmdir|mkdir|copy|ddir|echo|ls|ldir|ren|pip|conda)(?:\s+[^\s=,(]|\s*$)"  # magics that need no sign
     r")"
 )
 _PYTHON = re.compile(r"^[ \t]*(?:(?:import|from) \w|(?:def|class|for|with|while|if) [^\n]*:[ \t]*(?:#[^\n]*)?$)", re.MULTILINE)
+_OPENS_BLOCK = re.compile(r":[ \t]*(?:#.*)?$")
 _QUOTES = re.compile(r"\\.|#|\"{3}|'{3}|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[\"']")
 
 
@@ -112,12 +113,14 @@ def without_magics(source: str, language: str | None, comment: str) -> str:
     >>> without_magics("%%bash\\nls", "Python", "#")
     '# %%bash\\n# ls'
     """
-    magic = _CELL_MAGIC.match(source) if "%%" in source and language != "MATLAB" else None
+    if comment == "%":  # what looks like a magic is a comment there
+        return source
+    magic = _CELL_MAGIC.match(source) if "%%" in source else None
     if magic is not None and magic[1] is not None and magic[1] not in TRANSPARENT:
         return "\n".join(f"{comment} {line}" if line else comment for line in source.split("\n"))
     if language == "Python":
         return source if syntax_fault(source) is None else _commented_python(source)
-    if language == "MATLAB" or "%" not in source:  # in MATLAB it begins a comment
+    if "%" not in source:
         return source
     return "\n".join(f"{comment} {line}" if _LINE_MAGIC.match(line) else line for line in source.split("\n"))
 
@@ -127,7 +130,7 @@ def _commented_python(source: str) -> str:
     and within brackets, as a statement does."""
     lines = []
     quote: str | None = None
-    goes_on = False
+    goes_on = opens_block = False
     depth = 0
     for line in source.split("\n"):
         bare = line.lstrip()
@@ -135,11 +138,14 @@ def _commented_python(source: str) -> str:
             if "%" in bare or depth:
                 depth += sum(map(line.count, "([{")) - sum(map(line.count, ")]}"))
             start = 0 if goes_on else len(line) - len(bare)
-            lines.append(f"{line[:start]}# {line[start:]}")
+            lines.append(f"{line[:start]}{'pass  ' * opens_block}# {line[start:]}")
+            opens_block = False
             goes_on = line.endswith("\\") or depth > 0
             depth = depth if goes_on else 0
             continue
         lines.append(line)
+        if bare and bare[0] != "#":
+            opens_block = _OPENS_BLOCK.search(bare) is not None
         if quote is not None or '"""' in line or "'''" in line:
             quote = _quote_behind(line, quote)
     return "\n".join(lines)

@@ -174,7 +174,7 @@ def _wrote_lines(lines: list[_Line], start: int) -> int:
             return 0
         joined = f"{joined} {line.text.strip()}"
         if joined.rstrip("* ").endswith(":") and _WROTE.fullmatch(joined.strip()) and not _TALKS_ON.search(joined):
-            below = next((later.depth for later in lines[start + count :] if later.text.strip()), depth + 1)
+            below = next((lines[place].depth for place in range(start + count, len(lines)) if lines[place].text.strip()), depth + 1)
             return count if _ADDRESS.search(joined) or (below > depth and _TIME.search(joined)) else 0
     return 0
 
@@ -228,11 +228,11 @@ def _mark_signatures(lines: list[_Line], removed: list[str], by_mail: bool) -> N
         is_rule = line.text in ("-- ", "--\xa0") or (by_mail and line.text == "--")
         if not is_rule or not (by_mail or number == 0 or not lines[number - 1].text.strip()):
             continue
-        end = number + 1
-        while end < len(lines) and not removed[end] and not lines[end].depth:
+        end, said = number + 1, 0
+        while end < len(lines) and said <= MAX_SIGNATURE_LINES and not removed[end] and not lines[end].depth:
+            said += bool(lines[end].text.strip())
             end += 1
-        signature = lines[number + 1 : end]
-        if sum(bool(later.text.strip()) for later in signature) <= MAX_SIGNATURE_LINES and not any(later.code for later in signature):
+        if said <= MAX_SIGNATURE_LINES and not any(later.code for later in lines[number + 1 : end]):
             removed[number:end] = ["signature"] * (end - number)
 
 

@@ -26,6 +26,7 @@ Cells keep their order, newlines, ``#`` and ``<...>``. Blank lines around a cell
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,7 +35,6 @@ import orjson
 from data_prep.cell_outputs import joined, output_text, without_data, wrong_type
 from data_prep.documents import Cell
 from data_prep.drafts import RowProblem
-from data_prep.sources import parse_json
 
 MAX_HEADING = 6
 """Markdown's deepest heading; more ``#`` would be text."""
@@ -65,15 +65,13 @@ def read_notebook(data: bytes, max_output_characters: int | None = None) -> Note
 
 
 def _parsed(text: bytes) -> Any:
-    """Return the JSON value of a text that orjson refuses: one with lone surrogates, or none."""
+    """Return the JSON value of a text that orjson refuses: one with lone surrogates or NaN, which nbformat reads as well, or none."""
     try:
-        return parse_json(text)
-    except ValueError as error:
-        try:
-            text.decode("utf-8")
-        except UnicodeDecodeError as bad:
-            detail = f"byte 0x{text[bad.start]:02x} at position {bad.start + 1} is not valid UTF-8; save the notebook as UTF-8"
-            raise RowProblem("invalid_utf8", detail, fault=True) from None
+        return json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as bad:
+        detail = f"byte 0x{text[bad.start]:02x} at position {bad.start + 1} is not valid UTF-8; save the notebook as UTF-8"
+        raise RowProblem("invalid_utf8", detail, fault=True) from None
+    except (ValueError, RecursionError) as error:
         raise RowProblem("invalid_json", f"not valid JSON ({error}); open and save it in Jupyter, or remove it", fault=True) from None
 
 

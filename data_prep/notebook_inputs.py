@@ -19,16 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_prep.compressed import open_bytes
+from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
-from data_prep.sources import Row, Table, as_text, find_tables, numbered_lines, read_line, read_table, table_files
+from data_prep.sources import EXTENSIONS, Row, Table, as_text, find_tables, numbered_lines, read_line, read_table, table_files
 from starchat.batches import batched
 from starchat.dialogue import Source
 from starchat.errors import UserError
 from starchat.files import describe_file
 
 SUFFIX = ".ipynb"
+TABLES = tuple(extension + packed for extension in EXTENSIONS for packed in ("", *COMPRESSIONS))
 WILD = "*?["
 TOOL_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "dist-packages", "venv"})
 
@@ -103,9 +104,12 @@ def _of_pattern(pattern: str, repository: str | None, column: str, workers: int)
     notebooks = [item for item in found if isinstance(item, Dropped) or (item.file or "").lower().endswith(SUFFIX)]
     if any(isinstance(item, Unit) for item in notebooks):
         return _of_files(pattern, notebooks, workers)
-    tables = [table for item in found if isinstance(item, Unit) for table in find_tables(item.file or "")]
+    files = [item.file for item in found if isinstance(item, Unit) and item.file is not None and item.file.endswith(TABLES)]
+    tables = [table for file in files for table in find_tables(file)]
     if not tables:
-        raise UserError(f"{pattern}: no file matches; check the pattern (it is relative to the current folder, {Path.cwd()})")
+        raise UserError(
+            f"{pattern}: no file matches that is a notebook or a table; check the pattern (relative to the current folder, {Path.cwd()})"
+        )
     return _of_tables(tuple(tables), column)
 
 

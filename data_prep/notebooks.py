@@ -23,6 +23,7 @@ Repairs of its own: ``kaggle_template`` (the comments that every new notebook of
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ class _Task:
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return notebooks that are ready to be read (`data_prep.kinds`)."""
     spec = from_mapping(NotebooksSpec, mapping, place)
-    rules = preset_rules(NotebookRules, PRESETS, "starcoder2", spec.rules, place)
+    rules = preset_rules(NotebookRules, PRESETS, "starcoder2", spec.rules, f"{place}: rules")
     _require_keys(spec, rules, mapping, place)
     family = None
     if spec.view == "document":
@@ -233,18 +234,15 @@ def turns_of(cells: Sequence[Cell], language: str | None) -> list[Turn]:
     """
     turns: list[Turn] = []
     leading: list[str] = []
-    for cell in cells:
-        role = "user" if cell.kind == "text" else "assistant"
-        text = cell.source if cell.kind == "text" else _answer(cell, language)
-        if not turns and role == "assistant":
-            leading.append(text)
+    for kind, run in itertools.groupby(cells, key=lambda cell: cell.kind):
+        if kind == "text":
+            turns.append(Turn("user", "\n\n".join(cell.source for cell in run)))
             continue
-        if role == "assistant" and leading:
-            text, leading = "\n\n".join([*leading, text]), []
-        if turns and turns[-1].role == role:
-            text = f"{turns.pop().content}\n\n{text}"
-        turns.append(Turn(role, text))
-    if not any(turn.role == "assistant" for turn in turns):
+        leading += [_answer(cell, language) for cell in run]
+        if turns:
+            turns.append(Turn("assistant", "\n\n".join(leading)))
+            leading = []
+    if len(turns) < 2:
         raise RowProblem("few_pairs", "no text with code behind it, which is what a dialogue is made of")
     return turns
 

@@ -51,7 +51,7 @@ BOTS = frozenset(_BOTS.split())
 _BOT = re.compile(
     r".*\[bot\]$"
     r"|(?:.*[-_\d])?(?:[Bb]ot|[Rr]obot|BOT)\d*$|.*[A-Za-z\d]Bot\d*$|.*[a-z\d]BOT\d*$"  # -bot, k8s-ci-robot, MergeBot; not talbot, Abbot
-    r"|.*[-_](?:ci|linter|deployer|automat(?:on|ion)|autoroll(?:er)?|teamcity|service-account|serviceaccount|benchmark|build)$"
+    r"|.*[-_](?i:ci|linter|deployer|automat(?:on|ion)|autoroll(?:er)?|teamcity|service-account|serviceaccount|benchmark|build)$"
     r"|(?:bors|jenkins|k8s-mirror)-.*|.*-(?:ci|test)-bot-.*"
 )
 
@@ -72,8 +72,11 @@ TAGS = frozenset(_TAGS.split())
 """What stands behind ``@`` in the annotations, decorators and comment tags of code, which people quote without marking it as code."""
 
 _MENTION = re.compile(r"@(?<![\w@.+]@)([A-Za-z0-9][A-Za-z0-9_-]{0,60}+)(?![\w@(]|/[^@\s]|\.\w)")
-CODE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[^\n]*+\n(?:.*?^ {0,3}\1|.*)|(?<!`)(`++)[^`\n]+\2", re.MULTILINE | re.DOTALL)
-"""Code in Markdown: fenced, up to the end where the fence is not closed, or in a line."""
+CODE = re.compile(r"^ {0,3}(`{3,}+(?![^\n]*`)|~{3,}+)[^\n]*+\n(?:.*?^ {0,3}\1|.*)|(?<!`)(`++)[^`\n]+\2", re.MULTILINE | re.DOTALL)
+"""Code in Markdown: fenced, up to the end where the fence is not closed, or in a line, as of three backticks with others behind them."""
+
+_CALLED_END = re.compile(r"[-_]*+(?!\w|[@.][^\W_]|/[^@\s])")
+"""What stands behind a name that is called with ``@``: perhaps a dash, but no more of a name, a path or an address."""
 
 _LETTERS = re.compile("[a-z]+")
 _MIDDLE = frozenset("@._+")
@@ -179,20 +182,21 @@ class Names:
             return text
         pieces: list[str] = []
         done = 0
-        for start, end, number in sorted(spans):
-            pieces += (text[done:start], f"username_{number}")
-            done = end
+        for start, end, number in sorted(spans, key=lambda span: (span[0], -span[1])):
+            if start >= done:  # a shorter name may begin where a longer one does that ends in a dash
+                pieces += (text[done:start], f"username_{number}")
+                done = end
         return "".join((*pieces, text[done:]))
 
     @staticmethod
     def _is_name(lower: str, start: int, end: int, bare: bool) -> bool:
         """Return whether a stretch of a text is a name as a whole, and stands where names are replaced."""
         after, before = lower[end : end + 1], lower[start - 1 : start]
-        if after == "_" or after == "-" or after.isalnum() or (after in ("@", ".") and lower[end + 1 : end + 2].isalnum()):
-            return False
         if before == "@":
             first = lower[start - 2 : start - 1] if start > 1 else ""
-            return not first.isalnum() and first not in _MIDDLE and (after != "/" or lower[end + 1 : end + 2] in ("@", " ", ""))
+            return not first.isalnum() and first not in _MIDDLE and _CALLED_END.match(lower, end) is not None
+        if after == "_" or after == "-" or after.isalnum() or (after in ("@", ".") and lower[end + 1 : end + 2].isalnum()):
+            return False
         if before == "/" and lower.endswith("github.com", 0, start - 1):
             return True
         return bare and before not in _MIDDLE and before != "-" and not before.isalnum()

@@ -63,14 +63,23 @@ def converse(pull: RawPull, rules: PullRules) -> Conversation:
     names.meet(pull.title or "")
     names.meet(body)
     kept = list(_kept(pull, rules, names, repairs))
-    spoken = [Spoken(said, who, cut_text(names.written(text), rules, repairs)) for said, who, text in kept]
-    title = " ".join(names.written(pull.title or "").split())
-    if rules.max_title_chars is not None and len(title) > rules.max_title_chars:
-        title = title[: rules.max_title_chars]
-        repairs.append("long_title")
+    spoken = []
+    for said, who, text in kept:
+        if said.title is not None:
+            said = said._replace(title=_written_title(said.title, names, rules, repairs))
+        spoken.append(Spoken(said, who, cut_text(names.written(text), rules, repairs)))
+    title = _written_title(pull.title or "", names, rules, repairs)
     body = cut_text(names.written(body), rules, repairs)
     repairs += ["minimized_comment"] * pull.minimized + ["deleted_comment"] * bool(pull.deleted)
     return Conversation(title, author, body, tuple(spoken), tuple(dict.fromkeys(repairs)))
+
+
+def _written_title(title: str, names: Names, rules: PullRules, repairs: list[str]) -> str:
+    title = " ".join(names.written(title).split())
+    if rules.max_title_chars is None or len(title) <= rules.max_title_chars:
+        return title
+    repairs.append("long_title")
+    return title[: rules.max_title_chars]
 
 
 def _kept(pull: RawPull, rules: PullRules, names: Names, repairs: list[str]) -> Iterator[Spoken]:
@@ -94,6 +103,7 @@ def _kept(pull: RawPull, rules: PullRules, names: Names, repairs: list[str]) -> 
             repairs.append("short_comment")
             continue
         who = names.introduce(said.who.login) if said.who.login else ""
+        names.meet(said.title or "")
         names.meet(text)
         yield Spoken(said, who, text)
 
@@ -121,7 +131,7 @@ def build_pull(pull: RawPull, talk: Conversation, states: States, rules: PullRul
 def _event(spoken: Spoken, windows: Mapping[str, Window], rules: PullRules, repairs: list[str]) -> Event:
     said, author, text = spoken
     if said.kind == "status":
-        title = " ".join((said.title or "").split()) if said.state != "closed" and said.title is not None else None
+        title = None if said.state == "closed" else said.title
         return Status(said.state or "", author, title, text, said.merged if said.state == "closed" else None)
     if said.kind == "comment":
         return Comment(author, text, said.id, said.state)
@@ -198,8 +208,8 @@ def _window(pull: RawPull, name: str, found: Sequence[tuple[int, FileChange]], r
     if first.added:
         return Window((), 0, hunks)
     if first.base is None:
-        shown = [hunk for hunk in hunks[found[0][0]] if hunk.old_lines]
-        return Window(tuple("\n".join(hunk.old_lines) for hunk in shown), shown[0].old if shown else 0, hunks)
+        cut = hunks[found[0][0]]
+        return Window(tuple("\n".join(hunk.old_lines) for hunk in cut if hunk.old_lines), cut[0].old if cut else 0, hunks)
     if whole:
         return Window((first.base,), 0, hunks)
     lines = first.base.split("\n")

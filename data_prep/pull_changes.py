@@ -53,6 +53,7 @@ class FileChange:
     hunks: tuple[Hunk, ...]
     added: bool = False
     base: str | None = None
+    removed: bool = False
 
     @property
     def language(self) -> str | None:

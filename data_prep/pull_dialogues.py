@@ -98,6 +98,8 @@ def _remarks(pull: RawPull, talk: Conversation) -> list[Remark]:
             code = blocks[0]["code"].removesuffix("\n").split("\n") if blocks[0]["code"] else []
             change = _as_diff([line[1:] for line in quoted], code)
             text = f"{text[: blocks[0].start()]}{text[blocks[0].end() :]}".strip()
+            if not text and change is None:  # what it suggests stands there already
+                continue
         remarks.append(Remark(said.path, number, quoted, said.hunk or "", text, change, said.head, said.review))
     return remarks
 
@@ -144,7 +146,8 @@ def _request(talk: Conversation, files: Sequence[FileChange], rules: PullRules) 
     pieces = []
     for change in files:
         hunks = "\n".join(hunk.text() for hunk in with_context(change.hunks, rules.max_context_lines))
-        pieces.append(f"--- {'/dev/null' if change.added else f'a/{change.old_path}'}\n+++ b/{change.path}\n{hunks}")
+        before, after = "/dev/null" if change.added else f"a/{change.old_path}", "/dev/null" if change.removed else f"b/{change.path}"
+        pieces.append(f"--- {before}\n+++ {after}\n{hunks}")
     described = f"{talk.title}\n\n{talk.body}".strip()
     return f"Review this pull request.\n\n{described}\n\n{fenced(chr(10).join(pieces), 'diff')}"
 
@@ -181,19 +184,24 @@ def _as_diff(old: Sequence[str], new: Sequence[str]) -> str | None:
 
 
 def _follow_up(remark: Remark, states: States | None) -> str | None:
-    """Return what the next state made of the line of a remark, if it was changed there and little else with it."""
+    """Return what the next state made of the line of a remark, if it was changed there and little else with it.
+
+    A state on another base holds what other people did in the meantime, and makes nothing of a remark.
+    """
     if states is None or remark.head is None or remark.quoted[-1][0] == "-":
         return None
     heads = [state.head for state in states.states]
     if remark.head not in heads[:-1]:
         return None
     place = heads.index(remark.head)
+    if states.states[place].base != states.states[place + 1].base:
+        return None
     before, after = (_lines_after(states.states[number], remark.path) for number in (place, place + 1))
     if before is None or after is None or max(len(before), len(after)) > MAX_FOLLOWED_LINES:
         return None
     if not 0 < remark.number <= len(before) or before[remark.number - 1] != remark.quoted[-1][1:]:
         return None
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    matcher = difflib.SequenceMatcher(None, before, after)
     for tag, old, old_end, new, new_end in matcher.get_opcodes():
         if tag != "equal" and old <= remark.number - 1 < old_end:
             if old_end - old + new_end - new > MAX_CHANGED_LINES:

@@ -108,7 +108,7 @@ def _at(row: Mapping[str, Any]) -> str:
 
 
 def read_time(value: Any) -> str:
-    """Return a time in UTC that sorts as text, or "" for none.
+    """Return a time in UTC, where it is without a zone, that sorts as text, or "" for none.
 
     >>> read_time("2012-01-01T00:00:00-08:00"), read_time("2012/01/01 00:00:00 -0800"), read_time("soon")
     ('2012-01-01T08:00:00Z', '2012-01-01T08:00:00Z', '')
@@ -122,6 +122,7 @@ def read_time(value: Any) -> str:
             found = datetime.datetime.strptime(value, "%Y/%m/%d %H:%M:%S %z")
         else:
             found = datetime.datetime.fromisoformat(value)
+            found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
         return found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError):
         return ""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.drafts import RowProblem
 from data_prep.pool import run_tasks
+from data_prep.pull_objects import read_time
 from data_prep.pull_shapes import ADDRESSES, WHOLE, RawPull, Shape, concerns_pull, key_of, read_pull, shape_of
 from data_prep.records import Dropped
 from data_prep.sources import as_text, find_tables, parse_json, read_line
@@ -197,7 +198,7 @@ def _rows(entry: Entry, format: str) -> Iterator[Shaped | Dropped]:
     value = entry.value
     if isinstance(value, bytes):
         try:
-            value = parse_json(value)
+            value = parse_json(value.strip())
         except ValueError:
             bad = read_line(entry.place, entry.value)
             assert isinstance(bad, Dropped), bad
@@ -287,7 +288,9 @@ def _whole(found: Shaped, place: str, repository: str | None) -> RawPull | Dropp
 
 
 def _joined(rows: Sequence[Spilt]) -> RawPull | Dropped:
+    """Return the pull request of its rows. Events go by time: of the files of one day the tenth hour comes before the second by name."""
     first = rows[0]
+    rows = sorted(rows, key=lambda row: read_time(row.row.get("created_at")) if row.shape == "event" else "")
     try:
         return read_pull([(row.shape, row.row) for row in rows], first.place, first.key[0] or None)
     except RowProblem as problem:

@@ -95,7 +95,7 @@ _ASCII_OTHERS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 def rules_of(mapping: Mapping[str, Any], place: str) -> PullRules:
     """Return the rules that a spec's key ``rules`` asks for; raise `UserError` for every fault of its keys."""
-    rules = preset_rules(PullRules, PRESETS, "own", mapping, place)
+    rules = preset_rules(PullRules, PRESETS, "own", mapping, f"{place}: rules")
     if not 0 <= rules.min_context_lines <= rules.max_context_lines <= 100:
         found = f"{rules.min_context_lines} and {rules.max_context_lines}"
         raise UserError(f"{place}: rules.min_context_lines and max_context_lines: {found}; expected numbers from 0 to 100, in order")

@@ -135,7 +135,7 @@ def export_states(pull: RawPull) -> States | None:
     """Return the state that an export's patches tell, None if they tell none."""
     repairs: list[str] = []
     files = []
-    for file in pull.files or ():
+    for file in {file.path: file for file in pull.files or ()}.values():  # pages of an export may tell one twice
         if file.patch is None:
             repairs.append("renamed_only" if file.status == "renamed" else "file_without_patch")
             continue
@@ -145,7 +145,7 @@ def export_states(pull: RawPull) -> States | None:
             repairs.append("bad_patch")
             continue
         repairs += ["lost_rename"] * (file.old_path != file.path)
-        files.append(FileChange(file.path, file.old_path, hunks, file.status == "added"))
+        files.append(FileChange(file.path, file.old_path, hunks, file.status == "added", removed=file.status == "removed"))
     known = {said.head for said in pull.said if said.head and said.kind == "line"}
     repairs += ["final_diff"] * bool(files and known - {pull.head})
     return States((State(pull.head, tuple(files)),), tuple(dict.fromkeys(repairs))) if files else None
@@ -203,7 +203,7 @@ def _file_changes(changes: Sequence[Change], patch: bytes, texts: Texts, repairs
         hunks = parse_patch(section[section.index(b"\n@@ ") + 1 :].decode())
         repairs += ["lost_rename"] * (change.old_path != change.path)
         path, old_path = encodable(change.path), encodable(change.old_path)
-        yield FileChange(path, old_path, hunks, change.status == "A", base)
+        yield FileChange(path, old_path, hunks, change.status == "A", base, change.status == "D")
 
 
 def _unfit(change: Change, section: bytes, texts: Texts) -> tuple[str | None, str | None]:
@@ -211,7 +211,8 @@ def _unfit(change: Change, section: bytes, texts: Texts) -> tuple[str | None, st
     if change.status == "T" or not {change.old_mode[:3], change.new_mode[:3]} <= {"100", "000"}:
         return "not_a_file", None
     if b"\n@@ " not in section:
-        return "binary_file" if b"\nBinary files " in section else "renamed_only", None
+        nothing = "renamed_only" if change.status == "R" else "no_line_changed"
+        return "binary_file" if b"\nBinary files " in section else nothing, None
     text = None if change.status == "A" else texts.get(change.old_oid)
     if isinstance(text, Oversize) or (text is None and change.status != "A"):
         return "large_file" if text is not None else "missing_file", None

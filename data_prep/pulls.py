@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from data_prep.documents import Family
 from data_prep.drafts import RowProblem
-from data_prep.git import Store, is_repository, open_store, resolve
+from data_prep.git import Store, is_repository, open_store, references, resolve, shallow_commits
 from data_prep.kinds import Opened, Setting
 from data_prep.pool import run_tasks
 from data_prep.pull_build import Conversation, build_pull, converse
@@ -93,8 +93,9 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     if spec.clone is not None:
         if not is_repository(spec.clone):
             raise UserError(f"{place}: clone: {spec.clone}: no git repository; name the root of a clone, or a bare repository")
-        inputs.append({"path": spec.clone, "commit": resolve(spec.clone)})
         clone = open_store(spec.clone)
+        known = {"references": references(spec.clone), "cut_off": sorted(shallow_commits(clone))}
+        inputs.append({"path": spec.clone, "commit": resolve(spec.clone), **known})
     family = None
     if spec.view == "document":
         family = setting.family

@@ -21,20 +21,23 @@ from pathlib import Path
 
 from starchat.fences import code_blocks
 
-# Runs inside the child: reads blocks from standard input, writes what each printed to standard output.
+# Runs inside the child: reads blocks from standard input, writes what each printed, also by programs that it ran, to standard output.
 DRIVER = """
-import contextlib, io, json, sys, traceback
+import json, os, sys, tempfile, traceback
 namespace = {"__name__": "__main__"}
+answer = os.fdopen(os.dup(1), "w")
 results = []
 for code in json.load(sys.stdin):
-    printed, fault = io.StringIO(), None
-    try:
-        with contextlib.redirect_stdout(printed):
+    fault = None
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 1)
+        try:
             exec(compile(code, "<block>", "exec"), namespace)
-    except BaseException:
-        fault = traceback.format_exc(limit=-2)
-    results.append([printed.getvalue(), fault])
-json.dump(results, sys.__stdout__)
+        except BaseException:
+            fault = traceback.format_exc(limit=-2)
+        printed.seek(0)
+        results.append([printed.read().decode("utf-8", "replace"), fault])
+json.dump(results, answer)
 """
 
 
@@ -58,7 +61,7 @@ def block_faults(messages: Sequence[Mapping[str, str]], timeout_s: float = 20.0)
     with tempfile.TemporaryDirectory() as folder:
         try:
             child = subprocess.run(
-                [sys.executable, "-I", "-c", DRIVER],
+                [sys.executable, "-I", "-u", "-X", "utf8", "-c", DRIVER],
                 input=json.dumps(programs),
                 capture_output=True,
                 text=True,
@@ -68,7 +71,7 @@ def block_faults(messages: Sequence[Mapping[str, str]], timeout_s: float = 20.0)
             )
         except subprocess.TimeoutExpired:
             return [f"the blocks did not end within {timeout_s:g} s"]
-    if child.returncode != 0:
+    if child.returncode != 0 or not child.stdout:
         return [f"the interpreter stopped with status {child.returncode}: {child.stderr[-300:]}"]
     return list(_compare(json.loads(child.stdout), claims))
 

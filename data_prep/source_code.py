@@ -72,7 +72,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     if mapping.get("path") == installed.INSTALLED:
         return installed.open_installed(mapping, place, setting)
     spec = from_mapping(SourceSpec, mapping, place)
-    rules = preset_rules(SourceRules, PRESETS, DEFAULT_PRESET, spec.rules, place)
+    rules = preset_rules(SourceRules, PRESETS, DEFAULT_PRESET, spec.rules, f"{place}: rules")
     _check(spec, rules, place)
     family = setting.family if spec.view == "document" else None
     if family is not None and spec.form == "repository":

@@ -7,6 +7,7 @@ than a document alone is one. What is dropped in between is yielded at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from data_prep.documents import Rendered, Repository, SourceFile, render_repository, render_source
@@ -68,13 +69,13 @@ class RepositoryDocuments:
 def _joined(licenses: set[str | None]) -> str | None:
     """Return the expression that holds for all files together; None if that of one is not known.
 
-    >>> _joined({"MIT", "Apache-2.0 AND MIT", "MIT OR ISC"})
-    '(MIT OR ISC) AND Apache-2.0 AND MIT'
+    >>> _joined({"MIT", "Apache-2.0 AND MIT", "MIT OR ISC", "(A AND B) OR C"})
+    '((A AND B) OR C) AND (MIT OR ISC) AND Apache-2.0 AND MIT'
     """
     terms: set[str] = set()
     for license in licenses:
         if license is None:
             return None
-        choice = " OR " in license
-        terms.update([license if not choice or license.startswith("(") else f"({license})"] if choice else license.split(" AND "))
+        bare = license[1:-1] if re.fullmatch(r"\([^()]*\)", license) else license
+        terms.update([f"({bare})"] if " OR " in bare or "(" in bare else bare.split(" AND "))
     return next(iter(licenses)) if len(licenses) == 1 else " AND ".join(sorted(terms))

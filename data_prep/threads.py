@@ -18,7 +18,8 @@ from data_prep.people import Person
 MAINTAINERS = frozenset(("OWNER", "MEMBER", "COLLABORATOR"))
 """What ``author_association`` says of those who may write to a repository."""
 
-_URL = re.compile(r"https?://[^/\s]+/(?:repos/)?([^/\s]+/[^/\s]+)/(?:issues|pulls?)/(\d+)")
+_URL = re.compile(r"https?://[^/\s]+/(?:api/v\d+/)?(?:repos/)?([^/\s]+/[^/\s]+)/(issues|pulls?)/(\d+)")
+"""An issue or pull request: its page, or its place in the API, which an enterprise's own server has below ``/api/v3``."""
 
 
 class Happening(NamedTuple):
@@ -39,7 +40,7 @@ class Happening(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class RawThread:
-    """A thread. The first of `happenings` is its description; a `pull` is the conversation of a pull request."""
+    """A thread. The first of `happenings` is its description if it was `asked`; a `pull` is the conversation of a pull request."""
 
     place: str
     repository: str | None
@@ -49,6 +50,7 @@ class RawThread:
     url: str | None = None
     pull: bool = False
     repairs: tuple[str, ...] = ()
+    asked: bool = True
 
 
 class Comment(NamedTuple):
@@ -118,7 +120,17 @@ def place_of(url: str) -> tuple[str, int] | None:
     (('a/b', 5), ('a/b', 5))
     """
     found = _URL.match(url)
-    return (found[1], int(found[2])) if found and len(found[2]) < 19 else None
+    return (found[1], int(found[3])) if found and len(found[3]) < 19 else None
+
+
+def is_pull_url(url: str) -> bool:
+    """Return whether an address is that of a pull request.
+
+    >>> is_pull_url("https://github.com/a/b/pull/5#issuecomment-1"), is_pull_url("https://github.com/a/pull/issues/5")
+    (True, False)
+    """
+    found = _URL.match(url)
+    return found is not None and found[2] != "issues"
 
 
 def is_pull(row: Mapping[str, Any]) -> bool:
@@ -167,7 +179,7 @@ def read_thread(place: str, row: Mapping[str, Any], repository: str | None = Non
     """Return the thread of an issue with the comments that it has inside, or a comment that is exported apart."""
     home = place_of(text_of(row, "issue_url"))
     if "title" not in row and home is not None:
-        return Comment(*home, str(row.get("id") or row.get("node_id") or ""), happening_of(row), "/pull/" in text_of(row, "html_url"))
+        return Comment(*home, str(row.get("id") or row.get("node_id") or ""), happening_of(row), is_pull_url(text_of(row, "html_url")))
     if "title" not in row and "number" not in row:
         raise RowProblem("wrong_type", "neither an issue (number, title) nor a comment (issue_url, body); correct or remove the row", True)
     url = text_of(row, "html_url", "url")
@@ -192,7 +204,7 @@ def read_thread(place: str, row: Mapping[str, Any], repository: str | None = Non
         text_of(row, "author_association", "authorAssociation").upper() in MAINTAINERS,
     )
     name = home[0] if home else repository
-    return RawThread(place, name, number, text_of(row, "title"), [first, *in_order(found)], url or None, is_pull(row) or "/pull/" in url)
+    return RawThread(place, name, number, text_of(row, "title"), [first, *in_order(found)], url or None, is_pull(row) or is_pull_url(url))
 
 
 def in_order(happenings: Sequence[Happening]) -> list[Happening]:

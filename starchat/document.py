@@ -4,9 +4,9 @@ In: records with `parts`. Out: rows in which every token but the first is traine
 
 A document longer than the maximum becomes several windows, each with the base model's beginning token, if it has one. A file has its
 name and the like before each window; a document of many parts (an issue, a notebook, a repository) goes on in the next window where it
-was cut, between parts if it can be. Inside a part a window ends behind a line end where there is one. The last window ends with the
-end-of-text token. Every window is encoded again by itself, as its row will be, and is split once more if that made
-it too long: the ids at a cut are not those that the whole document has there. No row is ever cut.
+was cut, between parts if it can be, but not between a file and its name. Inside a part a window ends behind a line end where there is
+one. The last window ends with the end-of-text token. Every window is encoded again by itself, as its row will be, and is split once more
+if that made it too long: the ids at a cut are not those that the whole document has there. No row is ever cut.
 """
 
 from __future__ import annotations
@@ -111,23 +111,30 @@ def _windows_of_file(parts: tuple[Part, ...], front: list[int], content: Encodin
 
 
 def _windows_of_parts(parts: tuple[Part, ...], encoded: Sequence[Encoding], tokens: Tokens, capacity: int) -> _Windows:
-    """Return the windows of a document of many parts: a part that fits into a window is not cut."""
+    """Return the windows of a document of many parts: a part that fits into a window is not cut, and a file's names stand before it."""
     begin = [tokens.control[tokens.bos]] if tokens.bos else []
     total = len(begin) + 1 + sum(len(content) + bool(part.marker) for part, content in zip(parts, encoded, strict=True))
     room = capacity - len(begin) - 1
     windows: list[tuple[list[Part], list[int]]] = [([], [*begin])]
-    for part, content in zip(parts, encoded, strict=True):
-        marked = _marker_ids(part.marker, tokens)
+    names: list[Part] = []
+    front: list[int] = []
+    for part, content, after in zip(parts, encoded, [*parts[1:], None], strict=True):
+        marked = [*front, *_marker_ids(part.marker, tokens)]
+        is_front = part.marker in NAMES and after is not None and (not after.marker or after.marker in NAMES)
+        if is_front and len(marked) + len(content) <= min(room // 2, room - MIN_WINDOW_TOKENS - 1):
+            names, front = [*names, part], [*marked, *content.ids]
+            continue
         cut = len(content) + len(marked) > room
         pieces = _windows(part.text, content.offsets, tokens, room - len(marked)) if cut else [(part.text, content.ids)]
         if not pieces:
             return _Windows([], total)
         for number, (text, ids) in enumerate(pieces):
             added = [*(marked if number == 0 else ()), *ids]
-            if len(windows[-1][1]) - len(begin) + len(added) > room:
+            if number or len(windows[-1][1]) - len(begin) + len(added) > room:  # pieces of a part in one window would be permuted apart
                 windows.append(([], [*begin]))
-            windows[-1][0].append(Part("" if number else part.marker, text))
+            windows[-1][0].extend([Part("", text)] if number else [*names, Part(part.marker, text)])
             windows[-1][1].extend(added)
+        names, front = [], []
     return _Windows([(tuple(found), ids) for found, ids in windows], total)
 
 

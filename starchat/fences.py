@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import re
 
-FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>[\w+#.-]*)[ \t]*\n(?P<body>.*?)^(?P=fence)`*[ \t]*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<language>[\w+#.-]*)(?P<more>[^`\n]*)$", re.MULTILINE)
 _TICKS = re.compile(r"`{3,}")
 
 
 def code_blocks(text: str) -> list[tuple[str, str]]:
-    """Return the fenced blocks of a Markdown text as (language, body) pairs, in order.
+    """Return the fenced blocks of a Markdown text as (language, body) pairs, in order; a fence that nothing closes opens none.
 
     >>> code_blocks("Use:\\n```python\\nprint(1)\\n```\\n```output\\n1\\n```")
     [('python', 'print(1)\\n'), ('output', '1\\n')]
     """
-    return [(match["language"].lower(), match["body"]) for match in FENCE.finditer(text)]
+    fences = [(match, "" if (match["language"] + match["more"]).strip() else match["ticks"]) for match in _FENCE.finditer(text)]
+    longest = [""]  # of the fences from each on that can close a block
+    for _, closing in reversed(fences):
+        longest.append(max(longest[-1], closing))
+    found, opening = [], None
+    for number, (match, closing) in enumerate(fences):
+        if opening is None:
+            opening = match if match["ticks"] <= longest[len(fences) - 1 - number] else None
+        elif opening["ticks"] <= closing:
+            found.append((opening["language"].lower(), text[opening.end() + 1 : match.start()]))
+            opening = None
+    return found
 
 
 def fenced(code: str, language: str = "") -> str:

@@ -12,9 +12,10 @@ import yaml
 from identify.vendor.licenses import LICENSES
 
 import repositories
-from data_prep.assistant import make_assistant
+from data_prep.assistant import make_assistant, render_spec
 from preparing import assert_conserved, records
 from starchat.cli import main
+from starchat.config import parse_yaml
 from starchat.errors import UserError
 
 VERBS = ("count", "join", "split", "sort", "filter", "merge", "reverse", "rotate", "clamp", "scale")
@@ -138,6 +139,12 @@ def test_a_folder_without_git_and_without_issues(shop, tmp_path):
     assert kinds == ["source", "source"]
 
 
+@pytest.mark.parametrize("name", ["on", "no", "null", "true", ".5", ".inf", "tool", "../tool.git", "a b", "a: b", "7"])
+def test_a_path_in_the_spec_is_read_as_it_was_given(name):
+    text = render_spec([{"kind": "source", "path": name, "view": "document"}], Path("out/dataset"), name, "nano")
+    assert parse_yaml(text, "data.yaml")["sources"] == [{"kind": "source", "path": name, "view": "document"}]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -147,11 +154,14 @@ def test_a_folder_without_git_and_without_issues(shop, tmp_path):
         (("--repo", "absent"), "absent: no such folder"),
         (("--repo", "empty"), "no source files, notebooks or commits"),
         (("--repo", "new"), "a repository without commits"),
+        (("--repo", "code", "--model", "./absent"), "model: './absent': no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text(module(VERBS[0], 3))
     repositories.new(tmp_path / "new")
     assert main(["prepare", *arguments]) == 2
     error = capsys.readouterr().err

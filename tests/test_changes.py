@@ -60,6 +60,13 @@ def test_git_applies_the_diff(tmp_path, monkeypatch, limit):
         assert (tmp_path / "f").read_text() == new
 
 
+@pytest.mark.timeout(10)
+def test_paragraphs_that_were_all_rewritten_are_compared_at_once():
+    """Every other line is empty: difflib by itself would take these for what the two have in common, one by one, in half a minute."""
+    old, new = ("".join(f"{word} {n}\n\n" for n in range(990)) for word in ("old", "new"))
+    assert apply_diff(old, unified_diff(old, new)) == new
+
+
 def test_a_diff_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="line 2"):
         apply_diff("a\nx\n", unified_diff("a\nb\n", "a\nc\n"))

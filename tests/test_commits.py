@@ -18,7 +18,7 @@ import fuzz_commits
 import repositories
 from data_prep.changes import apply_diff
 from data_prep.commit_rules import PRESETS, CommitRules, draws, path_problem, size_problem, subject_problem
-from data_prep.commit_texts import read_message, shown
+from data_prep.commit_texts import Message, answer_of, read_message, shown
 from data_prep.documents import parse_commit
 from data_prep.kinds import Setting, open_kind
 from data_prep.records import Dropped, Kept
@@ -147,6 +147,11 @@ def test_submodules_and_shallow_and_partial_clones(tmp_path, clone):
     assert outcomes(items(outer, **OFF)) == {"submodule": 1, "file_added": 1}
     repositories.git(tmp_path, "clone", "-q", "--depth=1", clone.as_uri(), "shallow")
     assert outcomes(items(tmp_path / "shallow", **OFF)) == {"shallow_boundary": 1}
+    cut_off = open_kind("commits", {"path": str(tmp_path / "shallow")}, "spec", Setting()).inputs
+    repositories.git(tmp_path / "shallow", "fetch", "-q", "--unshallow")
+    assert outcomes(items(tmp_path / "shallow", **OFF)) == {"kept": 1, "file_added": 1}
+    whole = open_kind("commits", {"path": str(tmp_path / "shallow")}, "spec", Setting()).inputs
+    assert cut_off != whole, "what the reason asks for makes the dataset anew, though HEAD is the same"
     repositories.git(clone, "config", "uploadpack.allowFilter", "true")
     repositories.git(tmp_path, "clone", "-q", "--filter=blob:none", "--no-checkout", clone.as_uri(), "partial")
     assert outcomes(items(tmp_path / "partial", **OFF)) == {"missing_object": 1, "file_added": 1}
@@ -189,6 +194,28 @@ def test_messages():
     assert read_message(b"").subject == ""
 
 
+def test_trailers_in_the_midst_of_a_squashed_message():
+    """GitHub joins the messages of all commits, trailers and all, and draws a line above its own."""
+    signed, helped = "Signed-off-by:  A <a@b>", "Co-Authored By: B <b@c>"
+    body = f"* One\n\n{signed}\n{helped}\n\n* Two\n\nTest: it fails.\n\n---------\n\n{signed}\n\n{helped}"
+    message = read_message(f"tree 1\n\nSquash\n\n{body}\n".encode())
+    assert (message.body, message.repairs) == ("* One\n\n* Two\n\nTest: it fails.", ("trailers",))
+    trace = "It ends so:\n\nerror\nCaused by: an empty name\n\n---------"
+    assert read_message(f"\n\nMend it\n\n{trace}".encode()) == Message("Mend it", trace)
+
+
+def test_a_part_without_lines_is_no_empty_file():
+    """A window may hold nothing but what is added: nothing is said of the lines around it then."""
+    drawn = draws(0, "c", "p")._replace(before=0.0, after=0.0, form=0.9)
+    message = Message("Add a line", "")
+    for old, whole in (("a\n", False), ("", True)):
+        edit = shown(old.encode(), f"{old}b\n".encode(), "window", drawn, None)
+        assert (edit.before, edit.whole) == ("", whole)
+        question = answer_of(edit, message, "a.py", drawn, {"edit": 1.0})[0].content
+        assert question.endswith("`a.py` is empty so far.") == whole
+        assert whole or question.endswith("Nothing stands there so far.")
+
+
 FT = CommitRules("commitpackft", **PRESETS["commitpackft"])
 SC = CommitRules("starcoder", **PRESETS["starcoder"])
 
@@ -220,6 +247,10 @@ def test_each_rule_of_messages_takes_and_spares(reason):
 )
 def test_messages_of_the_starcoder_preset(subject, reason):
     assert (subject_problem(subject, SC) or ("",))[0] == reason
+
+
+def test_a_version_with_a_sentence_behind_it_is_none_however_long_its_numbers_are():
+    assert subject_problem("1.2.3 breaks it", SC) is None and subject_problem("1.2.34 breaks it", SC) is None
 
 
 def test_names_of_files_are_words():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import time
 
 import pytest
 from hypothesis import given
@@ -77,6 +78,13 @@ def test_a_documented_function_is_found_whole(language):
 )
 def test_what_is_no_function_or_has_no_comment(language, text):
     assert list(functions_of(text, language)) == []
+
+
+def test_a_comment_beside_code_is_no_documentation_and_does_not_swallow_the_next():
+    text = "/** The number. */ int n;\n/** Return the number of all. */\nint count(int x) {\n  return n;\n}\n"
+    (found,) = functions_of(text, "C")
+    assert (found.doc, found.line) == ("Return the number of all.", 2)
+    assert list(functions_of(text.replace("\nint count", " int count").replace("/**", "/*"), "C")) == []
 
 
 @pytest.mark.parametrize(
@@ -178,6 +186,13 @@ def test_documentation_that_is_not_worth_it(name, doc, body, reason):
     assert (fault and fault[0]) == reason
 
 
+@pytest.mark.parametrize(("body", "reason"), [("    if a:\n        return\n", None), ("    pass\n", "stub")])
+def test_a_comment_behind_the_first_line_hides_no_body(body, reason):
+    (found,) = functions_of(f'def f(a):  # noqa\n    """Return the next number of all."""\n{body}', "Python")
+    fault = unused(found, "Python", 80)
+    assert (fault and fault[0]) == reason
+
+
 def test_turns_vary_by_hash_and_hold_the_code():
     found = [next(functions_of(CASES["Go"][0].replace("Read", f"Read{n}"), "Go")) for n in range(60)]
     pairs = [turns_of(function, "Go", 0, True) for function in found]
@@ -188,6 +203,27 @@ def test_turns_vary_by_hash_and_hold_the_code():
     for (_, answer), function in zip(pairs, found, strict=True):
         assert code_blocks(answer.content) == [("go", function.code)]
         assert code_blocks(turns_of(function, "Go", 0, False)[1].content) == [("go", function.bare)]
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ('```python title="a.py"\nx\n```\ntext\n```python\ny\n```', [("python", "x\n"), ("python", "y\n")]),
+        ("```{r}\nx\n```\n", [("", "x\n")]),
+        ("````md\n```py\nx\n```\n````  \n", [("md", "```py\nx\n```\n")]),
+        ("````md\n```py\nx\n`````\n```\ny\n```", [("md", "```py\nx\n"), ("", "y\n")]),
+        ("`````\n```py\nx\n```\n", [("py", "x\n")]),
+        ("```py\nx", []),
+        ("```\n```", [("", "")]),
+        ("```a``` is code\n```\nx\n```\n", [("", "x\n")]),
+        ("```a\n" * 200_000, []),
+        ("```a\n" * 200_000 + "```", [("a", "```a\n" * 199_999)]),
+    ],
+)
+def test_blocks_of_markdown(text, blocks):
+    begin = time.monotonic()
+    assert code_blocks(text) == blocks
+    assert time.monotonic() - begin < 10
 
 
 @given(st.text(), st.sampled_from(sorted(LANGUAGES)), st.integers(0, 200))
@@ -213,7 +249,16 @@ def test_no_text_makes_the_scanner_fail(text, language, cut):
         "// x\n" * 20_000,
         "/** x */\n" + "a* " * 20_000,
         "# x\n# y\n\n" * 9_000,
+        "/** x */ y\n" * 20_000,
+        "/** x\n" * 20_000 + "*/ y\n",
     ],
 )
 def test_scanning_takes_no_longer_than_the_text_is(language, text):
     assert list(functions_of(text, language)) == []
+
+
+def test_functions_without_an_end_take_no_longer_than_the_text_is():
+    begin = time.monotonic()
+    found = list(functions_of("/// Adds one to it.\nfn f() {\n" * 10_000 + "}\n", "Rust"))
+    assert [function.ambiguous for function in found] == [True] * 9_999 + [False]
+    assert time.monotonic() - begin < 20

@@ -97,6 +97,28 @@ def test_a_document_of_many_parts_goes_on_in_the_next_window(tokens):
     assert 0 < len(begun) < len(rows), "only a cell that is longer than a window is cut"
 
 
+@pytest.mark.parametrize("fim", [None, Fim(rate=1.0, spm_rate=0.0)])
+def test_a_file_of_many_stands_behind_its_name(tokens, fim):
+    files = {f"file_{number}.py": "x = 1\n" * size for number, size in enumerate((3, 9, 1, 30, 7, 12, 5, 20))}
+    parts = [Part("<reponame>", "r"), *(p for name, text in files.items() for p in (Part(NAMED, name), Part("", "\n" + text)))]
+    rows, aside = split(encode_documents([Record(Source("x:1"), parts=tuple(parts))], tokens, 80, fim, SEED))
+    texts = [tokens.decode(row.ids) for row in rows]
+    behind = ("\n", "<fim_prefix>")
+    assert not aside and all(any(f"{NAMED}{name}{end}" in text for text in texts for end in behind) for name in files)
+    assert fim is None or not any(text.startswith("\n") for text in texts)
+
+
+@pytest.mark.parametrize("spm_rate", [0.0, 1.0])
+def test_a_window_holds_one_piece_of_a_part(tokens, spm_rate):
+    """Of two, the first alone would be permuted, and the second stand behind the middle."""
+    behind = Part("", "\n\n<|system|>" + "😀" * 40)
+    records = [Record(Source("x:1"), parts=(Part(NAMED, ""), behind, Part("<jupyter_code>", str(n)))) for n in range(20)]
+    rows, aside = split(encode_documents(records, tokens, 34, fim := Fim(rate=1.0, spm_rate=spm_rate), SEED))
+    recipe = dataclasses.replace(RECIPE, max_length_tokens=34, fim=fim)
+    report = examine(recipe, tokens, records, {"train": rows, "test": []}, aside, tokens.size)
+    assert [finding.ok for finding in report.findings if finding.check == "documents_are_whole"] == [True] and not aside
+
+
 def test_a_window_that_grows_when_it_is_encoded_by_itself_is_split_again(tokens):
     """A cut inside a word gives other tokens than the whole has there; the second look is what keeps rows within the maximum."""
     text = "assistant " * 60 + "the default value is made once " * 40

@@ -32,6 +32,13 @@ def test_commits_changes_trees_and_contents(clone):
     assert list(git.read_blobs(clone, [entries[0].oid, "0" * 40, entries[2].oid], max_bytes=1)) == [git.Oversize(2), None, b"b"]
 
 
+def test_a_damaged_repository_is_called_that(clone):
+    """Not one whose branch is gone."""
+    (clone / ".git" / "shallow").write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match="git cannot read it .*shallow"):
+        git.resolve(clone)
+
+
 def test_more_objects_than_a_pipe_holds(clone):
     (oid, *_) = [entry.oid for entry in git.read_tree(clone, git.resolve(clone))]
     assert sum(content == b"A\n" for content in git.read_blobs(clone, [oid] * 9000)) == 9000
@@ -62,6 +69,13 @@ def test_what_is_no_repository(tmp_path, clone):
         git.resolve(tmp_path / "broken")
 
 
+def test_a_broken_repository_is_not_the_one_around_it(clone):
+    (clone / "sub" / ".git").mkdir(parents=True)
+    with pytest.raises(UserError, match="git cannot read it"):
+        git.resolve(clone / "sub")
+    assert git.repository_name(clone / "sub") == "sub"
+
+
 def test_refs(clone, tmp_path):
     repositories.git(clone, "tag", "v1", "HEAD~1")
     assert git.resolve(clone, "v1") == git.resolve(clone, "main~1")
@@ -69,6 +83,8 @@ def test_refs(clone, tmp_path):
         git.resolve(clone, "mian")
     with pytest.raises(UserError, match="ref: '--all'"):
         git.resolve(clone, "--all")
+    with pytest.raises(UserError, match="expected a branch"):
+        git.resolve(clone, "a\0b")
     assert git.resolve(repositories.new(tmp_path / "empty")) is None
     repositories.git(clone, "symbolic-ref", "HEAD", "refs/heads/gone")
     with pytest.raises(UserError, match="HEAD names a branch that does not exist"):
@@ -79,6 +95,14 @@ def test_shallow_clones_say_where_they_end(clone, tmp_path):
     assert git.shallow_commits(clone) == frozenset()
     repositories.git(tmp_path, "clone", "-q", "--depth=1", clone.as_uri(), "shallow")
     assert git.shallow_commits(tmp_path / "shallow") == {git.resolve(clone)}
+
+
+def test_references_tell_what_was_fetched(clone):
+    """A finished dataset is made anew when a clone has got commits that it lacked."""
+    before = git.references(clone)
+    assert git.references(clone) == before
+    repositories.git(clone, "update-ref", "refs/pull/7/head", "HEAD~1")
+    assert git.references(clone) != before
 
 
 def test_a_partial_clone_fetches_nothing(clone, tmp_path):
@@ -145,6 +169,25 @@ def test_the_callers_environment_points_nowhere_else(clone, tmp_path, monkeypatc
     history(other, [("x", {"x": "x"})])
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     assert len(list(git.list_commits(clone, git.resolve(clone)))) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(".config/git/attributes", "*.txt -diff\n"), (".gitconfig", "[diff]\n\tsuppressBlankEmpty = true\n"), (".gitconfig", "[broken\n")],
+)
+def test_the_callers_configuration_changes_nothing(clone, tmp_path, monkeypatch, name, text):
+    """Law 10: what somebody likes to see of a diff is no property of the repository."""
+    commit(clone, "spaced", {"a.txt": "A\n\nb\n"})
+    commit(clone, "changed", {"a.txt": "A\n\nc\n"})
+    store, ids = git.open_store(clone), [git.resolve(clone, ref) for ref in ("HEAD~1", "HEAD")]
+    ((_, patch),) = git.read_patches(store, [(ids[0], ids[1])], 3, 1 << 20)
+    file = tmp_path / "home" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert [found for _, found in git.read_patches(store, [(ids[0], ids[1])], 3, 1 << 20)] == [patch]
+    assert b"\n \n-b\n+c\n" in patch
 
 
 def test_git_is_needed(clone, monkeypatch):

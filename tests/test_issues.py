@@ -10,6 +10,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,6 +147,13 @@ def test_edited_and_deleted_posts(tmp_path: Path) -> None:
     assert isinstance(item, Kept) and item.repairs == ("edited_comment", "deleted_comment", "bot_comment")
 
 
+def test_the_last_edit_counts_whatever_its_file_is_called(tmp_path: Path) -> None:
+    edits = [event(7 + n, "IssuesEvent", "edited", n, issue=issue(title=f"Title {n}")) for n in (2, 10)]
+    write_lines(tmp_path / "2020-01-01-2.json", [*thread_events(), edits[0]])
+    write_lines(tmp_path / "2020-01-01-10.json", edits[1:])
+    assert document(only(tmp_path)).startswith("<issue_start>Title: Title 10\n")
+
+
 def test_events_before_2015_are_set_aside_and_the_repository_is_found(tmp_path: Path) -> None:
     (item,) = build(hours(tmp_path, *old_events()))
     assert isinstance(item, Dropped) and (item.reason, item.fault) == ("no_question", False)
@@ -183,6 +192,12 @@ def test_malformed_lines_are_faults_and_lines_of_no_interest_are_none(tmp_path: 
     assert len(items) == len(found) + 1
 
 
+def test_white_space_that_json_does_not_know_around_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(b"".join(b"\x0b" + json.dumps(line).encode() + b"\x0c\n" for line in thread_events()))
+    assert reasons(build(path, format="gharchive")) == ["kept"]
+
+
 def test_rest_comes_together_from_two_files(tmp_path: Path) -> None:
     items = build(write_rest(tmp_path / "rest"))
     assert sorted(reasons(items)) == ["kept", "pull_request"]
@@ -191,6 +206,45 @@ def test_rest_comes_together_from_two_files(tmp_path: Path) -> None:
         f"<issue_comment>username_2: {ANSWERED}<issue_comment>username_3: I am gone, but it was me who broke it.<issue_closed>"
     )
     assert item.record.source.place.endswith("issues.json:1")
+
+
+def test_comments_without_their_issue_are_no_question(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "comments.jsonl", [comment(31, "maint", ANSWER, 1), comment(32, "bob", "More.", 2)])
+    for view in ("document", "dialogue"):
+        item = only(path, view=view, rules={"preset": "none"})
+        assert isinstance(item, Dropped) and item.reason == "no_question"
+        assert [event["author"] for event in json.loads(item.raw)["events"]] == ["maint", "bob"], "each once"
+    row = bigcode_row()
+    del row["events"][0]
+    assert reasons(build(write_lines(tmp_path / "rows.jsonl", [row]), rules={"preset": "none"})) == ["no_question"]
+
+
+def test_issues_of_repositories_that_are_not_told_stay_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        about = issue(body=f"{name}. {LONG}", user=account(name))
+        del about["html_url"]
+        write_lines(tmp_path / f"{name}.jsonl", [about, {"items": [{**about, "number": 8}, {**about, "number": 9}]}])
+    items = build(tmp_path, rules=POST)
+    assert reasons(items) == ["kept"] * 6 and len(set(map(document, items))) == 2
+
+
+def test_an_enterprise_server_and_a_repository_with_the_name_of_a_path(tmp_path: Path) -> None:
+    about = issue(repository="acme/pull", html_url="https://git.acme.example/acme/pull/issues/7")
+    said = comment(31, "maint", ANSWER, 1, issue_url="https://git.acme.example/api/v3/repos/acme/pull/issues/7")
+    item = only(write_lines(tmp_path / "x.jsonl", [about, {**said, "html_url": f"{about['html_url']}#issuecomment-31"}]))
+    assert document(item).endswith(f"<issue_comment>username_2: {ANSWERED}")
+
+
+def test_a_comment_apart_from_its_issue_is_a_fault_with_its_place_where_threads_are_rows(tmp_path: Path) -> None:
+    item = only(write_lines(tmp_path / "x.jsonl", [comment(31, "maint", ANSWER, 1)]), format="graphql")
+    assert isinstance(item, Dropped) and (item.reason, item_place(item), item.fault) == ("wrong_type", "x.jsonl:1", True)
+    assert "format: rest" in item.detail and json.loads(item.raw)["id"] == 31
+
+
+def test_places_in_lines_under_the_name_of_json(tmp_path: Path) -> None:
+    rows = [issue(number, body=LONG * 3) for number in (1, 2)]
+    items = build(write_lines(tmp_path / "x.json", rows))
+    assert [item_place(item) for item in items] == ["x.json:1", "x.json:2"]
 
 
 def test_rest_with_comments_inside_and_an_app_that_posts(tmp_path: Path) -> None:
@@ -238,16 +292,32 @@ def item_place(item: Item) -> str:
 
 
 def test_rows_of_bigcode_from_lines_and_parquet(tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     row = bigcode_row()
     lines = only(write_lines(tmp_path / "rows.jsonl.gz", [row]))
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
     assert document(lines) == document(only(tmp_path / "rows.parquet"))
     assert document(lines).endswith(f"<issue_comment>username_2: {ANSWERED}<issue_closed>")
     row["events"].append({"type": "comment", "action": "deleted", "comment_id": 31})
     assert "<issue_comment>" not in document(only(write_lines(tmp_path / "rows.jsonl", [row]), rules=POST))
+
+
+def test_rows_of_bigcode_in_any_order_with_edits_and_repetitions(tmp_path: Path) -> None:
+    row = bigcode_row()
+    opened, said, closed = row["events"]
+    edited = {**said, "action": "edited", "comment": "Better.", "datetime": "2020-01-01 12:00:00"}
+    gone = {"type": "issue", "action": "deleted", "datetime": "2020-01-01 13:00:00"}
+    nameless = {"type": "comment", "author": "bob", "comment": "And more.", "datetime": "2020-01-01 11:05:00"}
+    row["events"] = [edited, gone, said, opened, opened, nameless, closed, said]
+    item = only(write_lines(tmp_path / "rows.jsonl", [row]), rules=POST)
+    expected = f"<issue_start>Title: Cache is lost\nusername_0: {ASKED}<issue_comment>username_2: Better."
+    assert document(item) == f"{expected}<issue_closed><issue_comment>username_3: And more."
+    assert isinstance(item, Kept) and item.repairs == ("edited_comment", "line_ends", "lost_other_event")
+    row["events"] = [
+        {key: value for key, value in entry.items() if key != "datetime"} for entry in (opened, said, closed, nameless, nameless)
+    ]
+    item = only(write_lines(tmp_path / "rows.jsonl", [row]), rules=POST)
+    assert document(item).endswith("<issue_closed><issue_comment>username_3: And more.<issue_comment>username_3: And more.")
+    assert reasons(build(write_lines(tmp_path / "rows.jsonl", [{**row, "events": []}]))) == ["no_question"]
 
 
 def thread(folder: Path, *posts: tuple[str, str], rules: dict[str, Any] | None = None, **keys: Any) -> Item:
@@ -374,6 +444,11 @@ def test_names_that_only_call_are_left_out_of_dialogues(tmp_path: Path, said: st
     assert isinstance(item, Kept) and ("names_left" in item.repairs) == ("username_" in expected)
 
 
+def test_posts_that_only_call_somebody_are_no_turns(tmp_path: Path) -> None:
+    item = thread(tmp_path, ("ada", "q"), ("bob", "A."), ("ada", "cc @kai42"), ("bob", "B."), ("ada", "@bob"), view="dialogue")
+    assert [text for _, text in turns(item)][1:] == ["A.\n\nB."]
+
+
 def test_threads_without_an_answer_are_no_dialogues(tmp_path: Path) -> None:
     assert reasons([thread(tmp_path, ("ada", "q"), ("ada", "I found it"), view="dialogue")]) == ["no_answer"]
     assert reasons([thread(tmp_path, ("ada", "q"), ("bob", "@ada:"), view="dialogue")]) == ["no_answer"]
@@ -422,6 +497,7 @@ def test_many_partitions_and_segments_hold_the_same(tmp_path: Path, monkeypatch:
         ({"path": "nowhere.json"}, "no such file"),
         ({"path": "table.csv"}, "is no file of issues"),
         ({"path": "empty.json"}, "holds no rows"),
+        ({"path": "events.parquet"}, "events.parquet is a table; GHArchive's hours are read as they are"),
         ({"path": "other.json"}, "not recognised as issues by its keys (a)"),
         ({"path": "broken.json"}, "not valid JSON"),
         ({"path": "cut.json.gz"}, "truncated"),
@@ -438,6 +514,7 @@ def test_what_the_user_must_change(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, text in {"table.csv": "a,b\n1,2\n", "empty.json": "", "other.json": '[{"a": 1}]', "broken.json": '[{\n"a": 1'}.items():
         Path(name).write_text(text)
     Path("cut.json.gz").write_bytes(gzip.compress(json.dumps(issue()).encode() * 99)[:-9])
+    pq.write_table(pa.Table.from_pylist([{"type": "IssuesEvent", "payload": "{}"}]), "events.parquet")
     hours(tmp_path, *thread_events())
     with pytest.raises(UserError) as caught:
         list(open_kind("issues", {"path": "2020-01-01-11.json.gz", **keys}, "spec", setting()).items())

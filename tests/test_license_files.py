@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -133,10 +134,51 @@ SPDX-License-Identifier = ["GPL-3.0-only", "MIT"]
     assert [old.of(p)[0] for p in ("img/x/y.png", "doc/ab.md", "doc/abc.md", "src/a.c")] == ["CC0-1.0", "CC0-1.0", None, "MIT"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("**a*b", "xa/ab", True),
+        ("**a*b", "xa/b", False),
+        ("a*b*c", "abxbc", True),
+        ("*/b*c", "a/bbc", True),
+        ("*/b*c", "a/a/bc", False),
+        ("**/*.c", "a/b/c.c", True),
+        ("a**b**c", "a/b/c/b/c", True),
+        ("***", "a/b", True),
+        ("**a*c**d*e", "ab/ac/d/de", True),
+        ("**a" * 40 + "b", "a" * 4000, False),
+        ("*a" * 40 + "**b", "a" * 4000, False),
+    ],
+)
+def test_patterns_of_reuse(pattern, path, fits):
+    begin = time.monotonic()
+    toml = f'[[annotations]]\npath = "{pattern}"\nSPDX-License-Identifier = "MIT"\n'
+    assert tree({"REUSE.toml": toml}).of(path) == ("MIT" if fits else None, False)
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("text", ["\n" * 100_000, "-\n" * 50_000])
+def test_a_licence_takes_no_longer_than_it_is(text):
+    begin = time.monotonic()
+    assert license_of_text(text) is None
+    assert time.monotonic() - begin < 5
+
+
 @pytest.mark.parametrize("name", ["REUSE.toml", "pyproject.toml", "package.json", "Cargo.toml", "setup.cfg", ".reuse/dep5", "LICENSE"])
 @pytest.mark.parametrize(
     "text",
-    ["", "[", "{", "[[annotations]]\npath=1", '{"license": {"a": 1}}', "[project]\nlicense = 3", "\0", "[x", "Files: *\nLicense: (("],
+    [
+        "",
+        "[",
+        "{",
+        "version = " + "9" * 5000,
+        "[[annotations]]\npath=1",
+        '{"license": {"a": 1}}',
+        "[project]\nlicense = 3",
+        "\0",
+        "[x",
+        "Files: *\nLicense: ((",
+    ],
 )
 def test_damaged_files_state_nothing(name, text):
     assert tree({name: text}).of("a.py") in ((None, False), (UNRECOGNISED, False))

@@ -58,6 +58,10 @@ def test_fences() -> None:
         ("pip install x", "# pip install x"),
         ("cd ..", "# cd .."),
         ("for x in y:\n    print(x)\n    !echo {x}", "for x in y:\n    print(x)\n    # !echo {x}"),
+        (
+            "if x:\n    !ls\n    !cd\nelse:  # y\n    # z\n\n    %f",
+            "if x:\n    pass  # !ls\n    # !cd\nelse:  # y\n    # z\n\n    pass  # %f",
+        ),
         ("%timeit f(a,\n          b)\ng()", "# %timeit f(a,\n#           b)\ng()"),
         ("!echo (\ng()", "# !echo (\ng()"),
         ('%time f()\ntext = """\n%time\n!ls\n"""', '# %time f()\ntext = """\n%time\n!ls\n"""'),
@@ -96,10 +100,11 @@ def test_what_is_not_is_spared(source: str) -> None:
         ("%in% y", "R", "%in% y"),
         ("% a comment\n%% a section", "MATLAB", "% a comment\n%% a section"),
         ("!ls", "R", "!ls"),
+        ("%%module\n%comment\nf() -> ok.", "Erlang", "%%module\n%comment\nf() -> ok."),
     ],
 )
 def test_other_languages(source: str, language: str, expected: str) -> None:
-    assert without_magics(source, language, "#") == expected
+    assert without_magics(source, language, LINE_COMMENTS[language]) == expected
 
 
 def test_the_language_of_a_cell() -> None:
@@ -120,9 +125,14 @@ def test_guessing_python() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", [" " * 200_000 + "x", "a." * 100_000 + "!", "%x\n" + "'" * 200_000, "(" * 100_000, '%x\nx = "' + "\\" * 200_000]
+    "source",
+    [
+        *(" " * 200_000 + "x", "a." * 100_000 + "!", "%x\n" + "'" * 200_000, "(" * 100_000, '%x\nx = "' + "\\" * 200_000),
+        *("a?" + " " * 100_000 + "x", "1." * 50_000 + "x"),
+    ],
 )
 def test_hostile_code_takes_no_longer_than_its_length(source: str) -> None:
     begin = time.process_time()
     without_magics(source, "Python", "#")
+    language_named(source)
     assert time.process_time() - begin < 3

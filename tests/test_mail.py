@@ -177,5 +177,7 @@ def test_long_messages_take_no_longer_than_they_are_long() -> None:
         "\n" * 100_000 + "wrote:",
         "On 1:00 " + "x" * 200_000 + " wrote:",
         "From: \n" * 20_000,
+        "\n-- \n" * 100_000,
+        "On 1 aa wrote:\n" * 100_000 + "> @",
     ):
         without_mail(text)

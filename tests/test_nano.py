@@ -84,7 +84,13 @@ def test_every_block_runs_and_prints_what_the_dialogue_says(dialogues: dict[str,
 
 @pytest.mark.parametrize(
     ("code", "output", "fault"),
-    [("1/0", None, "raised"), ("print(1)", "2", "printed '1\\n', the dialogue says"), ("while True: pass", None, "did not end")],
+    [
+        ("1/0", None, "raised"),
+        ("print(1)", "2", "printed '1\\n', the dialogue says"),
+        ("while True: pass", None, "did not end"),
+        ("import os; os.system('echo 1')", "2", "printed '1\\n', the dialogue says"),
+        ("import os; os._exit(0)", None, "stopped with status 0"),
+    ],
 )
 def test_a_block_that_lies_is_seen(code: str, output: str | None, fault: str) -> None:
     claim = f"\n```output\n{output}\n```" if output else ""

@@ -168,11 +168,18 @@ def test_the_language(metadata: dict[str, Any], language: str | None) -> None:
     assert read(book(code("x"), metadata=metadata)).language == language
 
 
+def test_what_python_writes_is_read_though_it_is_no_json() -> None:
+    """Plots hold NaN, which nbformat writes and reads."""
+    plotted = {"output_type": "display_data", "data": {"application/vnd.plotly.v1+json": {"y": [float("nan"), float("inf")]}}}
+    notebook = read_notebook(json.dumps(book(code("plot()", plotted))).encode())
+    assert notebook.cells == (Cell("code", "plot()", None),) and notebook.repairs == ("lost_rich_output",)
+
+
 @pytest.mark.parametrize(
     ("data", "reason", "fault"),
     [
         (b"{", "invalid_json", True),
-        (b'{"nbformat": 4, "cells": [NaN]}', "invalid_json", True),
+        (b'{"nbformat": 4, "cells": [NaN]}', "wrong_type", True),
         (b"<<<<<<< HEAD\n{}", "invalid_json", True),
         ("{'a'}".encode("utf-16"), "invalid_utf8", True),
         (b'{"cells": "\xff"}', "invalid_utf8", True),

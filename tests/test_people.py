@@ -25,7 +25,7 @@ from data_prep.people import BOTS, Names, Person, is_bot, is_bot_name, is_ordina
             "CLAassistant",
         ),
         *("facebook-github-bot", "rust_bot", "bot2", "MergeBot", "ACMEBot", "acme-ci", "acme-automation", "bors-servo", "jenkins-acme"),
-        *("SparkQA", "Copilot", "acme-service-account", "robot"),
+        *("SparkQA", "Copilot", "acme-service-account", "Acme-Service-Account", "ACME-CI", "robot"),
     ],
 )
 def test_bots_by_name(name: str) -> None:
@@ -71,6 +71,7 @@ def test_names_are_given_in_order_and_stay() -> None:
         ("`@kai42` and\n```\nuser = 'kai42'\n```", "`@username_1` and\n```\nuser = 'username_1'\n```"),
         ("/home/kai42/x", "/home/username_1/x"),
         ("@al/@kai42", "@username_0/@username_1"),
+        ("@kai42- look; cc @al/\nand _thanks @kai42_", "@username_1- look; cc @username_0/\nand _thanks @username_1_"),
         # what stays
         ("install also al", "install also al"),
         ("kai42@example.org, al@example.org, x@kai42", "kai42@example.org, al@example.org, x@kai42"),
@@ -97,6 +98,17 @@ def test_who_is_not_mentioned(text: str) -> None:
     names = Names()
     names.meet(text)
     assert names.introduce("first") == "username_0"
+
+
+def test_who_is_mentioned_is_replaced() -> None:
+    names = Names()
+    text = "@ada- @zoe--\n@kai42_ and @eve/\n"
+    names.meet(text)
+    assert names.written(text) == "@username_0- @username_1--\n@username_2_ and @username_3/\n"
+    old = Names()
+    old.introduce("ada")
+    old.introduce("ada-")
+    assert old.written("@ada- @ada") == "@username_1 @username_0", "once anybody could be called so"
 
 
 def test_a_person_with_the_name_of_a_tag_is_one_once_known() -> None:
@@ -126,6 +138,7 @@ def test_ordinary_names() -> None:
 def test_code_is_found_with_and_without_its_end() -> None:
     assert without_code("a `b` c\n```py\nd\n```\ne\n~~~\nf") == "a `` c\n``\ne\n``"
     assert without_code("`" * 100_000 + "x").count("x") == 1, "and soon"
+    assert without_code("```x = 1```\na\n```b``` c\n~~~ `d`\ne") == "``\na\n`` c\n``", "three backticks may be of a line as well"
 
 
 LOGINS = st.from_regex(r"[a-z][a-z0-9]{1,5}(-[a-z0-9]{1,4})?", fullmatch=True)

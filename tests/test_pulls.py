@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pull_rows
 import repositories
 from data_prep.kinds import Opened, Setting, open_kind
 from data_prep.pull_documents import Comment, Diff, ReviewComment, Status, parse_pull, render_pull
+from data_prep.pull_objects import read_time
 from data_prep.records import Dropped, Item, Kept
 from fuzzing import outcome_of
 from hostile import write_tokenizer
@@ -287,6 +289,14 @@ def test_windows_are_drawn_by_the_file_and_cover_the_hunks(build: Any, tmp_path:
     assert max(size for size in shown if size < 200) <= 65 and min(shown) >= 7
 
 
+def test_hunks_of_a_patch_without_context_have_numbers_from_one(build: Any) -> None:
+    patch = "@@ -2,2 +2,3 @@\n a\n+b\n c\n@@ -40,2 +41,2 @@\n d\n-e\n+f"
+    row = pull_rows.pull_row(reviews=[], review_comments=[], files=[{"filename": "a.py", "patch": patch}])
+    (item,) = build([row], rules={**PLAIN, "min_context_lines": 0, "max_context_lines": 0})
+    diff = next(event for event in parse_pull(item.record.parts).events if isinstance(event, Diff))
+    assert diff.files[0].hunks == ("@@ -0,0 +1,1 @@\n+b", "@@ -39,1 +40,1 @@\n-e\n+f")
+
+
 def test_a_renamed_file_is_named_as_lost_and_others_are_left_out(build: Any, tmp_path: Path) -> None:
     clone = repositories.new(tmp_path / "r")
     text = "\n".join(f"line {n} of it" for n in range(30))
@@ -294,7 +304,7 @@ def test_a_renamed_file_is_named_as_lost_and_others_are_left_out(build: Any, tmp
     base = repositories.commit(clone, "Begin", begin)
     (clone / "link").symlink_to("gone.py")
     files = {"old.py": None, "new.py": text.replace("line 5 ", "line five "), "moved.py": None, "moved2.py": "a\n" * 40}
-    odd = {'we"ird\tname.py': "x = 2\n", "latin.py": b"caf\xe8\n", "gone.py": None, "added.py": "z = 3"}
+    odd = {'we"ird\tname.py': "x = 2\n", "latin.py": b"caf\xe8\n", "gone.py": None, "added.py": "z = 3", "empty.py": ""}
     head = repositories.commit(clone, "Change", {**files, **odd})
     row = pull_rows.with_commits(pull_rows.pull_row(reviews=[], review_comments=[]), {"b": base, "a": head})
     (item,) = build([row], clone=str(clone), rules={**PLAIN, "whole_base_fraction": 1.0})
@@ -306,7 +316,7 @@ def test_a_renamed_file_is_named_as_lost_and_others_are_left_out(build: Any, tmp
         'we"ird\tname.py': ("@@ -1,1 +1,1 @@\n-x = 1\n+x = 2",),
     }
     assert [file.path for file in pull.base] == ["gone.py", "new.py", 'we"ird\tname.py']
-    assert set(item.repairs) == {"lost_rename", "renamed_only", "undecodable_file", "not_a_file"}
+    assert set(item.repairs) == {"lost_rename", "renamed_only", "undecodable_file", "not_a_file", "no_line_changed"}
 
 
 def test_states_on_another_base_are_left_out(build: Any, tmp_path: Path) -> None:
@@ -350,6 +360,45 @@ def test_trimmed_payloads_are_set_aside_by_name(build: Any) -> None:
     assert reasons(build(comments)) == ["no_pull_request"]
 
 
+def test_hours_are_read_in_order_of_time_not_of_names(build: Any, clone: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """GHArchive's hour 9 stands behind its hour 10 where names are sorted."""
+    rows = pull_rows.with_commits(pull_rows.events(), clone[1])
+    for row in rows[3:8]:
+        row["payload"]["pull_request"] |= {"title": "Another title", "merge_commit_sha": None}
+    (wanted,) = build(rows, clone=str(clone[0]))
+    assert text_of(wanted).startswith("<pr>Title: Add adds its arguments") and wanted.record.source.commit == clone[1]["c"]
+    hours = tmp_path / "hours"
+    hours.mkdir()
+    pull_rows.write(hours / "2024-05-01-9.jsonl", rows[:3])
+    pull_rows.write(hours / "2024-05-01-10.jsonl", rows[3:])
+    (item,) = build(path=str(hours), clone=str(clone[0]))
+    assert text_of(item) == text_of(wanted) and item.record.source.commit == wanted.record.source.commit
+
+
+def test_times_without_a_zone_are_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 10: not in the zone of the machine."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert read_time("2024-05-01T10:00:00") == "2024-05-01T10:00:00Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_titles_that_were_edited_name_nobody(build: Any) -> None:
+    rows = pull_rows.webhooks()
+    edited = copy.deepcopy(next(row for row in rows if row.get("action") == "opened" or row.get("payload", {}).get("action") == "opened"))
+    inner = edited.get("payload", edited)
+    inner["action"] = "edited"
+    inner["pull_request"] |= {"title": "Add adds,  as @bob-dev and @eve-dev asked", "updated_at": "2024-05-01T10:10:00Z"}
+    patch = {"filename": "src/add.py", "patch": pull_rows.PATCH, "pull_request_url": pull_rows.pull_row()["url"]}
+    (item,) = build([*rows, edited, patch], rules={**PLAIN, "max_title_chars": 38})
+    (event,) = [event for event in parse_pull(item.record.parts).events if isinstance(event, Status) and event.action == "edited"]
+    assert event.title == "Add adds, as @username_2 and @username"
+    assert "long_title" in item.repairs
+
+
 def test_deleted_and_edited_comments(build: Any) -> None:
     rows = pull_rows.webhooks()
     gone, edited = copy.deepcopy(rows[4]), copy.deepcopy(rows[1])
@@ -384,6 +433,13 @@ def test_malformed_rows_are_faults(row: Any, reason: str, build: Any, tmp_path: 
     path = tmp_path / "broken.jsonl"
     path.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in many) + b'{"number": 1, \n\xff\n\n')
     assert [item.reason for item in build(path=str(path))[60:]] == ["invalid_json", "invalid_utf8"]
+
+
+@pytest.mark.parametrize("space", [b"\x0c", b"\x0b"])
+def test_white_space_that_is_none_in_json_may_stand_around_a_line(space: bytes, build: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"".join(space + json.dumps(row).encode() + space + b"\n" for row in pull_rows.numbered(2)))
+    assert reasons(build(path=str(path))) == ["kept", "kept"]
 
 
 @pytest.mark.parametrize("before", [b"", b"\n\n", b"\xef\xbb\xbf", b"damaged\n", b"[\n"])
@@ -436,6 +492,25 @@ def test_a_review_and_its_suggestion_as_a_dialogue(build: Any) -> None:
     assert "-def add(a, b):\n-    return a + b\n+    return int(a + b)" in turns(item)[-1][1], "lines that a comment spans go with it"
 
 
+def test_a_suggestion_of_what_stands_there_says_nothing(build: Any) -> None:
+    row = suggestion(pull_rows.pull_row(), "```suggestion\n    return a + b\n```")
+    assert reasons(build([row], view="dialogue")) == ["no_review_comment"]
+
+
+def test_a_file_that_an_export_tells_twice_is_shown_once(build: Any) -> None:
+    row = suggestion(pull_rows.pull_row(), SUGGESTED)
+    twice = {**row, "files": 2 * row["files"]}
+    assert [turns(item) for item in build([twice], view="dialogue")] == [turns(item) for item in build([row], view="dialogue")]
+
+
+def test_a_file_that_goes_is_compared_with_nothing(build: Any, tmp_path: Path) -> None:
+    patch = "@@ -1 +0,0 @@\n-x = 1"
+    row = suggestion(pull_rows.pull_row(), SUGGESTED)
+    row["files"].append({"filename": "old.py", "status": "removed", "patch": patch})
+    (item,) = build([row], view="dialogue")
+    assert "--- a/old.py\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-x = 1\n" in turns(item)[0][1]
+
+
 def test_a_suggestion_for_an_unknown_number_of_lines_stays_a_comment(build: Any) -> None:
     row = pull_rows.graphql_row()
     comment = row["reviews"]["nodes"][0]["comments"]["nodes"][0]
@@ -455,6 +530,22 @@ def test_what_the_author_made_of_a_comment_is_its_follow_up(build: Any, clone: t
         ("user", "Make the change that your comment on `src/add.py`, line 5 asks for."),
         ("assistant", "```diff\n-    return a+b\n+    return a + b\n```"),
     ]
+
+
+def test_what_came_from_the_base_is_no_follow_up(build: Any, tmp_path: Path) -> None:
+    clone = repositories.new(tmp_path / "r")
+    repositories.commit(clone, "Begin", {"src/add.py": pull_rows.BASE})
+    repositories.git(clone, "checkout", "-q", "-b", "fix")
+    first = repositories.commit(clone, "Add adds", {"src/add.py": pull_rows.FIRST})
+    repositories.git(clone, "checkout", "-q", "main")
+    moved = repositories.commit(clone, "Go on", {"src/add.py": pull_rows.BASE.replace("twice(a):", "twice(a: int):")})
+    repositories.git(clone, "checkout", "-q", "fix")
+    repositories.git(clone, "merge", "-q", "--no-ff", "-m", "Merge main", "main")
+    second = repositories.git(clone, "rev-parse", "HEAD")
+    row = pull_rows.with_commits(pull_rows.pull_row(files=[]), {"b": moved, "d": first, "a": second})
+    row["review_comments"][0] |= {"diff_hunk": f"{pull_rows.HUNK}\n \n \n def twice(a):", "original_position": 8}
+    (item,) = build([row], view="dialogue", clone=str(clone))
+    assert len(turns(item)) == 2, "somebody else changed that line"
 
 
 @pytest.mark.parametrize(
@@ -502,6 +593,15 @@ def test_any_number_of_workers_gives_the_same(build: Any, clone: tuple[Path, dic
         one, three = (build(rows_given, workers, **keys) for workers in (1, 3))
         assert one == three
         assert reasons(one) == ["kept"] * (600 if rows_given else 12)
+
+
+def test_commits_that_were_fetched_make_another_input(clone: tuple[Path, dict[str, str]], tokenizer: str, tmp_path: Path) -> None:
+    """What the reason `no_diff` asks for makes the dataset anew, though HEAD is the same."""
+    mapping = {"path": pull_rows.write(tmp_path / "rows.jsonl", [pull_rows.pull_row()]), "clone": str(tmp_path / "r")}
+    repositories.git(tmp_path, "clone", "-q", str(clone[0]), "r")
+    before = open_kind("pulls", mapping, "spec", Setting(tokenizer, workers=1)).inputs
+    repositories.git(tmp_path / "r", "update-ref", "refs/pull/7/head", clone[1]["a"])
+    assert open_kind("pulls", mapping, "spec", Setting(tokenizer, workers=1)).inputs != before
 
 
 @pytest.mark.parametrize(

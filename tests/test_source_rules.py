@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -113,6 +114,13 @@ def test_rules_take_no_longer_than_the_text_is(text):
     assert time.monotonic() - begin < 5
 
 
+@pytest.mark.parametrize("text", ["<meta " * 160_000, "<meta " + "name=generator " * 70_000])
+def test_what_a_head_says_is_found_in_a_time_that_grows_with_it_only(text):
+    begin = time.monotonic()
+    assert generated_text("a.html", "generator " + text) is None
+    assert time.monotonic() - begin < 5
+
+
 @pytest.mark.parametrize(
     ("path", "others"),
     [
@@ -189,6 +197,22 @@ def test_charsets_are_found_by_the_few_lines_that_show_them(text, charset):
     found = read_text((CODE * 100 + text).encode(charset))
     assert found.text == CODE * 100 + text
     assert found.repairs == (f"charset_{charset}",) and found.fault is None
+
+
+@pytest.mark.parametrize("before", ["", "a", "aa", "aaa"])
+@pytest.mark.parametrize(
+    ("words", "charset"),
+    [
+        ("関数 説明 使用 注意 確認 サイズ ファイル 出力 結果 設定 処理 開始 終了 エラー", "cp932"),
+        ("関数 説明 使用 注意 確認 サイズ ファイル 出力 結果 設定 処理 開始 終了 エラー", "euc_jp"),
+        ("函数 说明 请注意 这个值 不会 被使用 检查 文件 大小 并输出 结果 设置 开始 结束", "gb18030"),
+    ],
+)
+def test_a_text_longer_than_what_is_shown_is_not_cut_inside_a_character(before, words, charset):
+    draws = random.Random(0)
+    lines = ["// " + "".join(draws.choices(words.split(), k=6)) for _ in range(1000)]
+    text = before + "\n".join(lines)
+    assert read_text(text.encode(charset))[:2] == (text, (f"charset_{charset}",))
 
 
 @pytest.mark.parametrize(

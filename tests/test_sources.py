@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from data_prep.compressed import open_bytes
 from data_prep.records import Dropped
 from data_prep.sources import Row, find_tables, parse_json, read_table
 from starchat.errors import UserError
@@ -195,6 +197,15 @@ def test_zst_of_several_frames_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.zst"
     path.write_bytes(zstandard.compress(b'{"a": 1}\n') + zstandard.compress(b'{"a": 2}\n'))
     assert values(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_zst_of_much_the_same_takes_no_longer_than_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.zst"
+    path.write_bytes(zstandard.compress(b'{"a": 1}\n' + b" \n" * (1 << 26)))
+    begin = time.monotonic()
+    with open_bytes(path) as file:
+        assert sum(len(piece) for piece in iter(lambda: file.read(1 << 17), b"")) == 9 + (2 << 26)
+    assert time.monotonic() - begin < 10
 
 
 def test_zst_with_a_long_window_is_read(tmp_path: Path) -> None:
