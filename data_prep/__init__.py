@@ -10,7 +10,10 @@ Read the modules in this order; each kind of source by itself.
 ``pool``                pure tasks on all cores, results in order
 ``prepare``             the stage: sources to one dataset folder
 ``shards``              its Parquet files
+``census``              what it is made of
+``card_plots``          the same as a picture
 ``card``                its data card
+``prepared``            a finished dataset, read
 ``inspect``             a look at it
 ``assistant``           from a repository to spec, dataset and recipe
 ``compressed``          bytes behind ``.gz`` and ``.zst``
@@ -72,6 +75,15 @@ Read the modules in this order; each kind of source by itself.
 ``pull_build``          a pull request as that format has it
 ``pull_dialogues``      reviews and suggestions
 ``pulls``               ``kind: pulls``
+``record_texts``        curation: a record's texts, and the code among them
+``opt_out``             what people asked to be taken out
+``license_policy``      what may be trained on
+``comments``            how much of a file is comment
+``filters``             thresholds on code and answers
+``item_files``          items between two passes
+``curate``              the steps in their order
+``try_filters``         filters tried on a dataset
+``unlearn``             requests against finished datasets and runs
 ``train_tokenizer``     a tokenizer with StarCoder's layout
 ======================  ==========================================================================
 """

@@ -7,16 +7,15 @@ streamed; of each only its lengths are kept. Nothing is changed.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.prepared import count_rows, open_parquet, prepared_rows, require_prepared
 from starchat.config import closest
 from starchat.errors import UserError
-from starchat.files import read_manifest
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 MAX_SHOWN_CHARACTERS = 1_200
@@ -44,7 +43,7 @@ def inspect(dataset: Path, samples: int = 3, reason: str | None = None) -> dict[
 
     With `reason`, dropped rows of that reason only. Samples are spread evenly over the rows, so they are the same each time.
     """
-    manifest = _manifest(dataset)
+    manifest = require_prepared(dataset)
     counts = manifest["counts"]
     census = take_census(dataset, samples)
     reasons = counts["dropped"]
@@ -66,9 +65,9 @@ def inspect(dataset: Path, samples: int = 3, reason: str | None = None) -> dict[
 def take_census(dataset: Path, samples: int = 0) -> Census:
     """Return what the rows of a dataset hold; `samples` of them are kept whole."""
     census = Census()
-    total = _row_count(dataset)
+    total = count_rows(dataset)
     wanted = {(2 * n + 1) * total // (2 * samples) for n in range(samples)} if total else set()
-    for number, row in enumerate(_rows(dataset)):
+    for number, row in enumerate(prepared_rows(dataset)):
         lengths = [(message["role"], len(message["content"])) for message in row["messages"] or ()]
         lengths += [(REJECTED, len(row["rejected"]["content"]))] if row.get("rejected") else []
         for role, characters in lengths:
@@ -130,7 +129,7 @@ def plot(dataset: Path, path_png: Path) -> None:
     """Draw lengths, roles and drop reasons of a dataset into a PNG file."""
     from matplotlib.figure import Figure
 
-    counts = _manifest(dataset)["counts"]
+    counts = require_prepared(dataset)["counts"]
     census = take_census(dataset)
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2)
@@ -143,54 +142,10 @@ def plot(dataset: Path, path_png: Path) -> None:
     figure.savefig(path_png, format="png")
 
 
-def _manifest(dataset: Path) -> dict[str, Any]:
-    if not dataset.is_dir():
-        raise UserError(f"{dataset}: no such folder; give a folder that starchat prepare wrote")
-    manifest = read_manifest(dataset)
-    if manifest is None or manifest.get("stage") != "prepare" or "counts" not in manifest:
-        raise UserError(f"{dataset}: not a finished dataset of starchat prepare; run it, or give another folder")
-    rows, written = _row_count(dataset), manifest["counts"]["written"]
-    if rows != written:
-        raise UserError(f"{dataset}: holds {rows} rows, its manifest says {written}; files were lost or added: prepare it again")
-    return manifest
-
-
-def _files(dataset: Path) -> list[Path]:
-    return [path for split in ("train", "test") for path in sorted(dataset.glob(f"{split}-*.parquet"))]
-
-
-def _row_count(dataset: Path) -> int:
-    rows = 0
-    for path in _files(dataset):
-        with _opened(path) as file:
-            rows += file.metadata.num_rows
-    return rows
-
-
-def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
-    for path in _files(dataset):
-        with _opened(path) as file:
-            for batch in file.iter_batches(batch_size=512):
-                yield from batch.to_pylist()
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Give an open Parquet file; what is wrong with it becomes one `UserError`."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            yield file
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: missing or damaged ({' '.join(str(error).split())}); prepare the dataset again") from None
-
-
 def _dropped_samples(dataset: Path, reason: str, samples: int) -> list[dict[str, Any]]:
     if samples < 1:
         return []
-    with _opened(dataset / "dropped" / f"{reason}.parquet") as file:
+    with open_parquet(dataset / "dropped" / f"{reason}.parquet") as file:
         return list(next(file.iter_batches(batch_size=samples)).to_pylist())
 
 

@@ -14,11 +14,14 @@ import collections
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.card import render_card
+from data_prep.card import write_card
+from data_prep.census import Census
+from data_prep.curate import Curation, open_curation
+from data_prep.item_files import Numbered
 from data_prep.kinds import KINDS, Opened, Setting, open_kind
 from data_prep.pool import default_workers
 from data_prep.records import Dropped, Item, Kept
@@ -41,7 +44,7 @@ class PrepareSpec:
 
     What several sources hold is kept from the first of them whose weight keeps it. `test_fraction` of the first user
     turns (of the ids, for documents) go to the test split, by hash. Up to `max_bad_fraction` of all units may be
-    malformed; above it nothing is written.
+    malformed; above it nothing is written. `curate` names the steps of `data_prep.curate`.
     """
 
     sources: tuple[dict[str, Any], ...]
@@ -50,6 +53,7 @@ class PrepareSpec:
     test_fraction: float = 0.05
     max_bad_fraction: float = 0.0
     tokenizer: str = "nano"
+    curate: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +74,6 @@ class Tally:
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     repaired: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     splits: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    licenses: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     faults: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     first_faults: dict[str, Dropped] = dataclasses.field(default_factory=dict)
 
@@ -84,9 +87,14 @@ def prepare(
     change; then the output folder is as it was.
     """
     spec = load_spec(spec_path, overrides)
-    sources = _open_all(spec, str(spec_path), Setting(spec.tokenizer, spec.seed, default_workers() if workers is None else workers))
+    setting = Setting(spec.tokenizer, spec.seed, default_workers() if workers is None else workers)
+    curation = open_curation(spec.curate, f"{spec_path}: curate", setting) if spec.curate else None
+    sources = _open_all(spec, str(spec_path), setting)
     inputs = [entry for source in sources for entry in source.opened.inputs]
     resolved = {**to_mapping(spec), "sources": [{**source.opened.spec, "weight": source.weight} for source in sources]}
+    if curation is not None:
+        inputs += curation.inputs
+        resolved["curate"] = curation.resolved
     found_versions = {"starchat": __version__, "python": sys.version.split()[0], **versions("pyarrow", "orjson", "datasets")}
     depends_on = {k: v for k, v in resolved.items() if k != "output"}
     digest = digest_json({"spec": depends_on, "inputs": inputs, "versions": found_versions})
@@ -94,15 +102,15 @@ def prepare(
         return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": True}
     with building(spec.output) as folder:
         with DatasetWriter(folder) as writer:
-            tallies = _write_all(spec, sources, writer, progress)
+            tallies, census = _write_all(spec, sources, curation, writer, progress)
         content = {
             "spec": resolved,
             "inputs": inputs,
             "counts": _counts(sources, tallies),
+            "census": census.to_json(),
             "versions": found_versions,
         }
-        licenses = sum((tally.licenses for tally in tallies), collections.Counter())
-        (folder / "README.md").write_text(render_card(content, licenses), encoding="utf-8")
+        write_card(folder, content, census)
         write_manifest(folder, STAGE, digest, content)
     return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": False}
 
@@ -162,26 +170,37 @@ def _open(mapping: Mapping[str, Any], place: str, setting: Setting) -> Weighted:
     return Weighted(open_kind(kind, {k: v for k, v in mapping.items() if k != "weight"}, place, setting), float(weight))
 
 
-def _write_all(spec: PrepareSpec, sources: Sequence[Weighted], writer: DatasetWriter, progress: bool) -> list[Tally]:
+def _write_all(
+    spec: PrepareSpec, sources: Sequence[Weighted], curation: Curation | None, writer: DatasetWriter, progress: bool
+) -> tuple[list[Tally], Census]:
     from tqdm import tqdm
 
     seen: set[bytes] = set()
-    tallies = []
+    census = Census()
+    tallies = [Tally() for _ in sources]
     with tqdm(unit=" units", disable=not progress, file=sys.stderr) as bar:
-        for index, source in enumerate(sources):
-            bar.set_description_str(source.opened.place)
-            tally = Tally()
-            tallies.append(tally)
-            for item in source.opened.items():
-                _write_item(item, index, source, spec, seen, writer, tally)
-                bar.update()
-            assert tally.read == tally.kept + tally.dropped.total(), source.opened.place
+        items = _items(sources, bar)
+        for index, item in items if curation is None else curation.items(items):
+            _write_item(item, index, sources[index], spec, seen, writer, tallies[index], census)
+    for source, tally in zip(sources, tallies, strict=True):
+        assert tally.read == tally.kept + tally.dropped.total(), source.opened.place
     _refuse_faults(spec, tallies)
     _refuse_nothing(tallies)
-    return tallies
+    return tallies, census
 
 
-def _write_item(item: Item, index: int, source: Weighted, spec: PrepareSpec, seen: set[bytes], writer: DatasetWriter, tally: Tally) -> None:
+def _items(sources: Sequence[Weighted], bar: Any) -> Iterator[Numbered]:
+    """Yield the items of all sources, each with the index of its own."""
+    for index, source in enumerate(sources):
+        bar.set_description_str(source.opened.place)
+        for item in source.opened.items():
+            yield index, item
+            bar.update()
+
+
+def _write_item(
+    item: Item, index: int, source: Weighted, spec: PrepareSpec, seen: set[bytes], writer: DatasetWriter, tally: Tally, census: Census
+) -> None:
     """Write one unit and count it. `seen` collects the ids of what was kept."""
     tally.read += 1
     placed = item if isinstance(item, Dropped) else _place(item.record, source.weight, spec, seen)
@@ -202,7 +221,7 @@ def _write_item(item: Item, index: int, source: Weighted, spec: PrepareSpec, see
     tally.written += len(placed)
     tally.splits[placed[0]["split"]] += len(placed)
     tally.repaired.update(item.repairs)
-    tally.licenses[record.license or "not stated"] += 1
+    census.add(record)
 
 
 def _turn_bytes(turn: Turn) -> int:

@@ -59,7 +59,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", help="a folder that starchat prepare wrote")
     one.add_argument("--samples", type=int, default=3, help="how many dialogues and dropped rows to show (default 3)")
     one.add_argument("--reason", help="show rows that were dropped for this reason")
+    one.add_argument("--filter", action="append", metavar="key=value", help="show the rows that this rule of curate.filters would take")
     one.add_argument("--plot", metavar="FILE.png", help="also write the lengths, roles and drop reasons as a picture")
+
+    what = "what requests not to be trained on touch, and the dataset without it"
+    one = _command(commands, "optout", _optout, what, "starchat optout requests.txt dataset/ runs/nano-lora --output dataset-2/")
+    one.add_argument("requests", help="accounts and repositories on lines, or an export of an opt-out repository's issues")
+    one.add_argument("folders", nargs="+", metavar="FOLDER", help="datasets and runs to look at")
+    one.add_argument("--former-names", metavar="FILE", help="pairs of names on lines: the former and the later one")
+    one.add_argument("--output", metavar="FOLDER", help="write the dataset without these rows, and a receipt")
+    one.add_argument("--overwrite", action="store_true", help="replace an earlier dataset in the output folder")
 
     what, example = "prove the laws on every row before training", "starchat check recipes/nano/lora.yaml --html check.html"
     one = _command(commands, "check", _check, what, example)
@@ -183,12 +192,32 @@ def _prepare_repository(options: argparse.Namespace) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     from data_prep.inspect import inspect, plot, render_text
+    from data_prep.try_filters import render_tried, try_filters
 
     with _result_only(options.json) as show:
+        if options.filter:
+            tried = try_filters(Path(options.dataset), options.filter, options.samples)
+            show(tried, render_tried(tried))
+            return 0
         report = inspect(Path(options.dataset), options.samples, options.reason)
         if options.plot:
             plot(Path(options.dataset), Path(options.plot))
         show(report, render_text(report))
+    return 0
+
+
+def _optout(options: argparse.Namespace) -> int:
+    from data_prep.opt_out import open_opt_outs
+    from data_prep.unlearn import find_touched, render_touched, write_without
+
+    with _result_only(options.json) as show:
+        rules = {"lists": [options.requests], "former_names": options.former_names}
+        report = find_touched(open_opt_outs(rules, "optout"), list(map(Path, options.folders)))
+        text = render_touched(report)
+        if options.output:
+            report["written"] = write_without(report, Path(options.output), options.overwrite)["folder"]
+            text += f"\n{report['written']}"
+        show(report, text)
     return 0
 
 

@@ -1,0 +1,260 @@
+"""Curation by request: what people, organisations and repositories do not want to be trained on.
+
+In: lists of requests. Out: `OptOuts`, which says of a source by which request it is taken out. An account takes out all of its
+repositories; a repository takes out itself. GitHub ignores case in the names of both, and so does this. Files of a list:
+
+- text: a name of an account, ``owner/repository`` or its address on each line; blank lines and ``# comments`` are skipped;
+- JSONL with ``optout_owners`` and ``optout_repos``, as BigCode's opt-out repository keeps them (``data/optouts.jsonl``);
+- an export of such a repository's issues (JSON, JSONL or Parquet of the REST or GraphQL API): the author asks, by the form's two boxes,
+  by a list in the text, or, where neither names anything, for all that is theirs.
+
+`former_names` is a text file with two names on each line, the former and the later one, of accounts or repositories. Names that are
+so connected are one: a request for any of them takes out all. A name that somebody else has taken since is theirs; do not list it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.compressed import COMPRESSIONS, open_bytes
+from data_prep.drafts import RowProblem
+from data_prep.records import Dropped
+from data_prep.sources import find_tables, read_table, table_files
+from data_prep.threads import RawThread, issue_rows, read_thread
+from starchat.config import from_mapping
+from starchat.dialogue import Source
+from starchat.errors import UserError
+from starchat.files import describe_file
+
+_ACCOUNT = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})(?:\[bot\])?"
+_NAME = re.compile(rf"(?P<owner>{_ACCOUNT})(?:/(?P<name>[\w.-]{{1,100}}?))?(?:\.git)?/?")
+_ADDRESS = re.compile(r"^(?:https?://)?(?:www\.)?github\.com/|^git@github\.com:", re.IGNORECASE)
+_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]+(?P<entry>\S.*?)[ \t]*$", re.MULTILINE)
+_BOX = re.compile(r"^### (?P<title>[^\n]+)\n(?P<body>.*?)(?=^### |\Z)", re.MULTILINE | re.DOTALL)
+_BOXES = ("accounts and organizations to remove", "specific repositories to remove")
+_NO_RESPONSE = "_No response_"
+_ENTRY = re.compile(r"[`\"'@]|\s+(?:#|<!--).*")
+_BARE = re.compile(r"[\w.-]{1,100}")
+_EVERYTHING = frozenset({"all", "everything", "all repositories", "all my repositories", "all of my repositories"})
+NOT_REQUESTS = frozenset({"question"})
+"""Labels by which issues of an opt-out repository are set apart."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """A name that is taken out, in lower case, and where it was asked for."""
+
+    name: str
+    place: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OptOuts:
+    """Requests by the names that they take out; `unread` are the places that named nothing and nobody."""
+
+    requests: Mapping[str, Request]
+    unread: tuple[str, ...] = ()
+    described: tuple[dict[str, Any], ...] = ()
+
+    def match(self, source: Source) -> Request | None:
+        """Return the request by which what came from a source is taken out, or None.
+
+        >>> OptOuts({"ada": Request("ada", "list:1")}).match(Source("x", "Ada/engine")).place
+        'list:1'
+        """
+        for repository in _repositories(source):
+            owner = repository.partition("/")[0]
+            if found := self.requests.get(repository) or self.requests.get(owner):
+                return found
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class OptOutRules:
+    """`lists` of requests; `former_names` connects names of one account or repository."""
+
+    lists: tuple[str, ...]
+    former_names: str | None = None
+
+
+def open_opt_outs(mapping: Mapping[str, Any], place: str) -> OptOuts:
+    """Return the requests that a spec names; raise `UserError` for a list that cannot be read."""
+    rules = from_mapping(OptOutRules, mapping, place)
+    if not rules.lists:
+        raise UserError(f"{place}.lists: is empty; name at least one file of requests")
+    found: dict[str, Request] = {}
+    unread: list[str] = []
+    described = []
+    for path in rules.lists:
+        for request in read_requests(path):
+            if isinstance(request, Request):
+                found.setdefault(request.name, request)
+            else:
+                unread.append(request)
+        described += [describe_file(file) for file in _files(path)]
+    if rules.former_names is not None:
+        found = connected(found, read_former_names(rules.former_names))
+        described.append(describe_file(rules.former_names))
+    return OptOuts(found, tuple(unread), tuple(described))
+
+
+def read_requests(path: str) -> Iterator[Request | str]:
+    """Yield the requests of a list, and the places of those that name nothing and nobody."""
+    suffixes = Path(path).suffixes
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    if suffixes and suffixes[-1] in (".json", ".jsonl", ".ndjson", ".parquet"):
+        yield from _of_tables(path)
+        return
+    for number, line in enumerate(_lines(path), 1):
+        if entry := line.partition("#")[0].strip():
+            yield Request(_required(entry, f"{path}:{number}"), f"{path}:{number}")
+
+
+def read_former_names(path: str) -> list[tuple[str, str]]:
+    """Return pairs of a former and a later name, in lower case."""
+    pairs = []
+    for number, line in enumerate(_lines(path), 1):
+        if not (entry := line.partition("#")[0].split()):
+            continue
+        place = f"{path}:{number}"
+        names = [_required(name, place) for name in entry]
+        if len(names) != 2 or ("/" in names[0]) != ("/" in names[1]):
+            raise UserError(f"{place}: {line.strip()!r}; expected two accounts, or two repositories: the former name and the later one")
+        pairs.append((names[0], names[1]))
+    return pairs
+
+
+def connected(requests: Mapping[str, Request], pairs: Sequence[tuple[str, str]]) -> dict[str, Request]:
+    """Return requests for all names that are connected with those asked for; a renamed account takes the names of its repositories along.
+
+    >>> sorted(connected({"b/x": Request("b/x", "list:1")}, [("a", "b"), ("a/x", "a/y")]))
+    ['a/x', 'a/y', 'b/x', 'b/y']
+    """
+    neighbours = collections.defaultdict(set)
+    for former, later in pairs:
+        neighbours[former].add(later)
+        neighbours[later].add(former)
+    found = dict(requests)
+    waiting = list(found.values())
+    while waiting:
+        request = waiting.pop()
+        owner, slash, name = request.name.partition("/")
+        names = set(neighbours.get(request.name, ()))
+        names |= {f"{other}/{name}" for other in neighbours.get(owner, ())} if slash else set()
+        for other in sorted(names - found.keys()):
+            found[other] = Request(other, request.place)
+            waiting.append(found[other])
+    return found
+
+
+def name_of(entry: str) -> str | None:
+    """Return the account or repository that an entry names, in lower case; None if it names none.
+
+    >>> name_of("https://github.com/Ada/Engine.git"), name_of("@Ada"), name_of("ada/*"), name_of("please remove")
+    ('ada/engine', 'ada', 'ada', None)
+    """
+    entry = _ENTRY.sub("", _ADDRESS.sub("", entry.strip("`\"' \t")))
+    found = _NAME.fullmatch(entry.removesuffix("/*"))
+    if found is None:
+        return None
+    return (f"{found['owner']}/{found['name']}" if found["name"] else found["owner"]).lower()
+
+
+def requests_of(author: str, text: str, place: str) -> list[Request]:
+    """Return what the author of an issue asks for.
+
+    >>> [request.name for request in requests_of("Ada", "Please remove:\\n\\n- Ada/engine\\n- notes", "7")]
+    ['ada/engine', 'ada/notes']
+    >>> [request.name for request in requests_of("Ada", "I never agreed to this.", "8")]
+    ['ada']
+    """
+    boxes = {found["title"].strip().lower(): found["body"] for found in _BOX.finditer(text.replace("\r\n", "\n"))}
+    named = [body for title, body in boxes.items() if title.startswith(_BOXES)]
+    lines = [line for body in named for line in body.split("\n")] or [found["entry"] for found in _ITEM.finditer(text)]
+    names: list[str] = []
+    for line in lines:
+        entry = line.strip().lstrip("-*+ ").strip()
+        if not entry or entry == _NO_RESPONSE:
+            continue
+        if entry.strip("`\"'.*_ ").lower() in _EVERYTHING:
+            names.append(author.lower())
+        elif not named and _BARE.fullmatch(bare := entry.strip("`\"'")) and bare.lower() != author.lower():
+            names.append(f"{author}/{bare}".lower())
+        elif (name := name_of(entry)) is not None:
+            names.append(name)
+    return [Request(name, place) for name in dict.fromkeys(names or [author.lower()])]
+
+
+def _of_tables(path: str) -> Iterator[Request | str]:
+    for table in find_tables(path):
+        for row in read_table(table):
+            if isinstance(row, Dropped):
+                raise UserError(f"{row.place}: {row.detail}; correct the list: no request may be lost")
+            value = row.value
+            if "optout_owners" in value or "optout_repos" in value:
+                entries = [*(value.get("optout_owners") or ()), *(value.get("optout_repos") or ())]
+                yield from (Request(_required(str(entry), row.place), row.place) for entry in entries)
+                continue
+            for issue, repository, _ in issue_rows(value):
+                yield from _of_issue(issue, repository, row.place)
+
+
+def _of_issue(issue: Any, repository: str | None, place: str) -> Iterator[Request | str]:
+    try:
+        if not isinstance(issue, dict):
+            raise RowProblem("wrong_type", f"holds {type(issue).__name__}; expected an issue", True)
+        thread = read_thread(place, issue, repository)
+    except RowProblem as problem:
+        raise UserError(f"{place}: {problem.detail}; correct the list: no request may be lost") from None
+    if not isinstance(thread, RawThread) or thread.pull or NOT_REQUESTS & set(_labels(issue)):
+        return
+    asked = thread.happenings[0]
+    if asked.person.login == "ghost":
+        yield thread.url or place
+        return
+    yield from requests_of(asked.person.login, asked.text, thread.url or place)
+
+
+def _labels(issue: Mapping[str, Any]) -> list[str]:
+    labels = issue.get("labels")
+    nodes = labels.get("nodes") if isinstance(labels, dict) else labels
+    named = [label.get("name") if isinstance(label, dict) else label for label in nodes or ()] if isinstance(nodes, list) else []
+    return [name.lower() for name in named if isinstance(name, str)]
+
+
+def _required(entry: str, place: str) -> str:
+    name = name_of(entry)
+    if name is None:
+        raise UserError(f"{place}: {entry!r} names no account or repository; expected a name, or owner/repository, without wildcards")
+    return name
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open_bytes(Path(path)) as file:
+            return file.read().decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a file with an account or owner/repository on each line") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start + 1} is not valid UTF-8; save the list as UTF-8") from None
+
+
+def _files(path: str) -> Iterable[Path]:
+    suffixes = {".json", ".jsonl", ".ndjson", ".parquet"}
+    if suffixes & set(Path(path).suffixes):
+        return sorted({file for table in find_tables(path) for file in table_files(table)})
+    return [Path(path)]
+
+
+def _repositories(source: Source) -> Iterator[str]:
+    """Yield the repositories that a source names, in lower case: its own, and that of its address."""
+    if source.repository:
+        yield "/".join(source.repository.lower().removesuffix(".git").split("/")[-2:])
+    if source.url and _ADDRESS.search(source.url):
+        yield "/".join(_ADDRESS.sub("", source.url).lower().split("/")[:2])

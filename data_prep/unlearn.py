@@ -1,0 +1,184 @@
+"""Requests against what exists already: the rows, datasets and finished runs that they touch, and the dataset without them.
+
+In: lists of requests (`data_prep.opt_out`), datasets of prepare, runs. Out: a report (plain values), its text, and, if asked for, a dataset
+folder without the rows that were named: the receipt ``unlearned.json`` in it tells ids, requests and the digests before and after.
+
+A run is touched if its dataset is, byte for byte the one that was given. What a model has learned is not taken out of it: the report says
+which runs are to be done again. Of dropped rows, which do not all tell whose they are, the new dataset keeps reason and place, and no text.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.card import write_card
+from data_prep.census import census_of
+from data_prep.opt_out import OptOuts, Request
+from data_prep.prepared import open_parquet, prepared_files, prepared_rows, require_prepared
+from data_prep.shards import dropped_schema
+from starchat.dialogue import Source, from_row
+from starchat.errors import UserError
+from starchat.files import (
+    BEGUN,
+    already_finished,
+    building,
+    digest_json,
+    read_manifest,
+    read_object,
+    sha256_file,
+    write_json,
+    write_manifest,
+)
+
+STAGE = "prepare"
+RECEIPT = "unlearned.json"
+REASON = "opt_out"
+MAX_SHOWN_ROWS = 20
+
+
+def find_touched(opt_outs: OptOuts, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return which rows of datasets, and which runs, the requests touch. `folders` are datasets and runs in any order."""
+    datasets: list[Path] = []
+    runs: list[Path] = []
+    for folder in folders:
+        stage = (read_manifest(folder) or {}).get("stage") if folder.is_dir() else None
+        if stage not in ("prepare", "train"):
+            raise UserError(f"{folder}: neither a finished dataset nor a finished run; give folders that starchat prepare or train wrote")
+        (datasets if stage == "prepare" else runs).append(folder)
+    found = [_touched_rows(opt_outs, folder) for folder in datasets]
+    touched = {dataset["digest"] for dataset in found if dataset["rows"]}
+    known = {dataset["digest"]: dataset["folder"] for dataset in found}
+    return {
+        "requests": len(opt_outs.requests),
+        "unread": list(opt_outs.unread),
+        "datasets": found,
+        "runs": [_touched_run(folder, touched, known) for folder in runs],
+    }
+
+
+def _touched_rows(opt_outs: OptOuts, folder: Path) -> dict[str, Any]:
+    manifest = require_prepared(folder)
+    rows = [
+        {
+            **{key: row[key] for key in ("id", "copy", "license")},
+            **row["source"],
+            "request": request.name,
+            "asked_in": request.place,
+        }
+        for row, request in _matches(opt_outs, folder)
+    ]
+    return {"folder": str(folder), "digest": _digest(folder), "of": manifest["counts"]["written"], "rows": rows}
+
+
+def _matches(opt_outs: OptOuts, folder: Path) -> Iterator[tuple[dict[str, Any], Request]]:
+    for row in prepared_rows(folder):
+        if (request := opt_outs.match(Source(**row["source"]))) is not None:
+            yield row, request
+
+
+def _digest(folder: Path) -> str:
+    """Return the digest that runs record of their dataset."""
+    from starchat.rows import dataset_digest
+
+    return dataset_digest(str(folder))
+
+
+def _touched_run(run: Path, touched: set[str], known: Mapping[str, str]) -> dict[str, Any]:
+    digest = read_object(run / BEGUN, "what a run depends on", "the run was damaged").get("dataset") if (run / BEGUN).is_file() else None
+    state = "touched" if digest in touched else "not touched" if digest in known else "trained on another dataset"
+    return {"folder": str(run), "state": state, "dataset": known.get(str(digest))}
+
+
+def write_without(report: Mapping[str, Any], output: Path, overwrite: bool = False) -> dict[str, Any]:
+    """Write the one dataset of a report without the rows that were named, and return its manifest, plus its ``folder``."""
+    if len(report["datasets"]) != 1:
+        raise UserError(f"--output: {len(report['datasets'])} datasets are named; give exactly one, and write the others one by one")
+    before = report["datasets"][0]
+    folder = Path(before["folder"])
+    manifest = require_prepared(folder)
+    gone = {(row["id"], row["copy"]) for row in before["rows"]}
+    digest = digest_json({"from": before["digest"], "without": sorted(map(list, gone))})
+    if already_finished(output, STAGE, digest, overwrite):
+        return {**(read_manifest(output) or {}), "folder": str(output), "skipped": True}
+    with building(output) as target:
+        _copy_rows(folder, target, gone)
+        _copy_dropped(folder, target, before["rows"])
+        counts = _counts_without(manifest["counts"], before["rows"], folder, gone)
+        receipt = {**{key: before[key] for key in ("folder", "digest", "rows")}, "digest_after": _digest(target)}
+        write_json(target / RECEIPT, receipt)
+        content = {**{key: manifest[key] for key in ("spec", "inputs", "versions")}, "counts": counts}
+        census = census_of(from_row(row) for row in prepared_rows(target) if row["copy"] == 0)
+        content["census"] = census.to_json()
+        content["unlearned"] = {"rows": len(before["rows"]), "receipt_sha256": sha256_file(target / RECEIPT)}
+        write_card(target, content, census)
+        write_manifest(target, STAGE, digest, content)
+    return {**(read_manifest(output) or {}), "folder": str(output), "skipped": False}
+
+
+def _copy_rows(folder: Path, target: Path, gone: set[tuple[str, int]]) -> None:
+    """Copy the files of a dataset without some rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in prepared_files(folder):
+        with open_parquet(path) as file, pq.ParquetWriter(target / path.name, file.schema_arrow, compression="zstd") as writer:
+            for batch in file.iter_batches(batch_size=512):
+                keys = zip(batch.column("id").to_pylist(), batch.column("copy").to_pylist(), strict=True)
+                kept = batch.filter(pa.array([key not in gone for key in keys], pa.bool_()))
+                writer.write_table(pa.Table.from_batches([kept], schema=file.schema_arrow))
+
+
+def _copy_dropped(folder: Path, target: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Copy what was dropped, without its text, and add the records that were taken out now."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (target / "dropped").mkdir()
+    now = [
+        {"place": row["place"], "detail": f"{row['request']}, asked for in {row['asked_in']}", "raw": "", "source": None}
+        for row in rows
+        if row["copy"] == 0
+    ]
+    earlier = sorted((folder / "dropped").glob("*.parquet"))
+    for path in dict.fromkeys([*(path.name for path in earlier), *([f"{REASON}.parquet"] if now else [])]):
+        with pq.ParquetWriter(target / "dropped" / path, dropped_schema(), compression="zstd") as writer:
+            if folder / "dropped" / path in earlier:
+                with open_parquet(folder / "dropped" / path) as file:
+                    for batch in file.iter_batches(batch_size=512):
+                        blank = pa.array([""] * batch.num_rows, pa.string())
+                        writer.write_batch(batch.set_column(batch.schema.get_field_index("raw"), "raw", blank))
+            if path == f"{REASON}.parquet":
+                writer.write_table(pa.Table.from_pylist(now, schema=dropped_schema()))
+
+
+def _counts_without(
+    counts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder: Path, gone: set[tuple[str, int]]
+) -> dict[str, Any]:
+    """Return the counts of a manifest after rows were taken out: what was kept is dropped by request. Sources keep their own counts."""
+    records = sum(row["copy"] == 0 for row in rows)
+    splits = collections.Counter(row["split"] for row in prepared_rows(folder) if (row["id"], row["copy"]) not in gone)
+    written = counts["written"] - len(rows)
+    dropped = {**counts["dropped"], REASON: counts["dropped"].get(REASON, 0) + records}
+    kept = counts["kept"] - records
+    changed = {"kept": kept, "dropped": dict(sorted(dropped.items())), "written": written, "copies": written - kept}
+    return {**counts, **changed, "splits": {split: splits[split] for split in counts["splits"]}}
+
+
+def render_touched(report: Mapping[str, Any]) -> str:
+    """Return a report as text for a terminal."""
+    lines = [f"{report['requests']:,} names are asked for"]
+    lines += [f"read by nobody: {place}; its author is gone and it names nothing" for place in report["unread"]]
+    for dataset in report["datasets"]:
+        rows = dataset["rows"]
+        lines.append(f"{dataset['folder']}: {len(rows):,} of {dataset['of']:,} rows")
+        for row in rows[:MAX_SHOWN_ROWS]:
+            where = row["repository"] or row["url"] or row["place"]
+            lines.append(f"  {row['id'][:12]} {where} {row['path'] or ''} ({row['license'] or 'no licence stated'}): {row['asked_in']}")
+        lines += [f"  and {len(rows) - MAX_SHOWN_ROWS:,} more; --json names all"] * (len(rows) > MAX_SHOWN_ROWS)
+    for run in report["runs"]:
+        again = "; train it again on the dataset without these rows" if run["state"] == "touched" else ""
+        lines.append(f"{run['folder']}: {run['state']}{again}")
+    return "\n".join(lines)

@@ -1,0 +1,185 @@
+"""Requests not to be trained on: every form in which they come, names in other cases, former names, and whom they reach."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.opt_out import connected, name_of, open_opt_outs, read_former_names, read_requests, requests_of
+from starchat.dialogue import Source
+from starchat.errors import UserError
+
+FORM = """### Accounts and organizations to remove ENTIRELY
+
+Ada
+old-ada
+
+### Specific repositories to remove
+
+Some-Org/Engine
+https://github.com/other/thing.git
+
+### Optional - a link that helps confirm this is you/yours
+
+https://github.com/not/asked
+"""
+
+
+def test_text_lists_skip_blank_lines_and_comments(tmp_path: Path) -> None:
+    """Names, repositories and addresses stand on lines of their own."""
+    path = tmp_path / "list.txt"
+    path.write_text(
+        "\ufeff# asked in spring\n\nAda\n  \nBob/Engine  # one only\nhttps://github.com/carol/\ngit@github.com:dan/x.git\n",
+        encoding="utf-8",
+    )
+    assert [(found.name, found.place) for found in read_requests(str(path)) if not isinstance(found, str)] == [
+        ("ada", f"{path}:3"),
+        ("bob/engine", f"{path}:5"),
+        ("carol", f"{path}:6"),
+        ("dan/x", f"{path}:7"),
+    ]
+
+
+@pytest.mark.parametrize("line", ["ada*", "*/engine", "a/b/c", "please remove me", "ada engine", "-ada", "x" * 41])
+def test_a_line_that_names_nobody_is_an_error(tmp_path: Path, line: str) -> None:
+    """A request that is not understood must not be lost."""
+    path = tmp_path / "list.txt"
+    path.write_text(f"bob\n{line}\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"list\.txt:2: .* names no account or repository; expected a name, or owner/repository, without wildcards"
+    ):
+        list(read_requests(str(path)))
+
+
+def test_everything_of_an_owner_may_be_written_with_a_star() -> None:
+    """``owner/*`` is the one pattern that has a plain meaning."""
+    assert name_of("Ada/*") == "ada"
+
+
+def test_the_form_names_accounts_and_repositories() -> None:
+    """The two boxes count, the link that proves something does not."""
+    assert [found.name for found in requests_of("Ada", FORM, "1")] == ["ada", "old-ada", "some-org/engine", "other/thing"]
+    one_box = FORM.replace("Ada\nold-ada", "_No response_")
+    assert [found.name for found in requests_of("Ada", one_box, "1")] == ["some-org/engine", "other/thing"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I request that the following data is removed from The Stack:\n\n - all\n\n_Note_: edit the list above.", ["ada"]),
+        ("Please remove:\r\n\r\n- Ada/engine\r\n- notes\r\n* tools.py\r\n", ["ada/engine", "ada/notes", "ada/tools.py"]),
+        ("- Ada\n", ["ada"]),
+        ("- `All`\n- ada/engine", ["ada", "ada/engine"]),
+        ("I never agreed to this.", ["ada"]),
+        ("", ["ada"]),
+        ("1. ada/one\n2) ada/two", ["ada/one", "ada/two"]),
+        ("- my code, all of it, please\n", ["ada"]),
+    ],
+)
+def test_requests_in_words(text: str, expected: list[str]) -> None:
+    """A list is taken as it stands, bare names as the author's repositories; without one, everything of the author is meant."""
+    assert [found.name for found in requests_of("Ada", text, "1")] == expected
+
+
+def issue(number: int, login: str | None, body: str | None, **more: Any) -> dict[str, Any]:
+    """Return an issue as the REST API gives it."""
+    user = None if login is None else {"login": login, "type": "User"}
+    url = f"https://github.com/o/opt-out/issues/{number}"
+    return {"number": number, "title": "Opt-out", "user": user, "body": body, "html_url": url, "created_at": "2026-01-01T00:00:00Z", **more}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".jsonl.gz"])
+def test_exports_of_an_opt_out_repository(tmp_path: Path, suffix: str) -> None:
+    """Issues are requests, pull requests and questions are not; an author who is gone is reported."""
+    rows = [
+        issue(1, "Ada", "- all"),
+        issue(2, "Bob", "- engine", labels=[{"name": "Question"}]),
+        issue(3, "Carol", "x", pull_request={"url": "u"}),
+        issue(4, None, "remove mine"),
+        issue(5, "Dan", None),
+    ]
+    text = json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows))
+    path = tmp_path / f"issues{suffix}"
+    path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
+    opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
+    assert sorted(opt_outs.requests) == ["ada", "dan"]
+    assert opt_outs.unread == ("https://github.com/o/opt-out/issues/4",)
+    assert [entry["path"] for entry in opt_outs.described] == [str(path)]
+
+
+def test_the_table_of_an_opt_out_repository(tmp_path: Path) -> None:
+    """BigCode keeps processed requests as lists of owners and repositories."""
+    path = tmp_path / "optouts.jsonl"
+    path.write_text(json.dumps({"issue": 7, "optout_owners": ["Ada"], "optout_repos": ["Bob/Engine"]}) + "\n", encoding="utf-8")
+    assert [(found.name, found.place) for found in read_requests(str(path)) if not isinstance(found, str)] == [
+        ("ada", f"{path}:1"),
+        ("bob/engine", f"{path}:1"),
+    ]
+
+
+def test_a_damaged_table_stops(tmp_path: Path) -> None:
+    """A line that cannot be read might be a request."""
+    path = tmp_path / "optouts.jsonl"
+    path.write_text('{"optout_owners": ["ada"]}\n{"optout_own\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"optouts\.jsonl:2: .*no request may be lost"):
+        list(read_requests(str(path)))
+
+
+def test_whom_a_request_reaches(tmp_path: Path) -> None:
+    """An account reaches all of its repositories, in any case of letters, also where only an address names them; nothing else."""
+    path = tmp_path / "list.txt"
+    path.write_text("ada\nbob/engine\n", encoding="utf-8")
+    opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
+    reached = [
+        Source("x", "Ada/notes"),
+        Source("x", "ADA/Engine"),
+        Source("x", "Bob/ENGINE"),
+        Source("x", "github.com/bob/engine.git"),
+        Source("x", url="https://github.com/Ada/notes/issues/7"),
+    ]
+    others = [Source("x", "bob/engines"), Source("x", "bob/other"), Source("x", "adam/notes"), Source("ada"), Source("x", "notes/ada")]
+    assert [opt_outs.match(source) is not None for source in (*reached, *others)] == [True] * 5 + [False] * 5
+
+
+def test_former_names_are_the_same_name(tmp_path: Path) -> None:
+    """A request reaches what was published under an earlier or a later name, through several renamings, owners and repositories alike."""
+    former, asked = tmp_path / "names.txt", tmp_path / "list.txt"
+    former.write_text("# former later\nold-ada Ada\nada countess\n\nbob/engine bob/motor\nbob robert\n", encoding="utf-8")
+    asked.write_text("countess\nrobert/motor\n", encoding="utf-8")
+    opt_outs = open_opt_outs({"lists": [str(asked)], "former_names": str(former)}, "spec")
+    assert sorted(opt_outs.requests) == ["ada", "bob/engine", "bob/motor", "countess", "old-ada", "robert/engine", "robert/motor"]
+    assert opt_outs.requests["old-ada"].place == f"{asked}:1"
+    assert opt_outs.match(Source("x", "robert/other")) is None
+    assert len(opt_outs.described) == 2
+
+
+@pytest.mark.parametrize("line", ["ada", "ada bob/engine", "a b c"])
+def test_former_names_come_in_pairs_of_one_kind(tmp_path: Path, line: str) -> None:
+    """An account cannot have become a repository."""
+    path = tmp_path / "names.txt"
+    path.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"names\.txt:1: .*expected two accounts, or two repositories"):
+        read_former_names(str(path))
+
+
+def test_renamings_in_a_circle_end() -> None:
+    """Names that were swapped are connected, and nothing turns for ever."""
+    pairs = [("a", "b"), ("b", "a"), ("a/x", "a/y"), ("b/y", "b/x")]
+    first = requests_of("A", "- a/x", "1")[0]
+    assert sorted(connected({first.name: first}, pairs)) == ["a/x", "a/y", "b/x", "b/y"]
+
+
+def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
+    """What is missing or no text is an error with the remedy."""
+    binary = tmp_path / "list.txt"
+    binary.write_bytes(b"ada\n\xff\xfe\n")
+    with pytest.raises(UserError, match="byte 5 is not valid UTF-8; save the list as UTF-8"):
+        open_opt_outs({"lists": [str(binary)]}, "spec")
+    with pytest.raises(UserError, match="no such file"):
+        open_opt_outs({"lists": [str(tmp_path / "gone.txt")]}, "spec")
+    with pytest.raises(UserError, match=r"spec\.lists: is empty"):
+        open_opt_outs({"lists": []}, "spec")
