@@ -32,6 +32,7 @@ Read the modules in this order; each kind of source by itself.
 ``preferences``         pairs of answers
 ``dialogues``           ``kind: dialogues``
 ``run_blocks``          whether code in dialogues prints what they say
+``history``             the history of one row
 ``source_trees``        source: the files of a folder or commit
 ``file_text``           bytes as text
 ``generated``           what nobody wrote by hand

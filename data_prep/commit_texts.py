@@ -7,12 +7,14 @@ becomes a window around the change.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 
 from data_prep.changes import changed_span, unified_diff, widened
 from data_prep.commit_rules import Draws, Problem
 from data_prep.languages import fence_label, language_of
+from data_prep.people import pseudonym
 from starchat.dialogue import Turn
 from starchat.fences import fenced
 
@@ -28,16 +30,24 @@ _TRAILER = re.compile(rf"{_SIGNED.pattern}|(?:[A-Za-z][\w-]*-(?:to|on|id|bug|fro
 _SQUASHED = re.compile(r"(?:\A|\n)-{9}\s*\Z")
 """The line that GitHub draws above the trailers of a squashed message."""
 
+_COMMITTED = re.compile(rb"^committer .*> (\d+) [+-]\d{4}$", re.MULTILINE)
+_MAIL = re.compile(rb"<([^<>\s]+@[^<>\s]+)>")
+_ACCOUNT = re.compile(r"(?:\d+\+)?([A-Za-z0-9-]+)@users\.noreply\.github\.com", re.IGNORECASE)
 _ENCODING = re.compile(rb"^encoding (\S+)$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Message:
-    """A commit's subject line and body, without trailers, and what was done to read them."""
+    """A commit's subject line and body, without trailers, and what was done to read them.
+
+    `date` is when it was committed, in UTC; `people` are pseudonyms of those whose mail addresses or accounts it bears.
+    """
 
     subject: str
     body: str
     repairs: tuple[str, ...] = ()
+    date: str | None = None
+    people: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ def read_message(commit: bytes) -> Message:
     """Return the message of a raw commit object, decoded as its header says.
 
     >>> read_message(b"tree 0\\n\\nFix it\\n\\nIt broke.\\n\\nSigned-off-by: A <a@b.c>\\n")
-    Message(subject='Fix it', body='It broke.', repairs=('trailers',))
+    Message(subject='Fix it', body='It broke.', repairs=('trailers',), date=None, people=('6a5a6ed6e9734b85',))
     """
     header, _, data = commit.partition(b"\n\n")
     repairs = []
@@ -76,7 +86,27 @@ def read_message(commit: bytes) -> Message:
     if (kept := _without_trailers(body)) != body:
         body = _SQUASHED.sub("", kept)
         repairs.append("trailers")
-    return Message(subject.strip(), body.strip(), tuple(repairs))
+    return Message(subject.strip(), body.strip(), tuple(repairs), _date(header), _people(header + b"\n" + data))
+
+
+def _date(header: bytes) -> str | None:
+    """Return when a commit was made; None for a time that no calendar has."""
+    found = _COMMITTED.search(header)
+    try:
+        return datetime.datetime.fromtimestamp(int(found[1]), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if found else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _people(commit: bytes) -> tuple[str, ...]:
+    """Return pseudonyms of all mail addresses in a commit, and of the accounts that GitHub's own addresses name."""
+    names = set()
+    for found in _MAIL.finditer(commit):
+        address = found[1].decode("utf-8", "replace")
+        names.add(address)
+        if account := _ACCOUNT.fullmatch(address):
+            names.add(account[1])
+    return tuple(sorted(map(pseudonym, names)))
 
 
 def _without_trailers(body: str) -> str:

@@ -248,8 +248,9 @@ def _read_item(candidate: Candidate, old: git.Content, new: git.Content, builder
     if isinstance(old, git.Oversize) or isinstance(new, git.Oversize):
         size = max(content.bytes if isinstance(content, git.Oversize) else 0 for content in (old, new))
         return _dropped(commit, change, "too_large", f"{size} bytes; at most {MAX_BLOB_BYTES}")
-    source = Source(f"{commit}:{change.path}", builder.repository, change.path, commit)
-    item = edit_item(old, new, candidate.message, candidate.drawn, source, builder)
+    message = candidate.message
+    source = Source(f"{commit}:{change.path}", builder.repository, change.path, commit, date=message.date, people=message.people)
+    item = edit_item(old, new, message, candidate.drawn, source, builder)
     return item if isinstance(item, Kept) else _dropped(commit, change, item.reason, item.detail)
 
 

@@ -116,12 +116,16 @@ def render_text(report: Mapping[str, Any]) -> str:
     lines += [f"{role:<10} {n['turns']:>9} turns {n['characters']:>12} characters" for role, n in report["roles"].items()]
     lines += _counts("licences", report["licenses"]) + _counts("dropped", counts["dropped"]) + _counts("repaired", counts["repaired"])
     for row in report["samples"]:
-        place, license = _shown(row["source"]["place"]), _shown(row["license"] or "licence not stated")
+        place, license = shown_text(row["source"]["place"]), shown_text(row["license"] or "licence not stated")
         lines += ["", f"--- {place} ({row['split']}, {license}) {row['id'][:12]}"]
-        lines += _content(row)
+        lines += shown_content(row)
     for reason, rows in report["dropped_samples"].items():
         for row in rows:
-            lines += ["", _shown(f"--- dropped: {reason}: {row['place']}: {row['detail']}"), textwrap.indent(_shown(row["raw"]), "  ")]
+            lines += [
+                "",
+                shown_text(f"--- dropped: {reason}: {row['place']}: {row['detail']}"),
+                textwrap.indent(shown_text(row["raw"]), "  "),
+            ]
     return "\n".join(lines)
 
 
@@ -156,23 +160,24 @@ def _lengths(name: str, values: Mapping[str, float]) -> list[str]:
 
 
 def _counts(title: str, rows: Mapping[str, int]) -> list[str]:
-    return ["", f"{title}:", *(f"  {_shown(name):<28} {n:>9}" for name, n in sorted(rows.items(), key=lambda p: -p[1]))] if rows else []
+    return ["", f"{title}:", *(f"  {shown_text(name):<28} {n:>9}" for name, n in sorted(rows.items(), key=lambda p: -p[1]))] if rows else []
 
 
-def _content(row: Mapping[str, Any]) -> list[str]:
+def shown_content(row: Mapping[str, Any]) -> list[str]:
+    """Return what a row holds as lines for a terminal."""
     lines = []
     rejected = [{**row["rejected"], "role": REJECTED}] if row.get("rejected") else []
     for message in (*(row["messages"] or ()), *rejected):
         lines.append(f"[{message['role']}]")
         if message["content"]:
-            lines.append(textwrap.indent(_shown(message["content"]), "  "))
+            lines.append(textwrap.indent(shown_text(message["content"]), "  "))
         calls = [call["function"] for call in message["tool_calls"] or ()]
-        lines += [f"  calls {_shown(call['name'])}({_shown(call['arguments'])})" for call in calls]
+        lines += [f"  calls {shown_text(call['name'])}({shown_text(call['arguments'])})" for call in calls]
     text = "".join(part["marker"] + part["text"] for part in row["document"] or ())
-    return lines + ([textwrap.indent(_shown(text), "  ")] if text else [])
+    return lines + ([textwrap.indent(shown_text(text), "  ")] if text else [])
 
 
-def _shown(text: str) -> str:
+def shown_text(text: str) -> str:
     """Return a text without the control characters that would drive a terminal, cut at a stated length."""
     sound = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text[:MAX_SHOWN_CHARACTERS])
     left = len(text) - MAX_SHOWN_CHARACTERS

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from data_prep.documents import Event, Family, Rendered, Thread, render_thread
 from data_prep.issue_rules import CleanThread
-from data_prep.people import Names, without_code
+from data_prep.people import GHOST, Names, pseudonym, without_code
 from data_prep.records import Dropped, Item
 from data_prep.sources import as_text
 from data_prep.threads import Happening, RawThread
@@ -124,4 +124,6 @@ def _addressed(text: str, names: Names, listener: str | None) -> str:
 
 
 def _source(thread: RawThread) -> Source:
-    return Source(thread.place, thread.repository, url=thread.url)
+    date = max((found.time for found in thread.happenings), default="") or None
+    people = sorted({found.person.login for found in thread.happenings if found.person.login != GHOST})
+    return Source(thread.place, thread.repository, url=thread.url, date=date, people=tuple(map(pseudonym, people)))

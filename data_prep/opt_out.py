@@ -1,9 +1,10 @@
 """Curation by request: what people, organisations and repositories do not want to be trained on.
 
 In: lists of requests. Out: `OptOuts`, which says of a source by which request it is taken out. An account takes out all of its
-repositories; a repository takes out itself. GitHub ignores case in the names of both, and so does this. Files of a list:
+repositories, and the commits, issues and pull requests elsewhere that it had a part in; a repository takes out itself; a mail address the
+commits that bear it. GitHub ignores case in names, and so does this. Files of a list:
 
-- text: a name of an account, ``owner/repository`` or its address on each line; blank lines and ``# comments`` are skipped;
+- text: an account, a mail address, ``owner/repository`` or its address on each line; blank lines and ``# comments`` are skipped;
 - JSONL with ``optout_owners`` and ``optout_repos``, as BigCode's opt-out repository keeps them (``data/optouts.jsonl``);
 - an export of such a repository's issues (JSON, JSONL or Parquet of the REST or GraphQL API): the author asks, by the form's two boxes,
   by a list in the text, or, where neither names anything, for all that is theirs.
@@ -23,6 +24,7 @@ from typing import Any
 
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.drafts import RowProblem
+from data_prep.people import pseudonym
 from data_prep.records import Dropped
 from data_prep.sources import find_tables, read_table, table_files
 from data_prep.threads import RawThread, issue_rows, read_thread
@@ -38,7 +40,8 @@ _ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]+(?P<entry>\S.*?)[ \t]*$", re.
 _BOX = re.compile(r"^### (?P<title>[^\n]+)\n(?P<body>.*?)(?=^### |\Z)", re.MULTILINE | re.DOTALL)
 _BOXES = ("accounts and organizations to remove", "specific repositories to remove")
 _NO_RESPONSE = "_No response_"
-_ENTRY = re.compile(r"[`\"'@]|\s+(?:#|<!--).*")
+_MAIL = re.compile(r"[^\s@/]+@[^\s@/]+\.[^\s@/]+")
+_ENTRY = re.compile(r"^@|[`\"']|\s+(?:#|<!--).*")
 _BARE = re.compile(r"[\w.-]{1,100}")
 _EVERYTHING = frozenset({"all", "everything", "all repositories", "all my repositories", "all of my repositories"})
 NOT_REQUESTS = frozenset({"question"})
@@ -58,6 +61,7 @@ class OptOuts:
     """Requests by the names that they take out; `unread` are the places that named nothing and nobody."""
 
     requests: Mapping[str, Request]
+    people: Mapping[str, Request] = dataclasses.field(default_factory=dict)
     unread: tuple[str, ...] = ()
     described: tuple[dict[str, Any], ...] = ()
 
@@ -67,6 +71,9 @@ class OptOuts:
         >>> OptOuts({"ada": Request("ada", "list:1")}).match(Source("x", "Ada/engine")).place
         'list:1'
         """
+        for person in source.people:
+            if found := self.people.get(person):
+                return found
         for repository in _repositories(source):
             owner = repository.partition("/")[0]
             if found := self.requests.get(repository) or self.requests.get(owner):
@@ -100,7 +107,8 @@ def open_opt_outs(mapping: Mapping[str, Any], place: str) -> OptOuts:
     if rules.former_names is not None:
         found = connected(found, read_former_names(rules.former_names))
         described.append(describe_file(rules.former_names))
-    return OptOuts(found, tuple(unread), tuple(described))
+    people = {pseudonym(name): request for name, request in found.items() if "/" not in name}
+    return OptOuts(found, people, tuple(unread), tuple(described))
 
 
 def read_requests(path: str) -> Iterator[Request | str]:
@@ -160,6 +168,8 @@ def name_of(entry: str) -> str | None:
     ('ada/engine', 'ada', 'ada', None)
     """
     entry = _ENTRY.sub("", _ADDRESS.sub("", entry.strip("`\"' \t")))
+    if _MAIL.fullmatch(entry):
+        return entry.lower()
     found = _NAME.fullmatch(entry.removesuffix("/*"))
     if found is None:
         return None

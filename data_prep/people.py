@@ -17,6 +17,8 @@ import re
 from importlib.resources import files
 from typing import NamedTuple
 
+from starchat.files import digest_bytes
+
 GHOST = "ghost"
 """Whom GitHub shows where an account is gone."""
 
@@ -81,6 +83,15 @@ _CALLED_END = re.compile(r"[-_]*+(?!\w|[@.][^\W_]|/[^@\s])")
 _LETTERS = re.compile("[a-z]+")
 _MIDDLE = frozenset("@._+")
 MIN_BARE_CHARACTERS = 4
+
+
+@functools.lru_cache(1 << 16)
+def pseudonym(name: str) -> str:
+    """Return what stands for an account or a mail address in the rows of a dataset, whatever the case of its letters.
+
+    It names nobody, and it is no secret: who has a list of names can make the pseudonyms of all of them.
+    """
+    return digest_bytes(f"person:{name.lower()}".encode("utf-8", "surrogatepass"))[:16]
 
 
 def is_bot(person: Person) -> bool:

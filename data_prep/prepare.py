@@ -1,7 +1,8 @@
 """The prepare stage: sources to one dataset folder.
 
 In: a spec (YAML) that names sources. Out: a folder with ``train-*.parquet`` and ``test-*.parquet`` (rows of
-`starchat.dialogue.to_row`), ``dropped/<reason>.parquet``, ``README.md`` (the data card) and, last, ``manifest.json``.
+`starchat.dialogue.to_row`, with the names of their `repairs` and their `origin`, the number of the spec's source, from 0),
+``dropped/<reason>.parquet``, the data card (`data_prep.card`) and, last, ``manifest.json``.
 The builders read and clean; here their items are deduplicated, split, weighted, counted and written.
 
 The same input gives the same bytes. A source's units are the rows of its files, except for OASST (`data_prep.oasst`)
@@ -216,7 +217,7 @@ def _write_item(
     turns = (*record.turns, *([record.rejected] if record.rejected else []))
     size_bytes = len(record.tools or "") + sum(map(_turn_bytes, turns)) + sum(len(part.text) for part in record.parts)
     for row in placed:
-        writer.keep(row, size_bytes)
+        writer.keep({**row, "repairs": item.repairs, "origin": index}, size_bytes)
     tally.kept += 1
     tally.written += len(placed)
     tally.splits[placed[0]["split"]] += len(placed)

@@ -25,6 +25,7 @@ from data_prep.documents import Family
 from data_prep.drafts import RowProblem
 from data_prep.git import Store, is_repository, open_store, references, resolve, shallow_commits
 from data_prep.kinds import Opened, Setting
+from data_prep.people import GHOST, pseudonym
 from data_prep.pool import run_tasks
 from data_prep.pull_build import Conversation, build_pull, converse
 from data_prep.pull_dialogues import dialogue_turns
@@ -192,7 +193,10 @@ def _record(pull: RawPull, states: States | None, job: Job) -> Item:
     located = states is not None and locate_comments(pull, states)
     talk = converse(pull, rules)
     repairs = [*talk.repairs, *(states.repairs if states else ()), *["located_comment"] * located]
-    source = Source(pull.place, pull.repository, None, pull.merge_commit or pull.head, pull.url)
+    people = {person.login for person in (pull.author, *(said.who for said in pull.said)) if person is not None} - {GHOST}
+    dated = max((pull.opened_at, pull.closed_at, *(said.at for said in pull.said))) or None
+    named = tuple(map(pseudonym, sorted(people)))
+    source = Source(pull.place, pull.repository, None, pull.merge_commit or pull.head, pull.url, date=dated, people=named)
     license = spec.license or pull.license
     if job.family is None or states is None:
         return _dialogue(pull, talk, states, job, source, license, repairs)

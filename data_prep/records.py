@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from starchat.dialogue import Part, Record, Source
+from starchat.dialogue import SOURCE_KEYS, Part, Record, Source
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Kept:
         if record.turns or record.rejected:
             return _kept, (None, (record, self.repairs))
         source = record.source
-        whence = (source.place, source.repository, source.path, source.commit, source.url)
+        whence = tuple(getattr(source, name) for name in SOURCE_KEYS)
         parts = record.parts
         spelled = (tuple(part.marker for part in parts), tuple(part.text for part in parts))
         return _kept, ((whence, spelled, record.tools, record.license, record.split, record.copy, self.repairs), None)

@@ -30,7 +30,8 @@ def record_schema() -> Any:
         [("role", text), ("content", text), ("name", text), ("tool_calls", pa.list_(call)), ("tool_call_id", text), ("weight", pa.int64())]
     )
     part = pa.struct([("marker", text), ("text", text)])
-    source = pa.struct([(name, text) for name in ("place", "repository", "path", "commit", "url")])
+    named = [(name, text) for name in ("place", "repository", "path", "commit", "url")]
+    source = pa.struct([*named, ("stars", pa.int64()), ("date", text), ("people", pa.list_(text))])
     return pa.schema(
         [
             ("id", text),
@@ -41,6 +42,8 @@ def record_schema() -> Any:
             ("tools", text),
             ("source", source),
             ("license", text),
+            ("repairs", pa.list_(text)),
+            ("origin", pa.int64()),
             ("split", text),
             ("copy", pa.int64()),
         ]

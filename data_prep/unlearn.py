@@ -19,7 +19,7 @@ from data_prep.census import census_of
 from data_prep.opt_out import OptOuts, Request
 from data_prep.prepared import open_parquet, prepared_files, prepared_rows, require_prepared
 from data_prep.shards import dropped_schema
-from starchat.dialogue import Source, from_row
+from starchat.dialogue import from_row, to_source
 from starchat.errors import UserError
 from starchat.files import (
     BEGUN,
@@ -75,7 +75,7 @@ def _touched_rows(opt_outs: OptOuts, folder: Path) -> dict[str, Any]:
 
 def _matches(opt_outs: OptOuts, folder: Path) -> Iterator[tuple[dict[str, Any], Request]]:
     for row in prepared_rows(folder):
-        if (request := opt_outs.match(Source(**row["source"]))) is not None:
+        if (request := opt_outs.match(to_source(row["source"]))) is not None:
             yield row, request
 
 

@@ -5,6 +5,7 @@ In: what a builder rendered, or the turns that it made. Out: a `Kept`, or a `Dro
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from data_prep.clean import clean, is_unsound, sound_text
@@ -47,5 +48,5 @@ def _sound_source(source: Source) -> Source:
     texts = (source.place, source.repository, source.path, source.commit, source.url)
     if all(text is None or (text.isascii() and "\0" not in text) for text in texts):
         return source
-    place, *rest = map(_sound_name, texts)
-    return Source(place or "", *rest)
+    place, repository, path, commit, url = map(_sound_name, texts)
+    return dataclasses.replace(source, place=place or "", repository=repository, path=path, commit=commit, url=url)

@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", help="a folder that starchat prepare wrote")
     one.add_argument("--samples", type=int, default=3, help="how many dialogues and dropped rows to show (default 3)")
     one.add_argument("--reason", help="show rows that were dropped for this reason")
+    one.add_argument("--id", help="show the whole history of the row whose id begins so")
     one.add_argument("--filter", action="append", metavar="key=value", help="show the rows that this rule of curate.filters would take")
     one.add_argument("--plot", metavar="FILE.png", help="also write the lengths, roles and drop reasons as a picture")
 
@@ -191,10 +192,15 @@ def _prepare_repository(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from data_prep.history import history_of, render_history
     from data_prep.inspect import inspect, plot, render_text
     from data_prep.try_filters import render_tried, try_filters
 
     with _result_only(options.json) as show:
+        if options.id:
+            history = history_of(Path(options.dataset), options.id, options.samples)
+            show(history, render_history(history))
+            return 0
         if options.filter:
             tried = try_filters(Path(options.dataset), options.filter, options.samples)
             show(tried, render_tried(tried))

@@ -52,13 +52,20 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """Where a record came from. `place` is ``file:line`` or ``file:row``, counted from 1."""
+    """Where a record came from. `place` is ``file:line`` or ``file:row``, counted from 1.
+
+    `stars` are the repository's; `date` is the record's last change, in ISO 8601 and UTC. `people` are pseudonyms of who wrote it
+    (`data_prep.people.pseudonym`): a request not to be trained on is found by them, and they name nobody.
+    """
 
     place: str
     repository: str | None = None
     path: str | None = None
     commit: str | None = None
     url: str | None = None
+    stars: int | None = None
+    date: str | None = None
+    people: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,6 +146,19 @@ def from_message(message: Mapping[str, Any]) -> Turn:
 SOURCE_KEYS = tuple(field.name for field in dataclasses.fields(Source))
 
 
+def from_source(source: Source) -> dict[str, Any]:
+    """Return a source as the mapping that a row holds."""
+    return {name: getattr(source, name) for name in SOURCE_KEYS}
+
+
+def to_source(mapping: Mapping[str, Any]) -> Source:
+    """Return the source of a row; keys that earlier versions did not write are absent or null."""
+    return Source(
+        **{name: value for name, value in mapping.items() if value is not None and name != "people"},
+        people=tuple(mapping.get("people") or ()),
+    )
+
+
 def to_row(record: Record) -> dict[str, Any]:
     """Return a record as the row that ``dataset/*.parquet`` holds."""
     return {
@@ -148,7 +168,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "rejected": _whole_message(record.rejected) if record.rejected else None,
         "document": [{"marker": part.marker, "text": part.text} for part in record.parts],
         "tools": record.tools,
-        "source": {name: getattr(record.source, name) for name in SOURCE_KEYS},
+        "source": from_source(record.source),
         "license": record.license,
         "split": record.split,
         "copy": record.copy,
@@ -162,7 +182,7 @@ def _whole_message(turn: Turn) -> dict[str, Any]:
 def from_row(row: Mapping[str, Any]) -> Record:
     """Return the record of a row of ``dataset/*.parquet``: the inverse of `to_row`. Earlier versions wrote no column ``rejected``."""
     return Record(
-        source=Source(**row["source"]),
+        source=to_source(row["source"]),
         turns=tuple(from_message(m) for m in row["messages"] or ()),
         parts=tuple(Part(p["marker"], p["text"]) for p in row["document"] or ()),
         tools=row["tools"],

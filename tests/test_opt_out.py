@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from data_prep.kinds import Setting, open_kind
 from data_prep.opt_out import connected, name_of, open_opt_outs, read_former_names, read_requests, requests_of
+from data_prep.records import Kept
 from starchat.dialogue import Source
 from starchat.errors import UserError
+from tests.repositories import commit, new
 
 FORM = """### Accounts and organizations to remove ENTIRELY
 
@@ -183,3 +186,32 @@ def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
         open_opt_outs({"lists": [str(tmp_path / "gone.txt")]}, "spec")
     with pytest.raises(UserError, match=r"spec\.lists: is empty"):
         open_opt_outs({"lists": []}, "spec")
+
+
+def test_people_are_found_where_they_only_took_part(tmp_path: Path) -> None:
+    """An account reaches the issues it wrote in and the commits it made, a mail address the commits that bear it; others stay."""
+    clone = new(tmp_path / "clone")
+    body = "Add a loop\n\nIt was missing.\n\nCo-authored-by: Dan <12+Dan@users.noreply.github.com>\n"
+    commit(clone, "Begin", {"a.py": "x = 1\n"})
+    commit(clone, body, {"a.py": "x = 2\n"})
+    issues = tmp_path / "issues.json"
+    rows = [issue(1, "Ada", "Why does it fail? " * 20), issue(2, "Bob", "How is it done? " * 20)]
+    issues.write_text(json.dumps(rows), encoding="utf-8")
+    setting = Setting(workers=1)
+    sources: list[dict[str, Any]] = [
+        {"path": str(issues), "repository": "o/r", "rules": {"preset": "none"}},
+        {"path": str(clone), "repository": "o/r", "rules": {"preset": "none"}, "view": "document"},
+    ]
+    found = [
+        item.record.source
+        for kind, mapping in zip(("issues", "commits"), sources, strict=True)
+        for item in open_kind(kind, mapping, "spec", setting).items()
+        if isinstance(item, Kept)
+    ]
+    assert [source.date for source in found] == ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2024-05-01T12:00:00Z"]
+    for asked, expected in (("ADA", [True, False, False]), ("dan", [False, False, True]), ("ann@example.org", [False, False, True])):
+        path = tmp_path / "asked.txt"
+        path.write_text(f"{asked}\n", encoding="utf-8")
+        opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
+        assert [opt_outs.match(source) is not None for source in found] == expected
+    assert "ada" not in json.dumps([source.people for source in found]).lower()
