@@ -5,7 +5,7 @@ repaired, and nothing else: read = kept + dropped holds as it did. Each step is 
 order, so that what somebody asked to be taken out is looked at by nothing else, and duplicates are told by what is left of a text:
 
 ==================  ======================================  ===============================================================
-``opt_out``         `data_prep.opt_out`                     drop ``opt_out``, of which nothing is kept to look at
+``opt_out``         `data_prep.opt_out`                     drop ``opt_out``, without its text; so lose all dropped units that name one
 ``licenses``        `data_prep.license_policy`              drop ``license_...``
 ``filters``         `data_prep.filters`                     drop, the reason is the rule's
 ==================  ======================================  ===============================================================
@@ -109,7 +109,8 @@ def curate_batch(batch: _Batch) -> list[Numbered]:
 def curate_item(item: Item, curation: Curation) -> Item:
     """Return an item as the steps leave it: itself, repaired, or dropped."""
     if isinstance(item, Dropped):
-        return item
+        named = curation.opt_outs is not None and curation.opt_outs.are_named_in(f"{item.place} {item.raw}")
+        return dataclasses.replace(item, raw="") if named else item
     record = item.record
     if curation.opt_outs is not None and (request := curation.opt_outs.match(record.source)):
         return Dropped("opt_out", record.source.place, f"{request.name}, asked for in {request.place}", "")

@@ -41,6 +41,7 @@ _BOX = re.compile(r"^### (?P<title>[^\n]+)\n(?P<body>.*?)(?=^### |\Z)", re.MULTI
 _BOXES = ("accounts and organizations to remove", "specific repositories to remove")
 _NO_RESPONSE = "_No response_"
 _MAIL = re.compile(r"[^\s@/]+@[^\s@/]+\.[^\s@/]+")
+_WORD = re.compile(r"(?<![\w.+-])(?=([\w.+-]+(?:[/@][\w.-]+)?))")
 _ENTRY = re.compile(r"^@|[`\"']|\s+(?:#|<!--).*")
 _BARE = re.compile(r"[\w.-]{1,100}")
 _EVERYTHING = frozenset({"all", "everything", "all repositories", "all my repositories", "all of my repositories"})
@@ -79,6 +80,11 @@ class OptOuts:
             if found := self.requests.get(repository) or self.requests.get(owner):
                 return found
         return None
+
+    def are_named_in(self, text: str) -> bool:
+        """Return whether a text names anybody or anything that is taken out: what was dropped before tells no source, but its words."""
+        words = {word.rstrip(".") for word in _WORD.findall(text.lower())}
+        return any(word in self.requests or word.partition("/")[0] in self.requests for word in words)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,3 +134,14 @@ def test_items_survive_a_file(tmp_path: Path) -> None:
     write_items(tmp_path / "items.jsonl", items)
     assert list(read_items(tmp_path / "items.jsonl")) == [*items[:3], (2, Dropped("broken", "z:1", "detail", "raw\\udce9", fault=True))]
     assert [path.name for path in tmp_path.iterdir()] == ["items.jsonl"]
+
+
+def test_units_dropped_before_lose_their_text_where_they_name_a_request(tmp_path: Path) -> None:
+    """What a reader refused tells no source, only its words; the reason and the place stay."""
+    (tmp_path / "list.txt").write_text("ada\nbob/engine\n", encoding="utf-8")
+    curation = open_curation({"opt_out": {"lists": [str(tmp_path / "list.txt")]}}, "spec", Setting(workers=1))
+    named = ['{"login": "Ada"}', "see https://github.com/Bob/Engine/pull/7", "Ada/notes", "by @ada:"]
+    others = ["adage", "bob/engines", "bob", "engine"]
+    for raw in named + others:
+        found = curate_item(Dropped("broken", "x:1", "detail", raw), curation)
+        assert found == Dropped("broken", "x:1", "detail", "" if raw in named else raw)
