@@ -1,0 +1,333 @@
+"""Near-duplicates: which documents resemble an earlier one that is kept.
+
+In: shards of documents, each a text and a rank; a lower rank is preferred, then an earlier place. Out: the documents to remove, each
+with its twin and their similarity. A document is removed if and only if an earlier kept one that shares a band of its sketch has at least
+`threshold` of its shingles, counted exactly (`data_prep.shingles`): whatever is removed resembles what is kept, and no chain of lookalikes
+takes away what resembles only its middle. That set depends on nothing but the texts and their order: the number of shards, of workers
+and of tasks changes nothing.
+
+Four steps, each of pure tasks that write their files whole or not at all into one folder:
+
+1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle (about as much as the text), and ``8 * bands + 16`` bytes a
+   document (216 by rule); in memory the bands of the shard, and some 100 MB.
+2. `link`, a task a band and slice of its hashes: which documents share it, neighbour to neighbour. In memory 24 bytes a document of the
+   slice, of `SLICE_DOCUMENTS`; on disk 16 bytes a link, of which a band has fewer than documents.
+3. `deal`, one task: the connected parts, dealt out evenly. In memory 24 bytes a document in all, and one file of links.
+4. `resolve`, a task a hand of parts: walks their documents in order. In memory the shingles of its documents, 8 bytes each, and
+   ``24 * bands`` bytes a document; on disk 24 bytes a removal.
+
+The step that needs the most memory is the resolving of one very large part, which is done by one task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.pool import default_workers, run_tasks
+from data_prep.shingles import Hashes, Numbers, band_hashes, candidate_probability, kernels, shingles_of
+from starchat.errors import UserError
+
+BATCH_CHARS = 4_000_000
+"""Texts are hashed together up to this size: their hashes fit into a core's caches and little memory."""
+
+SLICE_DOCUMENTS = 50_000_000
+"""About how many documents a task of the second step sorts at once."""
+
+HAND_SHINGLES = 32_000_000
+"""About how many shingles a task of the fourth step holds, if no part alone has more: 256 MB."""
+
+SMALL = 4_000_000
+"""Up to so many band hashes, or shingles, starting processes takes longer than the work."""
+
+REMOVAL = np.dtype([("document", "<i8"), ("twin", "<i8"), ("similarity", "<f8")])
+
+Reader = Callable[[Any], Iterable[tuple[str, int]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class NearDuplicateRules:
+    """What counts as a near-duplicate: at least `threshold` of the shingles of both together are shared.
+
+    `permutations` is the length of a sketch, of which as much is used as `bands_and_rows` takes; `seed` draws them.
+    """
+
+    threshold: float = 0.7
+    permutations: int = 256
+    words_per_shingle: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        faults = []
+        if not _is_number(self.threshold, float) or not 0.05 <= self.threshold <= 1:
+            faults.append(f"threshold: {self.threshold!r}; expected a number from 0.05 to 1; 0.7 is usual for code")
+        for name, low, high, usual in (("permutations", 1, 4096, 256), ("words_per_shingle", 1, 64, 5), ("seed", 0, 2**64 - 1, 0)):
+            value = getattr(self, name)
+            if not _is_number(value, int) or not low <= value <= high:
+                faults.append(f"{name}: {value!r}; expected a whole number from {low} to {high}; {usual} is usual")
+        if faults:
+            raise UserError("\n".join(f"near_duplicates: {fault}" for fault in faults))
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, (int, kind)) and not isinstance(value, bool)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """A document to remove, its kept twin and their similarity; documents are numbered from 0 over all shards in order."""
+
+    document: int
+    twin: int
+    similarity: float
+
+
+@functools.cache
+def bands_and_rows(threshold: float, permutations: int) -> tuple[int, int]:
+    """Return the bands and rows that tell best what is above the threshold from what is below.
+
+    The least sum of both faults: the area under the probability of sharing a band below the threshold, and over it above.
+
+    >>> bands_and_rows(0.7, 256)
+    (25, 10)
+    """
+    below, above = (np.linspace(low, high, 1001) for low, high in ((0.0, threshold), (threshold, 1.0)))
+    best = (np.inf, 1, 1)
+    for bands in range(1, permutations + 1):
+        for rows in range(1, permutations // bands + 1):
+            false = candidate_probability(below, bands, rows).mean() * threshold
+            missed = (1.0 - candidate_probability(above, bands, rows)).mean() * (1.0 - threshold)
+            best = min(best, (float(false + missed), bands, rows))
+    return best[1:]
+
+
+def find_near_duplicates(
+    shards: Sequence[Any], read: Reader, folder: Path, rules: NearDuplicateRules = NearDuplicateRules(), workers: int | None = None
+) -> list[NearDuplicate]:
+    """Return the documents to remove, by their number. `read`, a function of a module, yields text and rank of each document of a shard."""
+    workers = default_workers() if workers is None else workers
+    folder.mkdir(parents=True, exist_ok=True)
+    sign_tasks = [SignTask(shard, read, _place(folder, "sign", number), rules) for number, shard in enumerate(shards)]
+    counts = list(run_tasks(sign, sign_tasks, workers))
+    signed = Signed(tuple(task.place for task in sign_tasks), tuple(counts))
+    bands, _ = bands_and_rows(rules.threshold, rules.permutations)
+    slices = -(-signed.documents // SLICE_DOCUMENTS)
+    link_tasks = [LinkTask(signed, band, number, slices, folder) for band in range(bands) for number in range(slices)]
+    links = list(run_tasks(link, link_tasks, 1 if bands * signed.documents <= SMALL else workers))
+    hands = deal(signed, links, folder, workers)
+    resolve_tasks = [ResolveTask(signed, hand, rules) for hand in hands]
+    removed = [np.load(place) for place in run_tasks(resolve, resolve_tasks, workers)]
+    together = np.sort(np.concatenate([np.zeros(0, REMOVAL), *removed]), order="document")
+    return [NearDuplicate(*row) for row in together.tolist()]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SignTask:
+    """A shard to sign, and how the names of the files begin that hold the result."""
+
+    shard: Any
+    read: Reader
+    place: Path
+    rules: NearDuplicateRules
+
+
+def sign(task: SignTask) -> int:
+    """Write the shingles of a shard's documents, their bounds, their ranks and their bands; return the number of documents."""
+    rules = task.rules
+    bands, rows = bands_and_rows(rules.threshold, rules.permutations)
+    bounds, sketched, ranks, filled = [np.zeros(1, np.int64)], [np.zeros((bands, 0), np.uint64)], [], 0
+    with _whole(task.place.with_suffix(".shingles")) as file:
+        for batch in _batches(task.read(task.shard)):
+            shingles = shingles_of([text for text, _ in batch], rules.words_per_shingle)
+            file.write(shingles.hashes.astype("<u8", copy=False).data)
+            bounds.append(shingles.bounds[1:] + filled)
+            filled += shingles.hashes.size
+            sketched.append(band_hashes(shingles, bands, rows, rules.seed))
+            ranks += [rank for _, rank in batch]
+    _write(task.place.with_suffix(".bounds"), np.concatenate(bounds))
+    _write(task.place.with_suffix(".ranks"), np.array(ranks, np.int64))
+    _write(task.place.with_suffix(".bands"), np.concatenate(sketched, axis=1))
+    return len(ranks)
+
+
+def _batches(documents: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    batch, chars = [], 0
+    for document in documents:
+        batch.append(document)
+        chars += len(document[0]) + 100  # a document takes memory even if it is empty
+        if chars >= BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signed:
+    """What the first step wrote: how the names of each shard's files begin, and how many documents it has."""
+
+    places: tuple[Path, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def documents(self) -> int:
+        """The number of documents in all."""
+        return sum(self.counts)
+
+    def shards(self) -> Iterator[tuple[int, Path]]:
+        """Yield the number of the first document of each shard, and how the names of its files begin."""
+        first = 0
+        for place, count in zip(self.places, self.counts, strict=True):
+            yield first, place
+            first += count
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinkTask:
+    """A band, and the slice of its hashes to sort."""
+
+    signed: Signed
+    band: int
+    slice: int
+    slices: int
+    folder: Path
+
+
+def link(task: LinkTask) -> Path:
+    """Write pairs of documents that connect all those with the same hash of a band; return the file."""
+    hashes, documents = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for first, place in task.signed.shards():
+        column = np.load(place.with_suffix(".bands"), mmap_mode="r")[task.band]
+        chosen = np.diff(np.load(place.with_suffix(".bounds"), mmap_mode="r")) > 0
+        if task.slices > 1:
+            chosen &= column % np.uint64(task.slices) == task.slice
+        local = np.flatnonzero(chosen)
+        hashes.append(column[local])
+        documents.append(local + first)
+    together, numbers = np.concatenate(hashes), np.concatenate(documents)
+    order = np.argsort(together)
+    together, numbers = together[order], numbers[order]
+    same = np.flatnonzero(together[1:] == together[:-1])
+    target = _place(task.folder, f"links-{task.band:04d}", task.slice)
+    _write(target, np.stack((numbers[same], numbers[same + 1]), axis=1))
+    return target
+
+
+def deal(signed: Signed, links: Sequence[Path], folder: Path, workers: int) -> list[Path]:
+    """Write the documents of the connected parts to files, each part into one, so that all are about equal; return the files."""
+    parents = np.arange(signed.documents, dtype=np.int64)
+    for place in links:
+        kernels().join_parts(parents, np.load(place))
+    kernels().name_parts(parents)
+    sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(np.load(place.with_suffix(".bounds"))) for _, place in signed.shards())])
+    in_part = parents != np.arange(signed.documents)
+    in_part[parents[in_part]] = True
+    members = np.flatnonzero(in_part)
+    parts, part_of = np.unique(parents[members], return_inverse=True)
+    weights = np.bincount(part_of, sizes[members], parts.size).astype(np.int64)
+    total = int(weights.sum())
+    hands = 0 if not parts.size else 1 if total <= SMALL else max(-(-total // HAND_SHINGLES), 4 * workers)
+    turn = np.empty(parts.size, np.int64)
+    turn[np.argsort(-weights, kind="stable")] = np.arange(parts.size)
+    hand_of = (turn % max(hands, 1))[part_of]
+    targets = [_place(folder, "hand", number) for number in range(hands)]
+    for number, target in enumerate(targets):
+        _write(target, members[hand_of == number])
+    return targets
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResolveTask:
+    """The file of the documents of some whole parts."""
+
+    signed: Signed
+    hand: Path
+    rules: NearDuplicateRules
+
+
+def resolve(task: ResolveTask) -> Path:
+    """Write which of the documents are removed, their twins and similarities; return the file."""
+    documents: Numbers = np.load(task.hand)
+    held = _load(task.signed, documents)
+    order = np.lexsort((documents, held.ranks))
+    documents, ends = documents[order], np.cumsum(held.sizes)
+    twins, similarities = kernels().resolve(
+        held.hashes, (ends - held.sizes)[order], ends[order], _buckets(held.bands[:, order]), task.rules.threshold
+    )
+    removed = np.flatnonzero(twins >= 0)
+    table = np.empty(removed.size, REMOVAL)
+    table["document"], table["twin"], table["similarity"] = documents[removed], documents[twins[removed]], similarities[removed]
+    target = task.hand.with_suffix(".removed")
+    _write(target, table)
+    return target
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What the first step found of some documents; their shingles lie one after another."""
+
+    hashes: Hashes
+    sizes: Numbers
+    ranks: Numbers
+    bands: Hashes
+
+
+def _load(signed: Signed, documents: Numbers) -> Held:
+    """Return what is known of documents, whose numbers ascend."""
+    hashes, sizes, ranks = [np.zeros(0, np.uint64)], [], []
+    bands = [np.zeros((0, 0), np.uint64)]
+    for (first, place), count in zip(signed.shards(), signed.counts, strict=True):
+        local = documents[np.searchsorted(documents, first) : np.searchsorted(documents, first + count)] - first
+        if not local.size:
+            continue
+        bounds = np.load(place.with_suffix(".bounds"), mmap_mode="r")
+        shingles = np.memmap(place.with_suffix(".shingles"), "<u8", "r")
+        starts, ends = bounds[local], bounds[local + 1]
+        hashes += [shingles[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        sizes.append(ends - starts)
+        ranks.append(np.load(place.with_suffix(".ranks"), mmap_mode="r")[local])
+        bands.append(np.load(place.with_suffix(".bands"), mmap_mode="r")[:, local])
+    return Held(np.concatenate(hashes), np.concatenate(sizes), np.concatenate(ranks), np.concatenate(bands[1:], axis=1))
+
+
+def _buckets(bands: Hashes) -> Numbers:
+    """Return a number from 0 for each hash, different in each band."""
+    numbers = np.empty(bands.shape, np.int64)
+    given = 0
+    for band, column in enumerate(bands):
+        values, numbers[band] = np.unique(column, return_inverse=True)
+        numbers[band] += given
+        given += values.size
+    return numbers
+
+
+def _place(folder: Path, step: str, number: int) -> Path:
+    return folder / f"{step}-{number:05d}"
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes its name when the block ends well, and is then on the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, array: NDArray[Any]) -> None:
+    with _whole(path) as file:
+        np.save(file, array)
