@@ -45,9 +45,6 @@ SLICE_DOCUMENTS = 50_000_000
 HAND_SHINGLES = 32_000_000
 """About how many shingles a task of the fourth step holds, if no part alone has more: 256 MB."""
 
-SMALL = 4_000_000
-"""Up to so many band hashes, or shingles, starting processes takes longer than the work."""
-
 REMOVAL = np.dtype([("document", "<i8"), ("twin", "<i8"), ("similarity", "<f8")])
 
 Reader = Callable[[Any], Iterable[tuple[str, int]]]
@@ -116,13 +113,13 @@ def find_near_duplicates(
     """Return the documents to remove, by their number. `read`, a function of a module, yields text and rank of each document of a shard."""
     workers = default_workers() if workers is None else workers
     folder.mkdir(parents=True, exist_ok=True)
-    sign_tasks = [SignTask(shard, read, _place(folder, "sign", number), rules) for number, shard in enumerate(shards)]
+    bands, rows = bands_and_rows(rules.threshold, rules.permutations)
+    sign_tasks = [SignTask(shard, read, _place(folder, "sign", number), rules, bands, rows) for number, shard in enumerate(shards)]
     counts = list(run_tasks(sign, sign_tasks, workers))
     signed = Signed(tuple(task.place for task in sign_tasks), tuple(counts))
-    bands, _ = bands_and_rows(rules.threshold, rules.permutations)
     slices = -(-signed.documents // SLICE_DOCUMENTS)
     link_tasks = [LinkTask(signed, band, number, slices, folder) for band in range(bands) for number in range(slices)]
-    links = list(run_tasks(link, link_tasks, 1 if bands * signed.documents <= SMALL else workers))
+    links = list(run_tasks(link, link_tasks, workers))
     hands = deal(signed, links, folder, workers)
     resolve_tasks = [ResolveTask(signed, hand, rules) for hand in hands]
     removed = [np.load(place) for place in run_tasks(resolve, resolve_tasks, workers)]
@@ -138,12 +135,13 @@ class SignTask:
     read: Reader
     place: Path
     rules: NearDuplicateRules
+    bands: int
+    rows: int
 
 
 def sign(task: SignTask) -> int:
     """Write the shingles of a shard's documents, their bounds, their ranks and their bands; return the number of documents."""
-    rules = task.rules
-    bands, rows = bands_and_rows(rules.threshold, rules.permutations)
+    rules, bands = task.rules, task.bands
     bounds, sketched, ranks, filled = [np.zeros(1, np.int64)], [np.zeros((bands, 0), np.uint64)], [], 0
     with _whole(task.place.with_suffix(".shingles")) as file:
         for batch in _batches(task.read(task.shard)):
@@ -151,7 +149,7 @@ def sign(task: SignTask) -> int:
             file.write(shingles.hashes.astype("<u8", copy=False).data)
             bounds.append(shingles.bounds[1:] + filled)
             filled += shingles.hashes.size
-            sketched.append(band_hashes(shingles, bands, rows, rules.seed))
+            sketched.append(band_hashes(shingles, bands, task.rows, rules.seed))
             ranks += [rank for _, rank in batch]
     _write(task.place.with_suffix(".bounds"), np.concatenate(bounds))
     _write(task.place.with_suffix(".ranks"), np.array(ranks, np.int64))
@@ -226,8 +224,7 @@ def deal(signed: Signed, links: Sequence[Path], folder: Path, workers: int) -> l
     """Write the documents of the connected parts to files, each part into one, so that all are about equal; return the files."""
     parents = np.arange(signed.documents, dtype=np.int64)
     for place in links:
-        kernels().join_parts(parents, np.load(place))
-    kernels().name_parts(parents)
+        _join(parents, np.load(place))
     sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(np.load(place.with_suffix(".bounds"))) for _, place in signed.shards())])
     in_part = parents != np.arange(signed.documents)
     in_part[parents[in_part]] = True
@@ -235,7 +232,7 @@ def deal(signed: Signed, links: Sequence[Path], folder: Path, workers: int) -> l
     parts, part_of = np.unique(parents[members], return_inverse=True)
     weights = np.bincount(part_of, sizes[members], parts.size).astype(np.int64)
     total = int(weights.sum())
-    hands = 0 if not parts.size else 1 if total <= SMALL else max(-(-total // HAND_SHINGLES), 4 * workers)
+    hands = min(parts.size, max(-(-total // HAND_SHINGLES), 4 * workers))
     turn = np.empty(parts.size, np.int64)
     turn[np.argsort(-weights, kind="stable")] = np.arange(parts.size)
     hand_of = (turn % max(hands, 1))[part_of]
@@ -243,6 +240,19 @@ def deal(signed: Signed, links: Sequence[Path], folder: Path, workers: int) -> l
     for number, target in enumerate(targets):
         _write(target, members[hand_of == number])
     return targets
+
+
+def _join(parents: Numbers, links: Numbers) -> None:
+    """Join the parts that links connect; each entry of `parents` is, before and after, the smallest document of its part."""
+    while True:
+        low, high = np.minimum(*(roots := parents[links].T)), np.maximum(*roots)
+        differ = low != high
+        if not differ.any():
+            return
+        links = links[differ]
+        np.minimum.at(parents, high[differ], low[differ])
+        while ((above := parents[parents]) != parents).any():
+            parents[:] = above
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """What near-duplicates are told by: the shingles of a text, and short sketches of them.
 
-In: texts. Out: for each text the 64-bit hashes of its shingles, ascending and each once, and the hashes of its bands. A shingle is some
-consecutive units, five by rule. A unit is a word with the operators behind it, up to the next word, white space aside and ASCII letters in
-lower case; operators in front of the first word belong to the first unit. So code that differs in operators alone differs. Which
-characters are words, `character_classes` says. A text of fewer units than a shingle has is one shingle; a text of white space alone has none.
+In: texts. Out: of each text the 64-bit hashes of its shingles, ascending and each once, and the hashes of its bands.
 
-A sketch is MinHash (Broder, "On the resemblance and containment of documents", 1997) cut into bands of rows: two texts share a band with
-the probability ``similarity ** rows``. It finds candidates; whether they are alike, their shingles say exactly (`data_prep.near_duplicates`).
+A shingle is some consecutive units, five by rule. A unit is a word with the operators behind it, up to the next word, white space aside
+and ASCII letters in lower case; operators in front of the first word belong to the first unit. So code that differs in operators alone
+differs. Which characters are of words, `character_classes` says. A text of fewer units than a shingle has is one shingle, and so are
+operators alone; white space alone has none.
 
-The loops are compiled by numba where it is installed (`data_prep.shingle_kernels`), and written with numpy where it is not
+A sketch is MinHash (Broder, "On the resemblance and containment of documents", 1997), cut into bands of rows: two texts share a band
+with the probability ``similarity ** rows``. It finds candidates; `data_prep.near_duplicates` then compares their shingles.
+
+The loops are compiled by numba where it is installed (`data_prep.shingle_kernels`), and numpy's where it is not
 (`data_prep.shingle_arrays`): the same results, more slowly.
 """
 
@@ -21,7 +23,6 @@ import importlib.util
 import types
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,7 @@ Numbers = NDArray[np.int64]
 SPACE, OPERATOR, WORD, SINGLE = range(4)
 """Classes of characters: between units, part of a unit without beginning one, part of a word, a word of its own."""
 
-CHARACTER = np.uint64(0x9FB21C651E98DF25)
-UNIT = np.uint64(0xD6E8FEB86659FD93)
-LENGTH = np.uint64(0xA0761D6478BD642F)
+FACTORS = np.array([0x9FB21C651E98DF25, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F], np.uint64)
 """Odd factors of hashes: of the characters in a unit, of the units in a shingle, of a shingle's number of units."""
 
 _SINGLE_RANGES = (
@@ -93,23 +92,18 @@ def kernels() -> types.ModuleType:
     return importlib.import_module(f"data_prep.{'shingle_kernels' if importlib.util.find_spec('numba') else 'shingle_arrays'}")
 
 
-def shingles_of(texts: Sequence[str], words_per_shingle: int = 5, loops: Any = None) -> Shingles:
-    """Return the shingles of texts; `loops` is the module that counts, by rule `kernels`.
+def shingles_of(texts: Sequence[str], words_per_shingle: int = 5) -> Shingles:
+    """Return the shingles of texts.
 
-    >>> texts = ["for i in range(9):", "for  I in range( 9 ) :", "for i in range(9)"]
-    >>> found = shingles_of(texts)
-    >>> [int(n) for n in found.bounds], found.hashes[0] == found.hashes[1], found.hashes[0] == found.hashes[2]
-    ([0, 1, 2, 3], np.True_, np.False_)
+    >>> found = shingles_of(["for i in range(9):", "for  I in range( 9 ) :", "for i in range(9)", " "])
+    >>> found.bounds.tolist(), found.hashes[0] == found.hashes[1], found.hashes[0] == found.hashes[2]
+    ([0, 1, 2, 3, 3], np.True_, np.False_)
     """
-    loops = loops or kernels()
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    ends = np.cumsum([len(each) for each in encoded], dtype=np.int64)
-    bounds = np.concatenate((np.zeros(1, np.int64), ends))
-    hashes, counts = loops.hash_shingles(np.frombuffer(b"".join(encoded), np.uint8), bounds, character_classes(), words_per_shingle)
-    ends = np.cumsum(counts)
-    for first, last in zip((ends - counts).tolist(), ends.tolist(), strict=True):
-        hashes[first:last].sort()
-    return Shingles(*loops.drop_repeats(hashes, counts))
+    bounds = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    data = np.frombuffer(b"".join(encoded), np.uint8)
+    hashes, counts = kernels().hash_shingles(data, bounds, character_classes(), words_per_shingle, FACTORS)
+    return Shingles(*kernels().sort_unique(hashes, counts))
 
 
 @functools.cache
@@ -123,10 +117,10 @@ def multipliers(permutations: int, seed: int) -> tuple[NDArray[np.uint32], NDArr
     return drawn[:permutations] | np.uint32(1), drawn[permutations:]
 
 
-def band_hashes(shingles: Shingles, bands: int, rows: int, seed: int = 0, loops: Any = None) -> Hashes:
+def band_hashes(shingles: Shingles, bands: int, rows: int, seed: int = 0) -> Hashes:
     """Return a 64-bit hash of each band of each text, ``(bands, texts)``; those of a text without shingles mean nothing."""
     factors, summands = multipliers(bands * rows, seed)
-    found: Hashes = (loops or kernels()).sketch(shingles.hashes, shingles.bounds, factors, summands, rows)
+    found: Hashes = kernels().sketch(shingles.hashes, shingles.bounds, factors, summands, rows, FACTORS[1])
     return found
 
 
