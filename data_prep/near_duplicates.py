@@ -9,9 +9,9 @@ and of tasks changes nothing.
 Four steps, each of pure tasks that write their files whole or not at all into one folder:
 
 1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle (about as much as the text), and ``8 * bands + 16`` bytes a
-   document (216 by rule); in memory the bands of the shard, and some 100 MB.
-2. `link`, a task a band and slice of its hashes: which documents share it, neighbour to neighbour. In memory 24 bytes a document of the
-   slice, of `SLICE_DOCUMENTS`; on disk 16 bytes a link, of which a band has fewer than documents.
+   document (304 by rule); in memory the bands of the shard, and some 100 MB.
+2. `link`, a task a band and slice of its hashes (of few documents, some bands): which documents share it, neighbour to neighbour. In
+   memory 24 bytes a document of the slice, of `SLICE_DOCUMENTS`; on disk 16 bytes a link, of which a band has fewer than documents.
 3. `deal`, one task: the connected parts, dealt out evenly. In memory 24 bytes a document in all, and one file of links.
 4. `resolve`, a task a hand of parts: walks their documents in order. In memory the shingles of its documents, 8 bytes each, and
    ``24 * bands`` bytes a document; on disk 24 bytes a removal.
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -42,6 +41,9 @@ BATCH_CHARS = 4_000_000
 SLICE_DOCUMENTS = 50_000_000
 """About how many documents a task of the second step sorts at once."""
 
+FEW_HASHES = 500_000
+"""Bands of fewer documents are sorted several by one task, up to so many hashes."""
+
 HAND_SHINGLES = 32_000_000
 """About how many shingles a task of the fourth step holds, if no part alone has more: 256 MB."""
 
@@ -52,31 +54,45 @@ Reader = Callable[[Any], Iterable[tuple[str, int]]]
 
 @dataclasses.dataclass(frozen=True)
 class NearDuplicateRules:
-    """What counts as a near-duplicate: at least `threshold` of the shingles of both together are shared.
+    """What counts as a near-duplicate: at least `threshold` of the shingles that both have together are shared.
 
-    `permutations` is the length of a sketch, of which as much is used as `bands_and_rows` takes; `seed` draws them.
+    `recall` is the least share of pairs exactly at the threshold that are compared at all, above it more, in the limit all. Sketches
+    have up to `permutations` values, which `seed` draws. By rule they are cut into 36 bands of 7 rows; the 25 of 10 of others, 0.5 here,
+    compare only half of those pairs, and ten thousand times fewer that have next to nothing in common: for terabytes.
     """
 
     threshold: float = 0.7
+    recall: float = 0.95
     permutations: int = 256
     words_per_shingle: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse what cannot be meant, all of it at once."""
         faults = []
-        if not _is_number(self.threshold, float) or not 0.05 <= self.threshold <= 1:
-            faults.append(f"threshold: {self.threshold!r}; expected a number from 0.05 to 1; 0.7 is usual for code")
-        for name, low, high, usual in (("permutations", 1, 4096, 256), ("words_per_shingle", 1, 64, 5), ("seed", 0, 2**64 - 1, 0)):
+        for name, least, most, usual in (("threshold", 0.05, 1, 0.7), ("recall", 0.01, 0.9999, 0.95)):
             value = getattr(self, name)
-            if not _is_number(value, int) or not low <= value <= high:
-                faults.append(f"{name}: {value!r}; expected a whole number from {low} to {high}; {usual} is usual")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                faults.append(f"{name}: {value!r}; expected a number from {least} to {most}; {usual} is usual")
+        for name, least, most, usual in (("permutations", 1, 4096, 256), ("words_per_shingle", 1, 64, 5), ("seed", 0, 2**64 - 1, 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                faults.append(f"{name}: {value!r}; expected a whole number from {least} to {most}; {usual} is usual")
+        if not faults and candidate_probability(self.threshold, *self.bands_and_rows()) < self.recall:
+            faults.append(f"permutations: {self.permutations}; too few for threshold {self.threshold} and recall {self.recall}; take more")
         if faults:
             raise UserError("\n".join(f"near_duplicates: {fault}" for fault in faults))
 
+    def bands_and_rows(self) -> tuple[int, int]:
+        """Return the most rows, which let the fewest pairs through that are not alike, with which bands reach the recall.
 
-def _is_number(value: object, kind: type) -> bool:
-    return isinstance(value, (int, kind)) and not isinstance(value, bool)
+        >>> NearDuplicateRules().bands_and_rows(), NearDuplicateRules(recall=0.5).bands_and_rows()
+        ((36, 7), (25, 10))
+        """
+        for rows in range(self.permutations, 1, -1):
+            if candidate_probability(self.threshold, self.permutations // rows, rows) >= self.recall:
+                return self.permutations // rows, rows
+        return self.permutations, 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,37 +104,23 @@ class NearDuplicate:
     similarity: float
 
 
-@functools.cache
-def bands_and_rows(threshold: float, permutations: int) -> tuple[int, int]:
-    """Return the bands and rows that tell best what is above the threshold from what is below.
-
-    The least sum of both faults: the area under the probability of sharing a band below the threshold, and over it above.
-
-    >>> bands_and_rows(0.7, 256)
-    (25, 10)
-    """
-    below, above = (np.linspace(low, high, 1001) for low, high in ((0.0, threshold), (threshold, 1.0)))
-    best = (np.inf, 1, 1)
-    for bands in range(1, permutations + 1):
-        for rows in range(1, permutations // bands + 1):
-            false = candidate_probability(below, bands, rows).mean() * threshold
-            missed = (1.0 - candidate_probability(above, bands, rows)).mean() * (1.0 - threshold)
-            best = min(best, (float(false + missed), bands, rows))
-    return best[1:]
-
-
 def find_near_duplicates(
     shards: Sequence[Any], read: Reader, folder: Path, rules: NearDuplicateRules = NearDuplicateRules(), workers: int | None = None
 ) -> list[NearDuplicate]:
     """Return the documents to remove, by their number. `read`, a function of a module, yields text and rank of each document of a shard."""
     workers = default_workers() if workers is None else workers
     folder.mkdir(parents=True, exist_ok=True)
-    bands, rows = bands_and_rows(rules.threshold, rules.permutations)
+    bands, rows = rules.bands_and_rows()
     sign_tasks = [SignTask(shard, read, _place(folder, "sign", number), rules, bands, rows) for number, shard in enumerate(shards)]
     counts = list(run_tasks(sign, sign_tasks, workers))
     signed = Signed(tuple(task.place for task in sign_tasks), tuple(counts))
     slices = -(-signed.documents // SLICE_DOCUMENTS)
-    link_tasks = [LinkTask(signed, band, number, slices, folder) for band in range(bands) for number in range(slices)]
+    at_once = max(1, FEW_HASHES // max(1, signed.documents))
+    link_tasks = [
+        LinkTask(signed, range(bands)[first : first + at_once], number, slices, folder)
+        for first in range(0, bands, at_once)
+        for number in range(slices)
+    ]
     links = list(run_tasks(link, link_tasks, workers))
     hands = deal(signed, links, folder, workers)
     resolve_tasks = [ResolveTask(signed, hand, rules) for hand in hands]
@@ -191,10 +193,10 @@ class Signed:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LinkTask:
-    """A band, and the slice of its hashes to sort."""
+    """Some bands, and the slice of their hashes to sort."""
 
     signed: Signed
-    band: int
+    bands: range
     slice: int
     slices: int
     folder: Path
@@ -202,21 +204,23 @@ class LinkTask:
 
 def link(task: LinkTask) -> Path:
     """Write pairs of documents that connect all those with the same hash of a band; return the file."""
-    hashes, documents = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for first, place in task.signed.shards():
-        column = np.load(place.with_suffix(".bands"), mmap_mode="r")[task.band]
-        chosen = np.diff(np.load(place.with_suffix(".bounds"), mmap_mode="r")) > 0
-        if task.slices > 1:
-            chosen &= column % np.uint64(task.slices) == task.slice
-        local = np.flatnonzero(chosen)
-        hashes.append(column[local])
-        documents.append(local + first)
-    together, numbers = np.concatenate(hashes), np.concatenate(documents)
-    order = np.argsort(together)
-    together, numbers = together[order], numbers[order]
-    same = np.flatnonzero(together[1:] == together[:-1])
-    target = _place(task.folder, f"links-{task.band:04d}", task.slice)
-    _write(target, np.stack((numbers[same], numbers[same + 1]), axis=1))
+    links = [np.zeros((0, 2), np.int64)]
+    told = [np.diff(np.load(place.with_suffix(".bounds"), mmap_mode="r")) > 0 for _, place in task.signed.shards()]
+    for band in task.bands:
+        hashes, documents = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for (first, place), chosen in zip(task.signed.shards(), told, strict=True):
+            column = np.load(place.with_suffix(".bands"), mmap_mode="r")[band]
+            in_slice = chosen if task.slices == 1 else chosen & (column % np.uint64(task.slices) == task.slice)
+            local = np.flatnonzero(in_slice)
+            hashes.append(column[local])
+            documents.append(local + first)
+        together, numbers = np.concatenate(hashes), np.concatenate(documents)
+        order = np.argsort(together)
+        together, numbers = together[order], numbers[order]
+        same = np.flatnonzero(together[1:] == together[:-1])
+        links.append(np.stack((numbers[same], numbers[same + 1]), axis=1))
+    target = _place(task.folder, f"links-{task.bands[0]:04d}", task.slice)
+    _write(target, np.concatenate(links))
     return target
 
 

@@ -171,7 +171,7 @@ def sort_unique(hashes: Any, counts: Any) -> Any:
             bits += 1
         ends = np.empty(1 << bits, np.int64)
         _scatter(hashes, first, first + count, 64 - bits, ends, scratch)
-        begin = 0
+        begin: Any = 0
         for end in ends:
             if end - begin > MANY:
                 scratch[begin:end].sort()

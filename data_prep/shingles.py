@@ -124,10 +124,10 @@ def band_hashes(shingles: Shingles, bands: int, rows: int, seed: int = 0) -> Has
     return found
 
 
-def candidate_probability(similarity: NDArray[np.float64], bands: int, rows: int) -> NDArray[np.float64]:
-    """Return how likely two texts share a band, by their similarity.
+def candidate_probability(similarity: float, bands: int, rows: int) -> float:
+    """Return how likely two texts share a band.
 
-    >>> round(float(candidate_probability(np.array(0.8), 25, 10)), 3)
-    0.941
+    >>> round(candidate_probability(0.8, 25, 10), 3)
+    0.942
     """
     return 1.0 - (1.0 - similarity**rows) ** bands
