@@ -2,8 +2,8 @@
 
     python benchmarks/near_duplicate_corpus.py FOLDER --megabytes 318
 
-Writes ``part-0.jsonl`` and so on, rows of ``{"id": number, "text": text}`` in a random order, and ``truth.json``, the pairs of original and copy.
-The files are the standard libraries of all Pythons beside the running one, their installed packages, C headers and documentation:
+Writes ``part-0.jsonl`` and so on, rows of ``{"id": number, "text": text}`` in a random order, and ``truth.json``, the pairs of original
+and copy. The files are the standard libraries of all Pythons beside the running one, its installed packages, C headers and documentation:
 many are versions of each other, which is harder than what a crawl holds. A copy has 1 to 10 % of its lines changed, or a licence header
 added, or some of its names changed throughout.
 """
@@ -72,7 +72,9 @@ def gather(max_bytes: float) -> Iterator[str]:
     due = 0.0
     for share, patterns in GROUPS:
         due += share * max_bytes
-        for path in (path for pattern in patterns for root in sorted(Path("/").glob(pattern[1:])) for path in files(root, "site-" in pattern)):
+        for path in (
+            path for pattern in patterns for root in sorted(Path("/").glob(pattern[1:])) for path in files(root, "site-" in pattern)
+        ):
             if due <= 0:
                 break
             try:
@@ -91,9 +93,9 @@ def files(root: Path, packages: bool) -> Iterator[Path]:
     """Yield the files of a folder, without installed packages unless they are meant."""
     for path in sorted(root.rglob("*")):
         below = path.relative_to(root).parts
-        if path.suffix in SUFFIXES and (packages or "site-packages" not in below) and path.is_file() and not path.is_symlink():
-            if MIN_BYTES <= path.stat().st_size <= MAX_BYTES:
-                yield path
+        wanted = path.suffix in SUFFIXES and (packages or "site-packages" not in below) and path.is_file() and not path.is_symlink()
+        if wanted and MIN_BYTES <= path.stat().st_size <= MAX_BYTES:
+            yield path
 
 
 def inject(texts: list[str], count: int, rng: random.Random) -> list[tuple[int, int]]:
