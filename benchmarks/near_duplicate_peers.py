@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 BANDS, ROWS, PERMUTATIONS, WORDS = 25, 10, 256, 5
+BUFFER_BYTES = 1 << 20
 WORD = re.compile(r"\w+")
 
 
@@ -54,7 +55,7 @@ def rensa_sketches(path: Path) -> np.ndarray:
     from rensa import RMinHash
 
     found = []
-    with open(path, "rb") as file:
+    with open(path, "rb", BUFFER_BYTES) as file:
         for line in file:
             sketch = RMinHash(num_perm=PERMUTATIONS, seed=0)
             sketch.update(shingles(orjson.loads(line)["text"]))
@@ -73,7 +74,7 @@ def datasketch_sketches(path: Path) -> np.ndarray:
     from datasketch import MinHash
 
     found = []
-    with open(path, "rb") as file:
+    with open(path, "rb", BUFFER_BYTES) as file:
         for line in file:
             sketch = MinHash(num_perm=PERMUTATIONS, seed=0)
             sketch.update_batch([shingle.encode() for shingle in set(shingles(orjson.loads(line)["text"]))])
@@ -109,9 +110,9 @@ def first_of_parts(sketches: np.ndarray) -> np.ndarray:
 def write_kept(corpus: Path, output: Path, keep: np.ndarray) -> None:
     """Copy the lines of what is kept."""
     number = 0
-    with open(output, "wb") as kept:
+    with open(output, "wb", BUFFER_BYTES) as kept:
         for path in sorted(corpus.glob("part-*.jsonl")):
-            with open(path, "rb") as file:
+            with open(path, "rb", BUFFER_BYTES) as file:
                 for line in file:
                     if keep[number]:
                         kept.write(line)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import orjson
-from near_duplicate_peers import WORD, WORDS, write_kept
+from near_duplicate_peers import BUFFER_BYTES, WORD, WORDS, write_kept
 
 if TYPE_CHECKING:
     from data_prep.shingles import Shingles
@@ -78,7 +78,7 @@ def main() -> int:
 
 def read_texts(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the text and rank of each row of a file."""
-    with open(path, "rb") as file:
+    with open(path, "rb", BUFFER_BYTES) as file:
         for line in file:
             yield orjson.loads(line)["text"], 0
 
@@ -87,7 +87,7 @@ def run_ours(corpus: Path, output: Path, workers: int) -> None:
     """Write what is kept of a corpus."""
     from data_prep.pool import start_server
 
-    start_server("data_prep.shingle_kernels", workers)
+    start_server("data_prep.loaded_kernels", workers)
     import near_duplicates  # this file, by the name that workers know
 
     from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates
@@ -158,7 +158,7 @@ def print_quality(corpus: Path, outputs: dict[str, Path]) -> int:
 def kept_of(path: Path, count: int) -> np.ndarray:
     """Return whether each document is in a side's output."""
     keep = np.zeros(count, bool)
-    with open(path, "rb") as file:
+    with open(path, "rb", BUFFER_BYTES) as file:
         keep[[orjson.loads(line)["id"] for line in file]] = True
     return keep
 

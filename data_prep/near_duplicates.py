@@ -41,7 +41,7 @@ BATCH_CHARS = 4_000_000
 SLICE_DOCUMENTS = 50_000_000
 """About how many documents a task of the second step sorts at once."""
 
-FEW_HASHES = 500_000
+FEW_HASHES = 2_000_000
 """Bands of fewer documents are sorted several by one task, up to so many hashes."""
 
 HAND_SHINGLES = 32_000_000
@@ -304,13 +304,20 @@ def _load(signed: Signed, documents: Numbers) -> Held:
         if not local.size:
             continue
         bounds = np.load(place.with_suffix(".bounds"), mmap_mode="r")
-        shingles = np.memmap(place.with_suffix(".shingles"), "<u8", "r")
+        shingles = np.asarray(np.memmap(place.with_suffix(".shingles"), "<u8", "r"))
         starts, ends = bounds[local], bounds[local + 1]
         hashes += [shingles[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         sizes.append(ends - starts)
         ranks.append(np.load(place.with_suffix(".ranks"), mmap_mode="r")[local])
         bands.append(np.load(place.with_suffix(".bands"), mmap_mode="r")[:, local])
     return Held(np.concatenate(hashes), np.concatenate(sizes), np.concatenate(ranks), np.concatenate(bands[1:], axis=1))
+
+
+def load_kernels() -> None:
+    """Have every loop compiled, or loaded from where that is kept."""
+    shingles = shingles_of(["a b"])
+    bands = band_hashes(shingles, 1, 1)
+    kernels().resolve(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], _buckets(bands), 1.0)
 
 
 def _buckets(bands: Hashes) -> Numbers:
