@@ -1,28 +1,31 @@
 """Near-duplicates: which documents resemble an earlier one that is kept.
 
 In: shards of documents, each a text and a rank; a lower rank is preferred, then an earlier place. Out: the documents to remove, each
-with its twin and their similarity. A document is removed if and only if an earlier kept one that shares a band of its sketch has at least
-`threshold` of its shingles, counted exactly (`data_prep.shingles`): whatever is removed resembles what is kept, and no chain of lookalikes
-takes away what resembles only its middle. That set depends on nothing but the texts and their order: the number of shards, of workers
-and of tasks changes nothing.
+with its kept twin and their similarity, the share of the shingles of both together that both have (Jaccard's), counted exactly. A document
+is removed if and only if it shares a band of its sketch (`data_prep.shingles`) with an earlier kept one and they are at least as similar as
+the threshold. So whatever is removed resembles what is kept, and no chain of lookalikes takes away what resembles only its middle. Which
+those are hangs on nothing but the texts and their order: not on the number of shards, workers or tasks.
 
 Four steps, each of pure tasks that write their files whole or not at all into one folder:
 
-1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle (about as much as the text), and ``8 * bands + 16`` bytes a
-   document (304 by rule); in memory the bands of the shard, and some 100 MB.
+1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle, about as much as the text, and ``8 * bands + 16`` bytes a
+   document, 304 by rule; in memory twice the bands of the shard, and some 100 MB.
 2. `link`, a task a band and slice of its hashes (of few documents, some bands): which documents share it, neighbour to neighbour. In
-   memory 24 bytes a document of the slice, of `SLICE_DOCUMENTS`; on disk 16 bytes a link, of which a band has fewer than documents.
-3. `deal`, one task: the connected parts, dealt out evenly. In memory 24 bytes a document in all, and one file of links.
+   memory 40 bytes a document of the slice, of `SLICE_DOCUMENTS`, and 1 byte a document in all; on disk 16 bytes a link, of which a band
+   has fewer than documents.
+3. `deal`, one task: the connected parts, dealt out evenly. In memory 8 bytes a document for what part it is in, 16 while parts are
+   joined, and up to 50 more for each that is in a part with others; and one file of links.
 4. `resolve`, a task a hand of parts: walks their documents in order. In memory the shingles of its documents, 8 bytes each, and
-   ``24 * bands`` bytes a document; on disk 24 bytes a removal.
+   ``16 * bands`` bytes a document, more for those that are kept; on disk 24 bytes a removal.
 
-The step that needs the most memory is the resolving of one very large part, which is done by one task.
+The step that needs the most memory is the resolving of one very large part, which one task does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,8 +47,8 @@ SLICE_DOCUMENTS = 50_000_000
 FEW_HASHES = 2_000_000
 """Bands of fewer documents are sorted several by one task, up to so many hashes."""
 
-HAND_SHINGLES = 32_000_000
-"""About how many shingles a task of the fourth step holds, if no part alone has more: 256 MB."""
+HAND_BYTES = 256_000_000
+"""About how much memory a task of the fourth step takes, if no part alone takes more."""
 
 REMOVAL = np.dtype([("document", "<i8"), ("twin", "<i8"), ("similarity", "<f8")])
 
@@ -54,11 +57,11 @@ Reader = Callable[[Any], Iterable[tuple[str, int]]]
 
 @dataclasses.dataclass(frozen=True)
 class NearDuplicateRules:
-    """What counts as a near-duplicate: at least `threshold` of the shingles that both have together are shared.
+    """What counts as a near-duplicate: a similarity of at least `threshold`.
 
-    `recall` is the least share of pairs exactly at the threshold that are compared at all, above it more, in the limit all. Sketches
-    have up to `permutations` values, which `seed` draws. By rule they are cut into 36 bands of 7 rows; the 25 of 10 of others, 0.5 here,
-    compare only half of those pairs, and ten thousand times fewer that have next to nothing in common: for terabytes.
+    `recall` is the least share of the pairs exactly at the threshold that share a band and are compared; of more similar ones it is more.
+    Sketches have up to `permutations` values, which `seed` draws. By rule they are cut into 36 bands of 7 rows. The 25 bands of 10 that
+    the published data sets used are a recall of 0.5 here; for terabytes, for they let through a fiftieth of the pairs that are 0.3 alike.
     """
 
     threshold: float = 0.7
@@ -122,7 +125,7 @@ def find_near_duplicates(
         for number in range(slices)
     ]
     links = list(run_tasks(link, link_tasks, workers))
-    hands = deal(signed, links, folder, workers)
+    hands = deal(signed, links, bands, folder, workers)
     resolve_tasks = [ResolveTask(signed, hand, rules) for hand in hands]
     removed = [np.load(place) for place in run_tasks(resolve, resolve_tasks, workers)]
     together = np.sort(np.concatenate([np.zeros(0, REMOVAL), *removed]), order="document")
@@ -224,7 +227,7 @@ def link(task: LinkTask) -> Path:
     return target
 
 
-def deal(signed: Signed, links: Sequence[Path], folder: Path, workers: int) -> list[Path]:
+def deal(signed: Signed, links: Sequence[Path], bands: int, folder: Path, workers: int) -> list[Path]:
     """Write the documents of the connected parts to files, each part into one, so that all are about equal; return the files."""
     parents = np.arange(signed.documents, dtype=np.int64)
     for place in links:
@@ -234,11 +237,10 @@ def deal(signed: Signed, links: Sequence[Path], folder: Path, workers: int) -> l
     in_part[parents[in_part]] = True
     members = np.flatnonzero(in_part)
     parts, part_of = np.unique(parents[members], return_inverse=True)
-    weights = np.bincount(part_of, sizes[members], parts.size).astype(np.int64)
-    total = int(weights.sum())
-    hands = min(parts.size, max(-(-total // HAND_SHINGLES), 4 * workers))
+    weights_bytes = np.bincount(part_of, 8 * sizes[members] + 16 * bands, parts.size)
+    hands = min(parts.size, max(math.ceil(weights_bytes.sum() / HAND_BYTES), 4 * workers))
     turn = np.empty(parts.size, np.int64)
-    turn[np.argsort(-weights, kind="stable")] = np.arange(parts.size)
+    turn[np.argsort(-weights_bytes, kind="stable")] = np.arange(parts.size)
     hand_of = (turn % max(hands, 1))[part_of]
     targets = [_place(folder, "hand", number) for number in range(hands)]
     for number, target in enumerate(targets):
@@ -249,7 +251,8 @@ def deal(signed: Signed, links: Sequence[Path], folder: Path, workers: int) -> l
 def _join(parents: Numbers, links: Numbers) -> None:
     """Join the parts that links connect; each entry of `parents` is, before and after, the smallest document of its part."""
     while True:
-        low, high = np.minimum(*(roots := parents[links].T)), np.maximum(*roots)
+        one, other = parents[links[:, 0]], parents[links[:, 1]]
+        low, high = np.minimum(one, other), np.maximum(one, other)
         differ = low != high
         if not differ.any():
             return
@@ -273,10 +276,9 @@ def resolve(task: ResolveTask) -> Path:
     documents: Numbers = np.load(task.hand)
     held = _load(task.signed, documents)
     order = np.lexsort((documents, held.ranks))
-    documents, ends = documents[order], np.cumsum(held.sizes)
-    twins, similarities = kernels().resolve(
-        held.hashes, (ends - held.sizes)[order], ends[order], _buckets(held.bands[:, order]), task.rules.threshold
-    )
+    starts, ends, buckets = held.bounds[:-1][order], held.bounds[1:][order], _buckets(held.bands, order)
+    twins, similarities = kernels().resolve(held.hashes, starts, ends, buckets, task.rules.threshold)
+    documents = documents[order]
     removed = np.flatnonzero(twins >= 0)
     table = np.empty(removed.size, REMOVAL)
     table["document"], table["twin"], table["similarity"] = documents[removed], documents[twins[removed]], similarities[removed]
@@ -287,46 +289,48 @@ def resolve(task: ResolveTask) -> Path:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Held:
-    """What the first step found of some documents; their shingles lie one after another."""
+    """What the first step found of some documents; the shingles of document `i` are ``hashes[bounds[i] : bounds[i + 1]]``."""
 
     hashes: Hashes
-    sizes: Numbers
+    bounds: Numbers
     ranks: Numbers
     bands: Hashes
 
 
 def _load(signed: Signed, documents: Numbers) -> Held:
-    """Return what is known of documents, whose numbers ascend."""
-    hashes, sizes, ranks = [np.zeros(0, np.uint64)], [], []
-    bands = [np.zeros((0, 0), np.uint64)]
+    """Return what is known of documents, whose numbers ascend. The files of one shard are open at a time."""
+    pieces, ranks, bands = [], [], []
     for (first, place), count in zip(signed.shards(), signed.counts, strict=True):
         local = documents[np.searchsorted(documents, first) : np.searchsorted(documents, first + count)] - first
-        if not local.size:
-            continue
-        bounds = np.load(place.with_suffix(".bounds"), mmap_mode="r")
-        shingles = np.asarray(np.memmap(place.with_suffix(".shingles"), "<u8", "r"))
-        starts, ends = bounds[local], bounds[local + 1]
-        hashes += [shingles[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-        sizes.append(ends - starts)
-        ranks.append(np.load(place.with_suffix(".ranks"), mmap_mode="r")[local])
-        bands.append(np.load(place.with_suffix(".bands"), mmap_mode="r")[:, local])
-    return Held(np.concatenate(hashes), np.concatenate(sizes), np.concatenate(ranks), np.concatenate(bands[1:], axis=1))
+        if local.size:
+            bounds = np.load(place.with_suffix(".bounds"), mmap_mode="r")
+            pieces.append((place.with_suffix(".shingles"), bounds[local], bounds[local + 1]))
+            ranks.append(np.load(place.with_suffix(".ranks"), mmap_mode="r")[local])
+            bands.append(np.load(place.with_suffix(".bands"), mmap_mode="r")[:, local])
+    bounds = np.cumsum([0, *np.concatenate([ends - starts for _, starts, ends in pieces])], dtype=np.int64)
+    hashes, at = np.empty(bounds[-1], np.uint64), 0
+    for path, starts, ends in pieces:
+        shingles = np.asarray(np.memmap(path, "<u8", "r"))
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            hashes[at : at + end - start] = shingles[start:end]
+            at += end - start
+    return Held(hashes, bounds, np.concatenate(ranks), np.concatenate(bands, axis=1))
 
 
 def load_kernels() -> None:
     """Have every loop compiled, or loaded from where that is kept."""
     shingles = shingles_of(["a b"])
     bands = band_hashes(shingles, 1, 1)
-    kernels().resolve(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], _buckets(bands), 1.0)
+    kernels().resolve(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], _buckets(bands, np.zeros(1, np.int64)), 1.0)
 
 
-def _buckets(bands: Hashes) -> Numbers:
-    """Return a number from 0 for each hash, different in each band."""
+def _buckets(bands: Hashes, order: Numbers) -> Numbers:
+    """Return a number from 0 for each hash, different in each band, of texts in an order."""
     numbers = np.empty(bands.shape, np.int64)
     given = 0
     for band, column in enumerate(bands):
-        values, numbers[band] = np.unique(column, return_inverse=True)
-        numbers[band] += given
+        values, found = np.unique(column, return_inverse=True)
+        numbers[band] = found[order] + given
         given += values.size
     return numbers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,12 +102,22 @@ def test_shards_slices_batches_and_loops_change_nothing(tmp_path, monkeypatch):
         assert plain(found_in(tmp_path, *shards, [])) == told
     monkeypatch.setattr(near_duplicates, "SLICE_DOCUMENTS", 40)
     monkeypatch.setattr(near_duplicates, "FEW_HASHES", 300)
-    monkeypatch.setattr(near_duplicates, "HAND_SHINGLES", 100)
+    monkeypatch.setattr(near_duplicates, "HAND_BYTES", 100)
     monkeypatch.setattr(near_duplicates, "BATCH_CHARS", 500)
     assert plain(found_in(tmp_path, documents)) == told
     for module in (near_duplicates, shingles):
         monkeypatch.setattr(module, "kernels", lambda: shingle_arrays)
     assert plain(found_in(tmp_path, documents)) == told
+
+
+def test_more_shards_than_files_may_be_open(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, limits[1]))
+    try:
+        found = found_in(tmp_path, *([document] for document in corpus(12)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert plain(found) == by_definition(corpus(12), RULES)
 
 
 def test_workers_change_nothing(tmp_path):
