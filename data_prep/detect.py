@@ -22,7 +22,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from data_prep.secret_kinds import KINDS, SHAPES, Shape
+from data_prep.secret_kinds import KINDS, SHAPES
+from data_prep.secret_shapes import Shape
 from starchat.config import closest
 from starchat.errors import UserError
 

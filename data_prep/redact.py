@@ -3,9 +3,9 @@
 In: a text and a detector, perhaps finds of a model. Out: the new text, and where in it the replacements lie, so that a trainer can leave
 them out. Two styles:
 
-``text``    surrogates of the same type: ``user1@example.com``, addresses of the ranges for documentation (RFC 5737, RFC 3849, RFC 2606),
-            ``REDACTED1`` padded to the length of a key, repeated digits for a bare number. Equal secrets of a text get equal surrogates, others
-            others, numbered by their first appearance.
+``text``    surrogates of the same type: ``user1@example.com``, addresses of the ranges for documentation (RFC 2606, 5737, 3849),
+            ``REDACTED1`` padded to the length of a key, repeated digits for a bare number. Equal secrets of a text get equal
+            surrogates, different ones different ones, numbered by their first appearance.
 ``tokens``  StarCoder2's placeholders ``<NAME>``, ``<EMAIL>``, ``<KEY>``, ``<PASSWORD>``; IP addresses have none, and get surrogates.
 
 A replacement changes what stands beside it: a word may now begin where none began. So the new text is searched again, and what is found

@@ -28,6 +28,9 @@ SIMILAR = {
 """Kinds that also describe a secret of this kind."""
 
 
+BLOCKS = {"PEM": "{v}\n", "Python": 'KEY = """{v}"""\n', "Go": "const key = `{v}`\n", "Markdown": "```\n{v}\n```\n"}
+
+
 class Case(NamedTuple):
     """A text, its language or format, where its secrets are, and the kind; for a negative the shape that it has."""
 
@@ -180,8 +183,9 @@ def _under_a_name(rng: random.Random, kind: str, name: str, value: str, bare_sha
 
 def _mailbox(rng: random.Random) -> str:
     local = rng.choice(("ada", "j.smith", "m_li", "first.last", "dev+ci", "o-hara", "k99", "Max.Mustermann", "info", "x1"))
+    endings = ("com", "org", "de", "io", "co.uk", "edu", "cn", "fr", "net", "dev")
     hosts = ("acme", "mail.uni-bonn", "corp", "cs.stanford", "my-firm", "gmail", "163", "x3d", "lists.debian", "sub.dept.big")
-    return f"{local}{rng.choice(('', str(rng.randint(1, 99))))}@{rng.choice(hosts)}.{rng.choice(('com', 'org', 'de', 'io', 'co.uk', 'edu', 'cn', 'fr', 'net', 'dev'))}"
+    return f"{local}{rng.choice(('', str(rng.randint(1, 99))))}@{rng.choice(hosts)}.{rng.choice(endings)}"
 
 
 def _address(rng: random.Random) -> str:
@@ -223,9 +227,8 @@ def _special(rng: random.Random) -> list[Case]:
         cases.append(_under_a_name(rng, "aws_secret_key", name, chars(rng, ALNUM, 20) + chars(rng, BASE64, 20)))
     for make in (_key_block, _key_block, _pgp_block):
         for _ in range(12):
-            language, template = rng.choice(
-                (("PEM", "{v}\n"), ("Python", 'KEY = """{v}"""\n'), ("Go", "const key = `{v}`\n"), ("Markdown", "```\n{v}\n```\n"))
-            )
+            language = rng.choice(sorted(BLOCKS))
+            template = BLOCKS[language]
             cases.append(_placed(template, language, "private_key", make(rng)))
     for _ in range(20):
         hook = f"T{chars(rng, UPPER, 8)}/B{chars(rng, UPPER, 8)}/{chars(rng, ALNUM, 24)}"

@@ -68,16 +68,24 @@ BLOBS: dict[str, Negative] = {
 }
 NAMES: dict[str, Negative] = {
     "environment": lambda r: r.choice(
-        ("password = os.environ['DB_PASSWORD']\n", "const apiKey = process.env.API_KEY_V2;\n", "token: ${{ secrets.GITHUB_TOKEN }}\n")
-        + ('secret = ENV.fetch("APP_SECRET_1")\n', "DB_PASSWORD=${DB_PASSWORD:-}\n", "password: {{ vault_db_password }}\n")
+        (
+            "password = os.environ['DB_PASSWORD']\n",
+            "const apiKey = process.env.API_KEY_V2;\n",
+            "token: ${{ secrets.GITHUB_TOKEN }}\n",
+            'secret = ENV.fetch("APP_SECRET_1")\n',
+            "DB_PASSWORD=${DB_PASSWORD:-}\n",
+            "password: {{ vault_db_password }}\n",
+        )
     ),
     "call": lambda r: r.choice(
         (
             "password = getpass.getpass('Password: ')\n",
             "token = jwt.encode(payload, key)\n",
             'String token = request.getHeader("X-Token");\n',
+            "$password = password_hash($p1, PASSWORD_BCRYPT);\n",
+            "secret := generateSecret(32)\n",
+            "let token = parser.next_token2();\n",
         )
-        + ("$password = password_hash($p1, PASSWORD_BCRYPT);\n", "secret := generateSecret(32)\n", "let token = parser.next_token2();\n")
     ),
     "placeholder": lambda r: r.choice(
         (
@@ -86,8 +94,6 @@ NAMES: dict[str, Negative] = {
             'token: "<your-token>"\n',
             "secret = 'xxxxxxxxxxxxxxxx'\n",
             "PASSWORD=\n",
-        )
-        + (
             "api_key = 'INSERT_API_KEY_HERE_123'\n",
             'password: "********"\n',
             "password=password\n",
@@ -99,16 +105,29 @@ NAMES: dict[str, Negative] = {
             '{"password": "Passwort", "login": "Anmelden"}\n',
             "password: 'Enter your password',\n",
             '<label for="password">Password</label>\n',
+            "'auth.password' => 'The provided password is incorrect.',\n",
+            'placeholder="Password"\n',
+            "t('password.reset')\n",
         )
-        + ("'auth.password' => 'The provided password is incorrect.',\n", 'placeholder="Password"\n', "t('password.reset')\n")
     ),
     "form": lambda r: r.choice(
-        ('<input type="password" name="password" id="inputPassword3">\n', '<input name="token" value="{{ csrf_token }}">\n')
-        + ('autocomplete="current-password"\n', "{ type: 'password', field: 'userPassword2' }\n")
+        (
+            '<input type="password" name="password" id="inputPassword3">\n',
+            '<input name="token" value="{{ csrf_token }}">\n',
+            'autocomplete="current-password"\n',
+            "{ type: 'password', field: 'userPassword2' }\n",
+        )
     ),
     "type": lambda r: r.choice(
-        ("def login(user: str, password: Optional[str] = None):\n", "  password: string;\n", "password VARCHAR(255) NOT NULL,\n")
-        + ("  apiKey?: string | undefined;\n", "token: Token2,\n", "    pub secret_key: SecretKey32,\n", "char password[64];\n")
+        (
+            "def login(user: str, password: Optional[str] = None):\n",
+            "  password: string;\n",
+            "password VARCHAR(255) NOT NULL,\n",
+            "  apiKey?: string | undefined;\n",
+            "token: Token2,\n",
+            "    pub secret_key: SecretKey32,\n",
+            "char password[64];\n",
+        )
     ),
     "other thing": lambda r: r.choice(
         (
@@ -117,13 +136,13 @@ NAMES: dict[str, Negative] = {
             "secretName: tls-secret-2\n",
             "password_file=/run/secrets/db2\n",
             "token_url: /oauth2/v1\n",
-        )
-        + (
             'secret_arn = "arn:aws:secretsmanager:eu-west-1:123:secret:x"\n',
             "tokenizer = 'bert-base-uncased-v2'\n",
             "min_password_length: 12345\n",
+            'api_key_header = "X-Api-Key-V2-Internal"\n',
+            'private_key_path = "certs/server2.pem"\n',
+            "primary_key: customer_id_2\n",
         )
-        + ('api_key_header = "X-Api-Key-V2-Internal"\n', 'private_key_path = "certs/server2.pem"\n', "primary_key: customer_id_2\n")
     ),
     "kubernetes": lambda r: f"  secretKeyRef:\n    name: db-{r.randint(1, 9)}\n    key: postgres-password\n",
     "keys of maps": lambda r: f"<Row key=\"item-{r.randint(100, 999)}\" cacheKey='users:{r.randint(1, 99)}:list' />\n",
@@ -149,8 +168,14 @@ NAMES: dict[str, Negative] = {
         ("export OPENAI_API_KEY=sk-...\n", "token starts with `ghp_`.\n", "Authorization: Bearer <token>\n", "key: AIza***\n")
     ),
     "prose": lambda r: r.choice(
-        ("The password must have 8 to 16 characters.\n", "Invalid token: expected ';', found 'x2y3'\n", "pass `index=True` to keep it\n")
-        + ("The secret: Thompson2 said so.\n", "first pass:1234567 rows\n", "basic authentication2024 is off; use bearer authentication\n")
+        (
+            "The password must have 8 to 16 characters.\n",
+            "Invalid token: expected ';', found 'x2y3'\n",
+            "pass `index=True` to keep it\n",
+            "The secret: Thompson2 said so.\n",
+            "first pass:1234567 rows\n",
+            "basic authentication2024 is off; use bearer authentication\n",
+        )
     ),
     "bytes in a loop": lambda r: f"token_ids = [{', '.join(str(r.randint(0, 50000)) for _ in range(9))}]\n",
     "vendored name": lambda r: "__all__ = ['HTTPPasswordMgr', 'HTTPPasswordMgrWithDefaultRealm2']\n",
@@ -191,8 +216,11 @@ ADDRESSES: dict[str, Negative] = {
             f"Chrome/{_version(r)} Safari\n",
             f"openssl=={_version(r)}\n",
             f'[assembly: AssemblyVersion("{_version(r)}")]\n',
+            f"update V8 to {_version(r)}\n",
+            f"lib-{_version(r)}.jar\n",
+            f"v{_version(r)}\n",
+            f"Section {r.randint(2, 30)}.3.4.2 says\n",
         )
-        + (f"update V8 to {_version(r)}\n", f"lib-{_version(r)}.jar\n", f"v{_version(r)}\n", f"Section {r.randint(2, 30)}.3.4.2 says\n")
     ),
     "oid": lambda r: f"1.3.6.1.4.1.{r.randint(1, 9999)} 2.5.29.{r.randint(1, 60)} 2.5.4.{r.randint(3, 60)}\n",
     "clause": lambda r: f"// {r.randint(20, 30)}.3.4.{r.randint(2, 9)} modifiers:\n",
