@@ -153,9 +153,8 @@ def speed(options: argparse.Namespace) -> str:
     lines = [f"{total:.0f} MB in {len(texts):,} files, {sum(map(len, results['plain']))} finds; peers: {size:.1f} MB"]
     for name, rates in times.items():
         middle = statistics.median(rates)
-        lines.append(
-            f"{name:16}{middle:>9.2f} MB/s a core ({min(rates):.2f} to {max(rates):.2f}); {installed_engines()[0]} is {best / middle:.1f} times"
-        )
+        spread = f"({min(rates):.2f} to {max(rates):.2f})"
+        lines.append(f"{name:16}{middle:>9.2f} MB/s a core {spread}; {installed_engines()[0]} is {best / middle:.1f} times")
     return "\n".join(lines)
 
 

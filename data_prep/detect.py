@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -109,8 +110,7 @@ def _hyperscan_places(shapes: list[Shape]) -> Places:
     """Return places by hyperscan, which tells the ends of matches: anchors are looked for within reach before them."""
     if not shapes:
         return lambda data: ()
-    import hyperscan
-
+    hyperscan: Any = importlib.import_module("hyperscan")
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     gates = [shape.gate_pattern.encode() for shape in shapes]
     database.compile(expressions=gates, ids=list(range(len(gates))), elements=len(gates), flags=0)
@@ -137,8 +137,7 @@ def _re2_places(shapes: list[Shape]) -> Places:
     """Return places by RE2, which tells where the first match begins but not of which row: all rows are tried there."""
     if not shapes:
         return lambda data: ()
-    import re2
-
+    re2: Any = importlib.import_module("re2")
     options = re2.Options()
     options.max_mem = 1 << 28
     options.encoding = re2.Options.Encoding.LATIN1

@@ -16,6 +16,7 @@ from data_prep.secret_shapes import END, WIDE_END, Match, Shape, Stretch, checke
 _SLACK = r"(?:services|workflows|triggers)/(?P<secret>[A-Za-z0-9_]{8,16}/[A-Za-z0-9_]{8,20}/[A-Za-z0-9_]{16,64})"
 _SLACK_TOKENS = "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xoxo- xoxc- xoxd- xapp- xoxe.xox"
 _GITLAB = "glpat- gldt- glrt- glptt- glcbt- glsoat- glft- glagent- gloas-"
+_NOT_SO = r"(?<![\w~.-])"
 _JWT = r"[\w-]{8,2000}\.[\w-]{8,6000}(?:\.[\w-]{8,1000}){1,3}"
 
 
@@ -46,7 +47,7 @@ def _key_block(match: Match) -> Stretch | None:
 def _services() -> tuple[Shape, ...]:
     """Return the rows of services whose tokens say what they are."""
     return (
-        token("aws_access_key", "AKIA ASIA ABIA ACCA", r"[A-Z2-7]{16}" + END, r"[A-Z2-7]{16}"),
+        token("aws_access_key", "AKIA ASIA ABIA ACCA", r"[A-Z2-7]{16}" + END, r"[A-Z2-7]{16}", checked(values.is_varied)),
         token("github_token", "ghp_ gho_ ghu_ ghs_ ghr_", r"[A-Za-z0-9]{36,255}" + END),
         token("github_fine_grained_token", "github_pat_", r"[A-Za-z0-9]{22}_[A-Za-z0-9]{59}" + END),
         token("gitlab_token", _GITLAB, r"[\w-]{20,128}(?:\.[\w.]{4,16})?" + WIDE_END),
@@ -69,6 +70,15 @@ def _services() -> tuple[Shape, ...]:
         token("mailgun_key", "key- pubkey-", r"[0-9a-f]{32}" + END, r"[0-9a-f]{8}"),
         Shape("mailchimp_key", "-us", r"\d{1,2}" + END, r"\d", ("-us",), _mailchimp, r"(?<=[0-9a-f])"),
         Shape("telegram_bot_token", ":AA", r"[\w-]{33}" + WIDE_END, r"[\w-]{33}", (":aa",), _telegram, r"(?<=\d)"),
+        Shape(
+            "azure_client_secret",
+            r"[A-Za-z0-9_~.-]{3}\dQ~",
+            r"[\w~.-]{31,34}(?![\w~.-])",
+            r"[\w~.-]{31}",
+            (),
+            checked(values.is_token),
+            _NOT_SO,
+        ),
         Shape("discord_token", r"\.[\w-]{6}\.", r"[\w-]{27,38}" + WIDE_END, r"[\w-]{27}", (), _discord),
         token("discord_webhook", "discord.com/api/ discordapp.com/api/", r"(?:v\d+/)?webhooks/(?P<secret>\d{17,20}/[\w-]{50,80})", r"[vw]"),
         token("azure_storage_key", "AccountKey= SharedAccessKey=", r"(?P<secret>[A-Za-z0-9+/]{40,90}={1,2})", r"[A-Za-z0-9+/]{8}"),
@@ -86,6 +96,14 @@ def _services() -> tuple[Shape, ...]:
         token("replicate_token", "r8_", r"[A-Za-z0-9]{37}" + END),
         token("linear_key", "lin_api_ lin_oauth_", r"[A-Za-z0-9]{40}" + END),
         token("notion_token", "ntn_ secret_", r"[A-Za-z0-9]{43,46}" + END, r"[A-Za-z0-9]{40}"),
+        token("sourcegraph_token", "sgp_", r"(?:[0-9A-Fa-f]{16}_|local_)?[0-9a-fA-F]{40}" + END),
+        token("onepassword_token", "ops_eyJ", r"[\w-]{200,4000}={0,2}"),
+        token("sentry_token", "sntrys_eyJ sntryu_", r"[A-Za-z0-9+/=_-]{40,400}" + END),
+        token("sonar_token", "sqp_ squ_ sqa_", r"[0-9a-f]{40}" + END),
+        token("fly_token", "fm1r_ fm2_ fo1_", r"[A-Za-z0-9+/_-]{40,1000}={0,2}" + END),
+        token("planetscale_token", "pscale_tkn_ pscale_pw_ pscale_oauth_", r"[\w.=-]{32,64}" + WIDE_END),
+        token("facebook_token", "EAACEdEose0cBA EAAG EAAM", r"[A-Za-z0-9]{60,300}" + END, r"[A-Za-z0-9]{40}"),
+        token("heroku_key", "HRKU-", r"[\w-]{36,64}" + WIDE_END),
         token("rubygems_key", "rubygems_", r"[0-9a-f]{48}" + END),
         token("json_web_token", "eyJ", _JWT + WIDE_END, r"[\w-]{8}", checked(values.is_jwt)),
     )
@@ -110,7 +128,7 @@ _AWS = (
 )
 _AWS_GATE = r"[\w.\- ]{0,24}(?i:secret|sk)[\w.\-]{0,24}[^\n]{0,70}[A-Za-z0-9/+]{40}"
 _GRANTED = r"""(?i:[ \t]{1,4}(?:by|with \w{1,24} by|using)[ \t]{1,4})(?i:password[ \t]{1,4})?["'](?P<secret>[^\s"']{4,128})["']"""
-_CURL = r"""(?:ser)?[ \t]{1,4}["']?[\w.@+-]{1,64}:(?P<secret>[^\s"'`$<>\\]{4,128})(?=[\s"'])"""
+_CURL = r"""(?:ser)?[ \t]{1,4}["']?[\w.@+-]{1,64}:["']?(?P<secret>[^\s"'`$<>\\]{4,128})(?=[\s"'])"""
 _LOGIN_CHECK = checked(values.is_password)
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?"
 _DOMAIN = rf"(?P<domain>{_LABEL}(?:\.{_LABEL}){{0,8}}\.[A-Za-z]{{2,24}})(?![\w@(]|\.\w|-\w)"

@@ -45,7 +45,7 @@ _OTHER_THING = re.compile(
 """What a name ends with that is about a secret and holds none."""
 
 _PUBLIC = re.compile(
-    r"(?:public|csrf|xsrf|next|prev\w*|page|continuation|sync|cursor|hash\w*|sha\d*|md5|checksum|bos|eos|pad|unk|mask|sep|cls|cache|foreign"
+    r"(?:public|authenticity|csrf|xsrf|next|prev\w*|page|continuation|sync|cursor|hash\w*|sha\d*|md5|checksum|bos|eos|pad|unk|mask|sep|cls|cache|foreign"
     r"|primary|by|com|tres|sur|over|under)[_.-]?$",
     re.IGNORECASE,
 )

@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from data_prep.secret_values import is_placeholder
+from data_prep.secret_values import is_placeholder, is_token
 
 Stretch = tuple[int, int]
 Match = re.Match[str]
@@ -60,13 +60,6 @@ class Shape:
         return f"{self.guard}(?:{self.anchor}){self.rest}"
 
 
-def token(kind: str, prefixes: str, rest: str, gate: str = r"[\w.-]{6}", span: Judge = secret_of) -> Shape:
-    """Return the row of tokens that begin with one of some fixed texts, given with blanks between them."""
-    words = tuple(prefixes.split())
-    anchor = "|".join(map(re.escape, words))
-    return Shape(kind, anchor, rest, gate, tuple(word.lower() for word in words), span, LEFT, max(map(len, words)) + 48)
-
-
 def checked(check: Callable[[str], bool]) -> Judge:
     """Return the judge that takes the secrets that pass a check."""
 
@@ -75,3 +68,12 @@ def checked(check: Callable[[str], bool]) -> Judge:
         return found if found and check(match.string[found[0] : found[1]]) else None
 
     return judge
+
+
+def token(kind: str, prefixes: str, rest: str, gate: str = r"[\w.+/=%-]{6}", span: Judge | None = None) -> Shape:
+    """Return the row of tokens that begin with one of some fixed texts, given with blanks between them."""
+    words = tuple(prefixes.split())
+    anchor = "|".join(map(re.escape, words))
+    return Shape(
+        kind, anchor, rest, gate, tuple(word.lower() for word in words), span or checked(is_token), LEFT, max(map(len, words)) + 48
+    )

@@ -112,7 +112,8 @@ def _reads_as_words(value: str) -> bool:
     """Return whether a value is made of words, each with few digits, as names are."""
     pieces = [piece for piece in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", value) if piece]
     words = [piece for piece in pieces if _WORD.fullmatch(piece) and not _is_gibberish(piece)]
-    return sum(map(len, words)) >= 0.8 * sum(map(len, pieces)) and len(pieces) * 4 <= len(value)
+    letters = [piece for piece in pieces if piece[0].isalpha()]
+    return sum(map(len, words)) >= 0.8 * sum(map(len, pieces)) and sum(map(len, letters)) >= 3.5 * len(letters)
 
 
 def _is_gibberish(word: str) -> bool:
@@ -120,6 +121,23 @@ def _is_gibberish(word: str) -> bool:
     jumps = len(re.findall(r"[a-z][A-Z]|[A-Z][A-Z][a-z]", word))
     consonants = re.search(r"[bcdfghjklmnpqrstvwxz]{7}", word.lower())
     return bool((len(word) >= 8 and jumps * 4 > len(word) - 2) or consonants or word.lower() in COMMON_PASSWORDS)
+
+
+def is_varied(value: str) -> bool:
+    """Return whether the characters of a value are as mixed as those of a key of 20 characters: most of these have over 3.3 bits each."""
+    return entropy_bits(value) >= 3
+
+
+def is_token(value: str) -> bool:
+    """Return whether a value in the shape of a service's token is drawn at random, rather than made to show the shape.
+
+    >>> is_token("xoxb-abcdef-abcdef"), is_token("glc_" + "1" * 32), is_token("hf_parametersdescriptionofcells")
+    (False, False, False)
+    """
+    if is_placeholder(value) or "abcdefghij" in value.lower() or entropy_bits(value) < 2.8:
+        return False
+    digits = sum(map(str.isdigit, value))
+    return digits >= 3 or (len(value) > 24 and not value.islower() and not value.isupper())
 
 
 def is_jwt(value: str) -> bool:

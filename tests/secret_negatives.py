@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 HEX = "0123456789abcdef"
 ALNUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+LOWER = ALNUM[26:52]
 BASE64 = ALNUM + "+/"
 
 
@@ -177,6 +178,17 @@ NAMES: dict[str, Negative] = {
             "basic authentication2024 is off; use bearer authentication\n",
         )
     ),
+    "token of no digits": lambda r: r.choice(
+        (
+            f"xoxb-my-{chars(r, LOWER, 6)}-bot-token\n",
+            f"xoxe.xoxp-1-{chars(r, LOWER, 12)}\n",
+            f"glc_{r.choice(HEX) * 40}=\n",
+            "see xoxa-nyc.org/blob\n",
+        )
+    ),
+    "register": lambda r: f"0, &hf_serving{chars(r, LOWER, 2)}priorityparametersdescription, H_PRIO\n",
+    "artifact": lambda r: f'"Maven: io.jsonwebtoken:jjwt-jackson-0.11.{r.randint(1, 9)}"\n',
+    "authenticity": lambda r: f'<input name="authenticity_token" value="{chars(r, ALNUM, 86)}">\n',
     "bytes in a loop": lambda r: f"token_ids = [{', '.join(str(r.randint(0, 50000)) for _ in range(9))}]\n",
     "vendored name": lambda r: "__all__ = ['HTTPPasswordMgr', 'HTTPPasswordMgrWithDefaultRealm2']\n",
     "pointer": lambda r: "int set_ids(SRP_user_pwd *user_pwd2, const char *id);\n",

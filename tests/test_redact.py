@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.detect import Detector, Span
-from data_prep.redact import STYLES, Redacted, Replacement, SecretRules, joined, redact, replaced, surrogate
+from data_prep.redact import STYLES, Redacted, Replacement, SecretRules, _in_old_text, joined, redact, replaced, surrogate
 from data_prep.secret_kinds import KINDS
 from fuzz_secrets import mutant, parses, require_only_replaced, require_sound
 from secret_cases import TOKENS, labelled_cases
@@ -149,6 +149,15 @@ def test_surrogates_are_of_the_type_and_differ() -> None:
 def test_overlaps_are_joined_and_no_tail_is_left() -> None:
     spans = [Span(0, 5, "password"), Span(4, 12, "email"), Span(11, 13, "password"), Span(13, 15, "password")]
     assert joined(spans) == [Span(0, 13, "email"), Span(13, 15, "password")]
+
+
+def test_places_in_the_new_text_are_told_in_the_old() -> None:
+    spans = [Span(2, 5, "email"), Span(6, 8, "email")]
+    result = replaced("ab@@@c??d", spans)
+    assert result.text == "abuser1@example.comcuser2@example.comd"
+    found = [Span(0, 2, "a"), Span(0, 5, "b"), Span(4, 20, "c"), Span(18, 21, "d"), Span(19, 20, "e"), Span(37, 38, "f"), Span(2, 19, "g")]
+    moved = [(0, 2), (0, 5), (2, 6), (2, 8), (5, 6), (8, 9), (2, 5)]
+    assert [span[:2] for span in _in_old_text(found, spans, result)] == moved
 
 
 def test_rules() -> None:

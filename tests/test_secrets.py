@@ -108,6 +108,12 @@ def test_recall_and_precision_of_each_kind(finds: list[list[Span]]) -> None:
         assert hit[kind] / (hit[kind] + missed[kind]) >= (0.9 if kind in ("password", "secret_key") else 1.0), kind
 
 
+def test_nothing_is_found_in_lookalikes(finds: list[list[Span]]) -> None:
+    wrong = [(case.kind, case.text, found) for case, found in zip(CASES, finds, strict=True) if not case.is_positive and found]
+    assert wrong == []
+    assert sum(not case.is_positive for case in CASES) > 600
+
+
 def test_a_find_has_the_kind_that_it_is(finds: list[list[Span]]) -> None:
     for case, found in zip(CASES, finds, strict=True):
         if case.is_positive and found:
@@ -188,7 +194,7 @@ HOSTILE_LINES = {
 def test_no_text_takes_longer_than_its_length(name: str) -> None:
     line = HOSTILE_LINES[name]
     for engine in installed_engines():
-        text = (line * (200_000 // len(line) + 1))[:200_000]
+        text = (line * (100_000 // len(line) + 1))[:100_000]
         begin = time.process_time()
         Detector(engine=engine).find(text)
         assert time.process_time() - begin < 4, engine
@@ -201,6 +207,8 @@ def test_no_text_takes_longer_than_its_length(name: str) -> None:
         (f'{{"password":"{PASSWORD}"}}', PASSWORD),
         (f'"{{\\"password\\": \\"{PASSWORD}\\"}}"', PASSWORD),
         (f"<add key='DbPassword' value='{PASSWORD}'/>", PASSWORD),
+        (f"<server><password>{PASSWORD}</password></server>", PASSWORD),
+        (f"curl --user 'ada:{PASSWORD}' https://x.io", PASSWORD),
         (f"postgres://ada:{PASSWORD}@db.corp.io/x", PASSWORD),
         (f"os.environ['DB_PASSWORD'] = '{PASSWORD}'", PASSWORD),
         (f"if password == '{PASSWORD}':", PASSWORD),
