@@ -8,14 +8,19 @@ docstrings, annotations and decorators turns one into the other. What they impor
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 
 from data_prep.python_syntax import python_tree
 
 _LEFT_OUT = frozenset(("annotation", "returns", "decorator_list", "type_comment", "type_params", "ctx", "kind", "type_ignores"))
 _BODIES = frozenset(("body", "orelse", "finalbody", "handlers", "cases"))
+_DEF = re.compile(r"(?P<indent>[ \t]*)(?:async[ \t]+)?def[ \t]")
+MAX_BLOCK_LINES = 400
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -34,10 +39,10 @@ class Canonical:
     code: str
 
 
-def canonical_functions(text: str) -> list[Canonical]:
+def canonical_functions(text: str, wanted: Callable[[str], bool] | None = None) -> list[Canonical]:
     """Return every function of Python, inner ones too, and under the name ``""`` the statements outside of functions and classes.
 
-    Raises `ValueError` that says where it does not parse.
+    With `wanted`, only those whose body, as it was written, it is true of. Raises `ValueError` that says where a text does not parse.
 
     >>> one, _ = canonical_functions("def mean(xs):\\n    'The mean.'\\n    return sum(xs) / len(xs)")
     >>> two, _ = canonical_functions("def average(values: list) -> float:\\n    return (sum(values) /  # all of them\\n  len(values))")
@@ -47,26 +52,56 @@ def canonical_functions(text: str) -> list[Canonical]:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     tree = python_tree(text)
     lines = text.encode("utf-8", "surrogatepass").split(b"\n")
+    shared, modules = _file_names(tree), _modules(tree)
+    outside = [node for node in tree.body if not isinstance(node, (*_SCOPES, ast.Import, ast.ImportFrom))]
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    found = []
     try:
-        shared, modules = _file_names(tree), _modules(tree)
-        found = [
-            _canonical(node.name, node, node.body, shared, modules, lines)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        ]
-        outside = [node for node in tree.body if not isinstance(node, (*_SCOPES, ast.Import, ast.ImportFrom))]
-        return [*found, _canonical("", None, outside, shared, modules, lines)]
+        for node, body in (*((function, function.body) for function in functions), (None, outside)):
+            code = _code([statement for statement in body if not _is_text(statement)], lines)
+            if wanted is None or wanted(code):
+                found.append(_canonical(node, body, code, shared, modules))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return found
+
+
+def functions_in(text: str, wanted: Callable[[str], bool]) -> list[Canonical]:
+    """Return the functions of a text that `wanted` is true of; where the text does not parse, those that parse by themselves.
+
+    >>> found = functions_in("Such as:\\n\\n    def f(x):\\n        return x\\n\\nThat is all", lambda code: True)
+    >>> [(function.name, function.line) for function in found]
+    [('f', 3), ('', 3)]
+    """
+    with contextlib.suppress(ValueError):
+        return canonical_functions(text, wanted)
+    found: list[Canonical] = []
+    lines = text.splitlines(keepends=True)
+    number = 0
+    while number < len(lines):
+        begin = _DEF.match(lines[number])
+        if begin is None:
+            number += 1
+            continue
+        indent = len(begin["indent"])
+        rest = lines[number + 1 : number + MAX_BLOCK_LINES]
+        count = next((n for n, line in enumerate(rest) if line.strip() and len(line) - len(line.lstrip()) <= indent), len(rest))
+        block = textwrap.dedent("".join(lines[number : number + 1 + count]))
+        try:
+            functions = canonical_functions(block, wanted) if wanted(block) else []
+            found += [dataclasses.replace(function, line=function.line + number) for function in functions]
+            number += 1 + count
+        except ValueError:
+            number += 1
+    return found
 
 
 def _canonical(
-    name: str,
     node: ast.FunctionDef | ast.AsyncFunctionDef | None,
     body: list[ast.stmt],
+    code: str,
     shared: frozenset[str],
     modules: Mapping[str, str],
-    lines: list[bytes],
 ) -> Canonical:
     """Return a function, or the statements of a module, in canonical form."""
     own = shared | frozenset(bound for part in ([node] if node else body) for bound in _bound(part))
@@ -80,8 +115,8 @@ def _canonical(
         alone = _Speller(own, modules)
         alone.head(statement)
         digests.append(alone.digest())
-    rest = [statement for statement in body if not _is_text(statement)]
-    return Canonical(name, node.lineno if node else 1, speller.size, speller.digest(), tuple(digests), _code(rest, lines))
+    name, line = (node.name, node.lineno) if node else ("", 1)
+    return Canonical(name, line, speller.size, speller.digest(), tuple(digests), code)
 
 
 class _Speller:
@@ -182,13 +217,8 @@ def _file_names(tree: ast.Module) -> frozenset[str]:
 
 def _modules(tree: ast.Module) -> dict[str, str]:
     """Return what a file's own short names of modules stand for, such as ``np``."""
-    return {
-        alias.asname: alias.name
-        for node in tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-        if alias.asname
-    }
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {alias.asname: alias.name for node in imports for alias in node.names if alias.asname}
 
 
 def _flat(body: list[ast.stmt]) -> Iterator[ast.AST]:
@@ -210,11 +240,10 @@ def _is_text(statement: ast.AST) -> bool:
 
 def _code(body: list[ast.stmt], lines: list[bytes]) -> str:
     """Return statements as they were written."""
-    if not body:
-        return ""
-    first, last = body[0], body[-1]
-    end_line, end = last.end_lineno or last.lineno, last.end_col_offset or 0
-    kept = [*lines[first.lineno - 1 : end_line]]
-    kept[-1] = kept[-1][:end]
-    kept[0] = kept[0][first.col_offset :]
-    return b"\n".join(kept).decode("utf-8", "surrogatepass")
+    pieces = []
+    for statement in body:
+        piece = lines[statement.lineno - 1 : statement.end_lineno]
+        piece[-1] = piece[-1][: statement.end_col_offset]
+        piece[0] = piece[0][statement.col_offset :]
+        pieces.append(b"\n".join(piece))
+    return b"\n".join(pieces).decode("utf-8", "surrogatepass")

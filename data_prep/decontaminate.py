@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.benchmark_items import Benchmark, Item, read_benchmark
-from data_prep.canonical_python import Canonical, canonical_functions
+from data_prep.canonical_python import Canonical, canonical_functions, functions_in
 from data_prep.gram_index import WORD, GramIndex, build_index, gram_hashes, stream_hashes, words_of
 from data_prep.verbatim import MIN_BYTES, SPACE, VerbatimIndex, bare, build_verbatim
 from starchat.config import closest
@@ -34,11 +34,11 @@ MATCHERS = ("verbatim", "ngrams", "python")
 MAX_SHARING_PROBLEMS = 3
 """An n-gram that more problems of one benchmark have is how that benchmark is written, such as the head of every test."""
 
-MIN_DIFFERENT_WORDS = 4
-"""An n-gram with fewer different words that hold a letter, such as a row of numbers, says nothing."""
+MIN_DIFFERENT_WORDS, MIN_DIFFERENT_NAMES = 6, 2
+"""An n-gram with fewer different words, or fewer of two letters and more, such as a row of numbers, says nothing."""
 
 PYTHON_GRAM = 8
-GATE_SHARE = 0.5
+GATE_SHARE = 0.75
 """A function is only parsed where this share of a solution's runs of tokens is found; where the trees are equal all are."""
 
 STATEMENTS = 3
@@ -57,11 +57,11 @@ class DecontaminationRules:
     benchmarks: tuple[Benchmark, ...]
     matchers: tuple[str, ...] = MATCHERS
     ngram_words: int = 12
-    min_share: float = 0.2
-    min_ngrams: int = 2
+    min_share: float = 0.1
+    min_ngrams: int = 3
     near_share: float = 0.05
     min_verbatim_bytes: int = 40
-    min_python_nodes: int = 30
+    min_python_nodes: int = 20
 
 
 class Owner(NamedTuple):
@@ -140,7 +140,7 @@ class Matcher:
                 yield Match(*owner, "verbatim", 1.0, True, excerpt)
 
     def _words(self, data: bytes, text: str, engine: str | None) -> Iterable[Match]:
-        for needle, count, place in self.words.shared(data, engine):
+        for needle, count, place in self.words.shared(data, min(self.rules.near_share, self.rules.min_share), engine):
             total = self.words.totals[needle]
             share = count / total
             contaminated = share >= self.rules.min_share and count >= min(self.rules.min_ngrams, total)
@@ -150,11 +150,10 @@ class Matcher:
                     yield Match(*owner, "ngrams", share, contaminated, excerpt)
 
     def _functions(self, program: str, engine: str | None) -> Iterable[Match]:
-        shared = self.tokens.shared(program.encode("utf-8", "surrogatepass"), engine)
-        near = [needle for needle, count, _ in shared if count >= GATE_SHARE * self.tokens.totals[needle]]
+        near = self._gate(program, engine)
         if not near:
             return
-        for function in _parsed(program):
+        for function in functions_in(program, lambda code: bool(self._gate(code, engine))):
             same = self.digests.get(function.digest)
             excerpt = f"line {function.line}: {function.name or 'statements'}"[:MAX_EXCERPT]
             for needle in near:
@@ -163,6 +162,10 @@ class Matcher:
                 if same == needle or share >= GATE_SHARE:
                     for owner in owners:
                         yield Match(*owner, "python", share, same == needle, excerpt)
+
+    def _gate(self, code: str, engine: str | None) -> list[int]:
+        """Return the solutions of whose tokens a piece of Python has enough to be parsed for."""
+        return [found.needle for found in self.tokens.shared(code.encode("utf-8", "surrogatepass"), GATE_SHARE, engine)]
 
 
 def _order(match: Match) -> tuple[Any, ...]:
@@ -258,9 +261,13 @@ def _gram_lists(rules: DecontaminationRules, items: Sequence[Item], unused: list
 
 
 def _telling(words: Sequence[bytes], size: int) -> Any:
-    """Return of each run of `size` words whether it has enough different words to tell it from others."""
-    plain = [word if any(byte > 57 and byte != 95 for byte in word) else b"" for word in words]
-    flags = [len(set(plain[i : i + size]) - {b""}) >= min(MIN_DIFFERENT_WORDS, size) for i in range(len(words) - size + 1)]
+    """Return of each run of `size` words whether it has enough different words to be told from others."""
+    names = [word if len(word) > 1 and any(byte > 57 and byte != 95 for byte in word) else b"" for word in words]
+    flags = [
+        len(set(words[i : i + size])) >= min(MIN_DIFFERENT_WORDS, size)
+        and len(set(names[i : i + size]) - {b""}) >= min(MIN_DIFFERENT_NAMES, size)
+        for i in range(len(words) - size + 1)
+    ]
     return np.array(flags, np.bool_)
 
 
@@ -281,14 +288,6 @@ def _solutions(rules: DecontaminationRules, items: Sequence[Item], unused: list[
 
 def _token_grams(function: Canonical) -> Any:
     return gram_hashes(stream_hashes(function.code.encode("utf-8", "surrogatepass"), "python"), PYTHON_GRAM)
-
-
-def _parsed(program: str) -> list[Canonical]:
-    """Return the functions of a text that may be Python; of one that does not parse, those that do by themselves."""
-    try:
-        return canonical_functions(program)
-    except ValueError:
-        return []
 
 
 def _statement_share(solution: Canonical, function: Canonical) -> float:

@@ -24,6 +24,7 @@ from data_prep.gram_kernels import PERHAPS_SINGLE, SINGLE_OF_3, SINGLE_OF_4, SPR
 
 Stream = Literal["words", "python"]
 MASK = (1 << 64) - 1
+STRETCH = 4
 MIN_BITS = 16
 BITS_A_GRAM = 32
 """Slots of the first table for each n-gram: one n-gram of a text in 32 passes it without being in the index."""
@@ -41,10 +42,10 @@ _KEYWORDS = tuple(sorted(keyword.kwlist))
 
 
 class Shared(NamedTuple):
-    """That a text has `count` different n-grams of a needle; the first of them begins at its token number `place`."""
+    """That a text has `grams` different n-grams of a needle; they lie in one stretch, which begins at its token number `place`."""
 
     needle: int
-    count: int
+    grams: int
     place: int
 
 
@@ -60,29 +61,37 @@ class GramIndex:
     owners: Any
     bits: Any
 
-    def shared(self, data: bytes, engine: str | None = None) -> list[Shared]:
-        """Return what a text in UTF-8 shares with each needle, by needle. `engine`: ``numba``, ``numpy`` or None for the faster one."""
+    def shared(self, data: bytes, min_share: float, engine: str | None = None) -> list[Shared]:
+        """Return the needles of which at least `min_share` of the n-grams occur in one stretch of a text in UTF-8.
+
+        A stretch has `STRETCH` times the needle's tokens at most: what a long text has here and there is not added up. `engine` is
+        ``numba``, ``numpy`` or None for the faster one.
+        """
         if not len(self.grams) or len(data) < self.size:
             return []
-        hashes = stream_hashes(data, self.stream, engine)
-        found, places = self._find(hashes, engine)
+        found, places = self._find(stream_hashes(data, self.stream, engine), engine)
         if not len(found):
             return []
-        numbers, first = np.unique(found, return_index=True)
-        counts: collections.Counter[int] = collections.Counter()
-        begin: dict[int, int] = {}
-        for number, place in zip(numbers.tolist(), places[first].tolist(), strict=True):
-            for needle in self.owners[self.starts[number] : self.starts[number + 1]].tolist():
-                counts[needle] += 1
-                begin[needle] = min(place, begin.get(needle, place))
-        return [Shared(needle, counts[needle], begin[needle]) for needle in sorted(counts)]
+        widths = self.starts[found + 1] - self.starts[found]
+        shift = np.repeat(self.starts[found] - np.append(0, np.cumsum(widths)[:-1]), widths)
+        needles = self.owners[np.arange(widths.sum()) + shift]
+        counts = np.bincount(needles, minlength=len(self.totals))
+        enough = np.flatnonzero(counts >= np.maximum(1, np.array(self.totals) * min_share))
+        grams, spots = np.repeat(found, widths), np.repeat(places, widths)
+        shared = []
+        for needle in enough.tolist():
+            mine = needles == needle
+            count, place = _densest(grams[mine].tolist(), spots[mine].tolist(), STRETCH * (self.totals[needle] + self.size))
+            if count >= self.totals[needle] * min_share:
+                shared.append(Shared(needle, count, place))
+        return shared
 
     def _find(self, hashes: Any, engine: str | None) -> tuple[Any, Any]:
         """Return the numbers of the n-grams that occur, and where."""
         shift = np.uint64(64 - (len(self.bits) * 8).bit_length() + 1)
         kernels = None if engine == "numpy" else gram_kernels.compiled()
         if kernels is not None:
-            found, places = np.empty(len(hashes), np.int32), np.empty(len(hashes), np.int32)
+            found, places = np.empty(len(hashes), np.int64), np.empty(len(hashes), np.int64)
             power = np.uint64(pow(SPREAD, self.size, 1 << 64))
             count = kernels.find_grams(hashes, power, self.size, self.grams, self.bits, shift, found, places)
             return found[:count], places[:count]
@@ -92,6 +101,26 @@ class GramIndex:
         found = np.searchsorted(self.grams, grams[places])
         right = self.grams[np.minimum(found, len(self.grams) - 1)] == grams[places]
         return found[right], places[right]
+
+
+def _densest(grams: list[int], places: list[int], stretch: int) -> tuple[int, int]:
+    """Return the largest number of different n-grams in one stretch of a text, and where the first such stretch begins.
+
+    >>> _densest([7, 8, 7, 9], [0, 50, 52, 53], 10)
+    (3, 50)
+    """
+    inside: collections.Counter[int] = collections.Counter()
+    best, begin, first = 0, places[0], 0
+    for gram, place in zip(grams, places, strict=True):
+        inside[gram] += 1
+        while places[first] <= place - stretch:
+            inside[grams[first]] -= 1
+            if not inside[grams[first]]:
+                del inside[grams[first]]
+            first += 1
+        if len(inside) > best:
+            best, begin = len(inside), places[first]
+    return best, begin
 
 
 def build_index(stream: Stream, size: int, needles: Sequence[Any]) -> GramIndex:

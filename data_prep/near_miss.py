@@ -86,8 +86,7 @@ class NearMisses:
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
             for row in rows
         ]
-        near = [
-            f"near: {found['share']:.0%} of the {found['field']} of {found['item']} ({found['benchmark']}), {found['matcher']}, {found['place']}"
-            for found in report["nearest"][:10]
-        ]
-        return "\n".join(lines + near)
+        for found in report["nearest"][:10]:
+            what = f"{found['field']} of {found['item']} ({found['benchmark']})"
+            lines.append(f"near: {found['share']:.0%} of the {what}, by {found['matcher']}, in {found['place']}")
+        return "\n".join(lines)
