@@ -33,11 +33,16 @@ WORD = re.compile("[0-9A-Za-z_\u00c0-\u07ff]+|[\u0800-\u1fff\u3040-\uffff\U00010
 """A word: letters, digits and underscores of scripts with an alphabet. Of other scripts, such as CJK, each character is a word."""
 
 _PYTHON = re.compile(
-    rb"(?P<name>[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]*)|(?P<space>[ \t\n\v\f\r\\]+)|[0-9][0-9A-Za-z_.\x80-\xff]*+|#[^\n]*+"
-    rb"|\"\"\"(?:[^\"\\]|\\.|\"(?!\"\"))*+(?:\"\"\"|\\?\Z)|'''(?:[^'\\]|\\.|'(?!''))*+(?:'''|\\?\Z)"
-    rb"|\"(?:[^\"\\\n]|\\.)*+(?:\"|\\\Z)?|'(?:[^'\\\n]|\\.)*+(?:'|\\\Z)?|->|(?P<operator>[-+*/%&|^~<>=!@])|(?P<dot>\.)|.",
+    rb"(?P<name>[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]*)|(?P<space>[ \t\n\v\f\r\\]+)|#[^\n]*+"
+    rb"|(?P<number>[0-9][0-9A-Za-z_.\x80-\xff]*+)"
+    rb"|(?P<string>\"\"\"(?:[^\"\\]|\\.|\"(?!\"\"))*+(?:\"\"\"|\\?\Z)|'''(?:[^'\\]|\\.|'(?!''))*+(?:'''|\\?\Z)"
+    rb"|\"(?:[^\"\\\n]|\\.)*+(?:\"|\\\Z)?|'(?:[^'\\\n]|\\.)*+(?:'|\\\Z)?)"
+    rb"|->|(?P<operator>[-+*/%&|^~<>=!@])|(?P<dot>\.)|.",
     re.DOTALL,
 )
+_ALIKE = {b"0.": 3, b'""': 5}
+"""The tokens of numbers other than short whole ones, and of strings."""
+
 _KEYWORDS = tuple(sorted(keyword.kwlist))
 
 
@@ -176,10 +181,10 @@ def words_of(text: str) -> list[bytes]:
 
 
 def python_tokens(data: bytes) -> list[bytes]:
-    """Return the tokens of Python that renaming and formatting leave alone: keywords, names of attributes and operators.
+    """Return the tokens of Python that renaming and formatting leave alone: keywords, names of attributes, operators, numbers, strings.
 
-    >>> python_tokens(b"if x.size > 1:  # or so\\n    return 'a' + y")
-    [b'if', b'size', b'>', b'return', b'+']
+    >>> python_tokens(b"if x.size > 1:  # or so\\n    return 'a' + 0x1F")
+    [b'if', b'size', b'>', b'1', b'return', b'""', b'+', b'0.']
     """
     tokens, after_dot = [], False
     for match in _PYTHON.finditer(data):
@@ -187,6 +192,10 @@ def python_tokens(data: bytes) -> list[bytes]:
             continue
         if match.lastgroup == "operator" or (match.lastgroup == "name" and (after_dot or match[0] in _keyword_bytes())):
             tokens.append(match[0])
+        elif match.lastgroup == "number":
+            tokens.append(match[0] if match[0].isdigit() and len(match[0]) <= gram_kernels.MAX_DIGITS else b"0.")
+        elif match.lastgroup == "string":
+            tokens.append(b'""')
         after_dot = match.lastgroup == "dot"
     return tokens
 
@@ -207,6 +216,8 @@ def _fnv(token: bytes) -> int:
 def _hash(token: bytes) -> int:
     if len(token) == 1 and token in b"-+*/%&|^~<>=!@":
         return (token[0] * SPREAD) & MASK
+    if token in _ALIKE:
+        return _ALIKE[token]
     h = _fnv(token)
     return ((h ^ (h >> 32)) * SPREAD) & MASK
 

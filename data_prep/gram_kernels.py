@@ -27,6 +27,8 @@ SEPARATOR, WORD_BYTE, WORD_PAIR, SINGLE_OF_3, SINGLE_OF_4, PERHAPS_SINGLE = rang
 
 _OFFSET, _PRIME, _SPREAD = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME), np.uint64(SPREAD)
 _HALF, _THREE, _SEVEN, _ONE = np.uint64(32), np.uint64(3), np.uint64(7), np.uint8(1)
+MAX_DIGITS = 3
+_OTHER_NUMBER, _ANY_STRING = np.uint64(3), np.uint64(5)
 _KEYWORD_SLOTS = np.uint64(1023)
 
 
@@ -78,7 +80,8 @@ def word_hashes(data: Any, kinds: Any, lowered: Any, hashes: Any) -> int:
 def python_hashes(data: Any, kinds: Any, keywords: Any, slots: Any, hashes: Any) -> int:
     """Write the hash of each token of Python that renaming and formatting leave alone, in order, and return their number.
 
-    These are keywords, names of attributes and operators. Comments, strings, numbers, other names, brackets and commas are passed over.
+    These are keywords, names of attributes, operators, numbers and that there is a string. Other names, comments, brackets and commas are
+    passed over; numbers other than whole ones of few digits, which can be written in several ways, are all alike.
     `kinds`: 1 for what begins a name, 2 for digits, 3 for operators, 4 for white space and backslashes.
     """
     count, i, n, after_dot = 0, 0, len(data), False
@@ -104,12 +107,19 @@ def python_hashes(data: Any, kinds: Any, keywords: Any, slots: Any, hashes: Any)
             continue
         after_dot = c == 46
         if kind == 2:
+            h, begin, plain = _OFFSET, i, True
             while i < n and (kinds[data[i]] == 1 or kinds[data[i]] == 2 or data[i] == 46):
+                plain = plain and kinds[data[i]] == 2
+                h = (h ^ np.uint64(data[i])) * _PRIME
                 i += 1
+            hashes[count] = (h ^ (h >> _HALF)) * _SPREAD if plain and i - begin <= MAX_DIGITS else _OTHER_NUMBER
+            count += 1
         elif c == 35:
             while i < n and data[i] != 10:
                 i += 1
         elif c == 34 or c == 39:
+            hashes[count] = _ANY_STRING
+            count += 1
             if i + 2 < n and data[i + 1] == c and data[i + 2] == c:
                 i += 3
                 while i < n and not (data[i] == c and i + 2 < n and data[i + 1] == c and data[i + 2] == c):
