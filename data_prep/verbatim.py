@@ -38,7 +38,7 @@ class VerbatimIndex:
     bits: Any
 
     def found(self, data: bytes, engine: str | None = None) -> dict[int, int]:
-        """Return the needles that occur in a text, each with its first place in the text without white space."""
+        """Return the needles that occur in a text, each with a place in the text without white space."""
         if not self.anchors or len(data) < MIN_BYTES:
             return {}
         bare, blocks = self._blocks(data, engine)

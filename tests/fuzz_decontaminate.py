@@ -24,24 +24,8 @@ from starchat.dialogue import Part, Record, Source, Turn
 
 PIECES = (PROMPT, SOLUTION, TESTS, SECOND_PROMPT + SECOND_SOLUTION, PROMPT + SOLUTION, renamed(PROMPT + SOLUTION))
 ODD = (
-    "'''",
-    '"""',
-    "\\",
-    "#",
-    "\r",
-    "\f",
-    "\0",
-    "\u2028",
-    "\ud800",
-    "漢",
-    "\U0001f600",
-    "é",
-    "def f(",
-    "(" * 300,
-    "    def g():\n",
-    "0x",
-    "1.",
-    "->",
+    *("'''", '"""', "\\", "#", "\r", "\f", "\0", "\u2028", "\ud800", "漢", "\U0001f600", "é"),
+    *("def f(", "(" * 300, "    def g():\n", "0x", "1.", "->"),
 )
 
 
