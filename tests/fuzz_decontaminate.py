@@ -85,9 +85,8 @@ def main() -> int:
         except Exception:  # noqa: BLE001  # any escape at all is the finding
             failures += 1
             print(f"--- mutant {number} of seed {options.seed}", traceback.format_exc(), sep="\n", file=sys.stderr)
-    print(
-        f"decontaminate: {options.count:,} mutants, seed {options.seed}, {failures} failures, {time.monotonic() - begin:.0f} s; {dict(outcomes)}"
-    )
+    took_s = time.monotonic() - begin
+    print(f"decontaminate: {options.count:,} mutants, seed {options.seed}, {failures} failures, {took_s:.0f} s; {dict(outcomes)}")
     return 1 if failures else 0
 
 

@@ -111,7 +111,8 @@ def test_every_kind_of_syntax_can_be_spelled():
     path = ast.__file__
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    match = "def f(p):\n    match p:\n        case {'a': x, **rest} | [x, *rest] if x:\n            return rest\n        case A(b=1) as y:\n            del y\n"
+    cases = ("case {'a': x, **rest} | [x, *rest] if x: return rest", "case A(b=1) as y: del y")
+    match = f"def f(p):\n    match p:\n        {cases[0]}\n        {cases[1]}\n"
     for code in (text, match, match.replace("rest", "others").replace("x", "z")):
         assert len(canonical_functions(code)) > 1 and python_tree(code)
     assert digest(match) == digest(match.replace("rest", "others").replace("x", "z")) != digest(match.replace("b=1", "c=1"))
