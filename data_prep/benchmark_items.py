@@ -50,7 +50,8 @@ class Benchmark:
 class Known:
     """How a known benchmark is published: where, under which licence, and under which keys.
 
-    An id is made of all keys of `ids` that a row has; of the other lists every key that a row has gives a text.
+    An id is made of all keys of `ids` that a row has; of the other lists every key that a row has gives a text. Solutions under a key of
+    `faulty` are texts to look for as well, but their functions are often sound ones of another problem: smallest for largest.
     """
 
     hub: str
@@ -59,6 +60,7 @@ class Known:
     prompt: tuple[str, ...] = ()
     solution: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
+    faulty: tuple[str, ...] = ()
     subset: str | None = None
     split: str = "test"
 
@@ -92,8 +94,9 @@ KNOWN: Mapping[str, Known] = {
         "MIT",
         ids=("task_id",),
         prompt=("docstring",),
-        solution=("canonical_solution", "buggy_solution"),
+        solution=("canonical_solution",),
         tests=("test",),
+        faulty=("buggy_solution",),
         subset="python",
     ),
     "multipl-e": Known("nuprl/MultiPL-E", "MIT", ids=("language", "name"), prompt=("prompt",), tests=("tests",), subset="humaneval-js"),
@@ -203,8 +206,8 @@ def _hub_rows(benchmark: Benchmark, place: str) -> Iterator[Row]:
 
 def item_of(row: Mapping[str, Any], benchmark: str, known: Known, number: int, place: str) -> Item:
     """Return the problem in a row; its id is its number where the row names none."""
-    fields = (("prompt", known.prompt), ("solution", known.solution), ("tests", known.tests))
-    texts = [(field, text) for field, keys in fields for key in keys if (text := _text(row.get(key))).strip()]
+    fields = (("prompt", known.prompt), ("solution", known.solution), ("solution", known.faulty), ("tests", known.tests))
+    texts = [(field, key, text) for field, keys in fields for key in keys if (text := _text(row.get(key))).strip()]
     if not texts:
         expected = ", ".join(key for _, keys in fields for key in keys)
         raise UserError(
@@ -215,8 +218,8 @@ def item_of(row: Mapping[str, Any], benchmark: str, known: Known, number: int, p
     needles: list[Needle] = []
     programs: list[str] = []
     heads = [text for key in ("prompt", "declaration") if (text := _text(row.get(key)))]
-    for field, text in texts:
-        if field == "solution" and (program := _program(text, heads)):
+    for field, key, text in texts:
+        if key in known.solution and (program := _program(text, heads)):
             programs.append(program)
         needles += _needles(field, text)
     cut = tuple(dict.fromkeys(Needle(needle.field, needle.text[:MAX_FIELD_CHARACTERS]) for needle in needles))

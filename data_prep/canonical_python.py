@@ -8,6 +8,7 @@ docstrings, annotations and decorators turns one into the other. What they impor
 from __future__ import annotations
 
 import ast
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -28,7 +29,7 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 class Canonical:
     """A function as it is compared. `size` counts the nodes of its tree; `statements` has a digest of each statement's own part.
 
-    `code` is its body as it was written, less the documentation.
+    `code` is its body as it was written, less the documentation; `inner` whether it stands in another function.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Canonical:
     digest: bytes
     statements: tuple[bytes, ...]
     code: str
+    inner: bool = False
 
 
 def canonical_functions(text: str, wanted: Callable[[str], bool] | None = None) -> list[Canonical]:
@@ -54,13 +56,13 @@ def canonical_functions(text: str, wanted: Callable[[str], bool] | None = None) 
     lines = text.encode("utf-8", "surrogatepass").split(b"\n")
     shared, modules = _file_names(tree), _modules(tree)
     outside = [node for node in tree.body if not isinstance(node, (*_SCOPES, ast.Import, ast.ImportFrom))]
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     found = []
     try:
-        for node, body in (*((function, function.body) for function in functions), (None, outside)):
+        for node, inner in (*_functions(tree), (None, False)):
+            body = node.body if node else outside
             code = _code([statement for statement in body if not _is_text(statement)], lines)
             if wanted is None or wanted(code):
-                found.append(_canonical(node, body, code, shared, modules))
+                found.append(dataclasses.replace(_canonical(node, body, code, shared, modules), inner=inner))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return found
@@ -191,6 +193,17 @@ class _Speller:
 def _names(node: ast.AST) -> bool:
     """Return whether a text in a node is a name that the code binds: that of an argument of a call, say, is not."""
     return not isinstance(node, ast.keyword | ast.Attribute | ast.ImportFrom) and not (isinstance(node, ast.alias) and node.asname is None)
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
+    """Yield every function of a tree, and whether it stands in another one."""
+    waiting: collections.deque[tuple[ast.AST, bool]] = collections.deque([(tree, False)])
+    while waiting:
+        node, inner = waiting.popleft()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node, inner
+            inner = True
+        waiting.extend((child, inner) for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
 
 
 def _bound(tree: ast.AST) -> Iterator[str]:

@@ -41,7 +41,7 @@ MAX_SHARING_PROBLEMS = 3
 MIN_DIFFERENT_WORDS, MIN_DIFFERENT_NAMES = 6, 2
 """An n-gram with fewer different words, or fewer of two letters and more, such as a row of numbers, says nothing."""
 
-PYTHON_GRAM = 8
+PYTHON_GRAM = 6
 GATE_SHARE = 0.75
 """A function is only parsed where this share of a solution's runs of tokens is found; where the trees are equal all are."""
 
@@ -298,7 +298,7 @@ def _solutions(rules: DecontaminationRules, items: Sequence[Item], unused: list[
     found: dict[bytes, tuple[Canonical, dict[Owner, None]]] = {}
     for item in items if "python" in rules.matchers else ():
         owner = Owner(item.benchmark, item.id, "solution")
-        functions = [function for program in item.programs for function in canonical_functions(program)]
+        functions = [function for program in item.programs for function in canonical_functions(program) if not function.inner]
         large = [f for f in functions if f.size >= rules.min_python_nodes and len(_token_grams(f))]
         if functions and not large:
             most = max(function.size for function in functions)
