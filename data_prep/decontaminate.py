@@ -349,7 +349,7 @@ def read_matcher(path: Path) -> Matcher:
     return matcher
 
 
-def texts_of(record: Record) -> tuple[str, list[str]]:
+def texts_and_python(record: Record) -> tuple[str, list[str]]:
     """Return a record's whole text, and those pieces of it that may be Python: parts of documents, fenced blocks, unfenced answers."""
     turns = (*record.turns, *([record.rejected] if record.rejected else ()))
     texts = [text for turn in turns for text in (turn.content, *(call.arguments for call in turn.tool_calls))]

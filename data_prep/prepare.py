@@ -21,7 +21,8 @@ from typing import Any
 
 from data_prep.card import write_card
 from data_prep.census import Census
-from data_prep.curate import Curation, open_curation
+from data_prep.curate import open_curation
+from data_prep.curate_all import CurateAll
 from data_prep.item_files import Numbered
 from data_prep.kinds import KINDS, Opened, Setting, open_kind
 from data_prep.pool import default_workers
@@ -32,9 +33,12 @@ from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.dialogue import Record, Turn, first_user_text, to_row
 from starchat.errors import UserError
-from starchat.files import already_finished, building, digest_bytes, digest_json, read_manifest, versions, write_manifest
+from starchat.files import already_finished, building, digest_bytes, digest_json, read_manifest, versions, write_json, write_manifest
 
 STAGE = "prepare"
+DECONTAMINATION = "decontamination.json"
+"""What the records share with benchmarks, dropped and nearly dropped: `data_prep.near_miss`."""
+
 MAX_FAULTS_SHOWN = 20
 MAX_WEIGHT = 1000
 
@@ -103,7 +107,10 @@ def prepare(
         return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": True}
     with building(spec.output) as folder:
         with DatasetWriter(folder) as writer:
-            tallies, census = _write_all(spec, sources, curation, writer, progress)
+            run = None if curation is None else CurateAll(curation)
+            tallies, census = _write_all(spec, sources, run, writer, progress)
+        if run is not None and run.near_misses is not None:
+            write_json(folder / DECONTAMINATION, run.near_misses.as_json())
         content = {
             "spec": resolved,
             "inputs": inputs,
@@ -172,7 +179,7 @@ def _open(mapping: Mapping[str, Any], place: str, setting: Setting) -> Weighted:
 
 
 def _write_all(
-    spec: PrepareSpec, sources: Sequence[Weighted], curation: Curation | None, writer: DatasetWriter, progress: bool
+    spec: PrepareSpec, sources: Sequence[Weighted], run: CurateAll | None, writer: DatasetWriter, progress: bool
 ) -> tuple[list[Tally], Census]:
     from tqdm import tqdm
 
@@ -181,7 +188,7 @@ def _write_all(
     tallies = [Tally() for _ in sources]
     with tqdm(unit=" units", disable=not progress, file=sys.stderr) as bar:
         items = _items(sources, bar)
-        for index, item in items if curation is None else curation.items(items):
+        for index, item in items if run is None else run.items(items):
             _write_item(item, index, sources[index], spec, seen, writer, tallies[index], census)
     for source, tally in zip(sources, tallies, strict=True):
         assert tally.read == tally.kept + tally.dropped.total(), source.opened.place

@@ -17,7 +17,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from data_prep.decontaminate import Matcher, texts_of
+from data_prep.decontaminate import Matcher, texts_and_python
 from made_up_benchmark import PROMPT, SECOND_PROMPT, SECOND_SOLUTION, SOLUTION, TESTS, posts_matcher, renamed
 from mutate import HOSTILE_TEXTS, mutated_bytes, mutated_text
 from starchat.dialogue import Part, Record, Source, Turn
@@ -57,7 +57,7 @@ def outcome_of(matcher: Matcher, rng: random.Random) -> str:
     text = mutant(rng)
     turns = (Turn("user", text), Turn("assistant", f"```python\n{text}\n```"))
     record = Record(Source("fuzz"), turns=turns) if rng.random() < 0.5 else Record(Source("fuzz"), parts=(Part("<file_sep>", text),))
-    whole, python = texts_of(record)
+    whole, python = texts_and_python(record)
     matches = matcher.match(whole, python)
     assert matches == matcher.match(whole, python, "numpy"), "both engines find the same"
     for match in matches:
