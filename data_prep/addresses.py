@@ -42,7 +42,7 @@ _EXAMPLE_HOST = re.compile(
 )
 _IN_LINK = re.compile(r"://[^\s/]{0,80}$")
 _VERSION_BEFORE = re.compile(
-    r"(?:version|\bver|\bv|release|revision|\brev|build|[=~^><]=|~>|\boid|chrome|firefox|safari|section|sec|clauses?|chapter|§|\bV8 to"
+    r"(?:version|\bver|\bv|release|revision|\brev|build|[=~^><]=|~>|\boid|chrome|firefox|safari|sections?|sec|clauses?|chapter|§|\bV8 to"
     r"|update|upgrade|bump|deps)\W{0,4}$|[\w)][/-]$|(?<![\d.])-?\d*\.\d+[ ,-]$",
     re.IGNORECASE,
 )
@@ -50,6 +50,10 @@ _ADDRESS_NEAR = re.compile(
     r"\bip|addr|host|server|dns|client|peer|remote|proxy|gateway|subnet|route|listen|bind|ssh|ping|://|\bfrom\b|node|@", re.IGNORECASE
 )
 _IDENTIFIER = re.compile(r"(?:2\.5|1\.[23])\.\d+\.\d+")
+
+
+MAX_NUMBERING = 100
+"""Numbers of sections and versions stay below; of random addresses with no word for them near, one of forty does."""
 
 
 def is_mailbox(local: str, domain: str) -> bool:
@@ -109,6 +113,10 @@ def ip_address(match: re.Match[str]) -> tuple[int, int] | None:
     line = text[max(0, start - 60) : start].rpartition("\n")[2]
     if _VERSION_BEFORE.search(line) or _IDENTIFIER.fullmatch(found):
         return None
-    if max(map(int, found.split("."))) < 32 and not _ADDRESS_NEAR.search(line) and not re.match(r":\d{2,5}\b", text[end : end + 7]):
+    if (
+        max(map(int, found.split("."))) < MAX_NUMBERING
+        and not _ADDRESS_NEAR.search(line)
+        and not re.match(r":\d{2,5}\b", text[end : end + 7])
+    ):
         return None
     return start, end

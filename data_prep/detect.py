@@ -134,7 +134,7 @@ def _hyperscan_places(shapes: list[Shape]) -> Places:
 
 
 def _re2_places(shapes: list[Shape]) -> Places:
-    """Return places by RE2, which tells where the first match begins but not of which row: all rows are tried there."""
+    """Return places by RE2, which tells where a match begins but not of which row: all that may begin with its first byte are tried."""
     if not shapes:
         return lambda data: ()
     re2: Any = importlib.import_module("re2")
@@ -142,13 +142,14 @@ def _re2_places(shapes: list[Shape]) -> Places:
     options.max_mem = 1 << 28
     options.encoding = re2.Options.Encoding.LATIN1
     gate = re2.compile("|".join(shape.gate_pattern for shape in shapes).encode(), options)
-    numbers = range(len(shapes))
+    firsts = [{ord(letter) for word in shape.words for letter in (word[0], word[0].upper())} for shape in shapes]
+    begun = [tuple(number for number, first in enumerate(firsts) if not first or byte in first) for byte in range(256)]
 
     def places(data: bytes) -> Iterator[Place]:
         match = gate.search(data)
         while match is not None:
             start = match.start()
-            yield from ((number, start) for number in numbers)
+            yield from ((number, start) for number in begun[data[start]])
             match = gate.search(data, start + 1)
 
     return places

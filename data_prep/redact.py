@@ -19,12 +19,15 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.detect import Detector, Span
 from data_prep.secret_kinds import KINDS, label_of
 from starchat.config import closest
 from starchat.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.names import NameModel
 
 STYLES = ("text", "tokens")
 PLACEHOLDERS = {"NAME": "<NAME>", "USERNAME": "<NAME>", "EMAIL": "<EMAIL>", "KEY": "<KEY>", "PASSWORD": "<PASSWORD>"}
@@ -79,10 +82,6 @@ class SecretRules:
         if faults:
             raise UserError("\n".join(faults))
 
-    def detector(self) -> Detector:
-        """Return the detector of all kinds that these rules name."""
-        return Detector(tuple(kind for kind in KINDS if kind in (*self.redact, *self.drop)))
-
 
 def redact(text: str, detector: Detector, style: str = "text", more: Iterable[Span] = ()) -> Redacted:
     """Return a text in which the detector finds nothing; `more` are spans that something else found, such as names.
@@ -94,6 +93,8 @@ def redact(text: str, detector: Detector, style: str = "text", more: Iterable[Sp
 kind='email'), Replacement(start=26, end=43, kind='email'), Replacement(start=47, end=64, kind='email')))
     """
     spans = joined([*detector.find(text), *(span for span in more if 0 <= span.start < span.end <= len(text))])
+    if not spans:
+        return Redacted(text)
     while True:
         result = replaced(text, spans, style)
         again = detector.find(result.text)
@@ -104,6 +105,17 @@ kind='email'), Replacement(start=26, end=43, kind='email'), Replacement(start=47
             grown = joined([Span(max(0, span.start - 1), min(len(text), span.end + 1), span.kind) for span in spans])
             assert grown != spans, "a surrogate is never a secret"
         spans = grown
+
+
+def applied(text: str, rules: SecretRules, names: NameModel | None = None) -> Redacted | Span:
+    """Return the text that rules make of a text, or its first find of a kind for which the whole text is to be dropped.
+
+    >>> applied("by ada@corp.io", SecretRules(style="tokens")).text, applied("by ada@corp.io", SecretRules(drop=("email",))).kind
+    ('by <EMAIL>', 'email')
+    """
+    if rules.drop and (found := Detector(rules.drop).find(text)):
+        return found[0]
+    return redact(text, Detector(rules.redact), rules.style, names.find(text, rules.min_name_score) if names else ())
 
 
 def joined(spans: Iterable[Span]) -> list[Span]:

@@ -44,18 +44,13 @@ def _key_block(match: Match) -> Stretch | None:
     return match.span() if sum(len(run) for run in runs if not values.is_placeholder(run)) >= 32 else None
 
 
-def _services() -> tuple[Shape, ...]:
-    """Return the rows of services whose tokens say what they are."""
+def _hosts_and_clouds() -> tuple[Shape, ...]:
+    """Return the rows of code hosts, package indexes and clouds whose tokens say what they are."""
     return (
         token("aws_access_key", "AKIA ASIA ABIA ACCA", r"[A-Z2-7]{16}" + END, r"[A-Z2-7]{16}", checked(values.is_varied)),
         token("github_token", "ghp_ gho_ ghu_ ghs_ ghr_", r"[A-Za-z0-9]{36,255}" + END),
         token("github_fine_grained_token", "github_pat_", r"[A-Za-z0-9]{22}_[A-Za-z0-9]{59}" + END),
         token("gitlab_token", _GITLAB, r"[\w-]{20,128}(?:\.[\w.]{4,16})?" + WIDE_END),
-        token(
-            "slack_token", "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xoxo- xoxc- xoxd- xapp- xoxe.xox", r"[\w.%-]{10,250}" + END, r"[\w.%-]{8}"
-        ),
-        token("slack_webhook", "hooks.slack.com/", _SLACK, r"[swt]"),
-        token("stripe_key", "sk_live_ sk_test_ rk_live_ rk_test_ whsec_", r"[A-Za-z0-9+/]{24,247}={0,2}" + END),
         token("google_api_key", "AIza", r"[\w-]{35}" + WIDE_END, r"[\w-]{35}"),
         token("google_oauth_secret", "GOCSPX- ya29. 1//0", r"[\w-]{24,250}" + END),
         token("openai_key", "sk-proj- sk-svcacct- sk-admin- sk-None-", r"[\w-]{20,220}" + WIDE_END),
@@ -65,11 +60,6 @@ def _services() -> tuple[Shape, ...]:
         token("npm_token", "npm_", r"[A-Za-z0-9]{36}" + END),
         token("pypi_token", "pypi-AgEIcHlwaS5vcmc pypi-AgENdGVzdC5weXBpLm9yZw", r"[\w-]{40,400}" + WIDE_END),
         token("docker_token", "dckr_pat_ dckr_oat_", r"[\w-]{20,64}" + WIDE_END),
-        token("sendgrid_key", "SG.", r"[\w-]{16,32}\.[\w-]{16,64}" + WIDE_END, r"[\w-]{16}"),
-        token("twilio_key", "SK", r"[0-9a-f]{32}" + END, r"[0-9a-f]{32}"),
-        token("mailgun_key", "key- pubkey-", r"[0-9a-f]{32}" + END, r"[0-9a-f]{8}"),
-        Shape("mailchimp_key", "-us", r"\d{1,2}" + END, r"\d", ("-us",), _mailchimp, r"(?<=[0-9a-f])"),
-        Shape("telegram_bot_token", ":AA", r"[\w-]{33}" + WIDE_END, r"[\w-]{33}", (":aa",), _telegram, r"(?<=\d)"),
         Shape(
             "azure_client_secret",
             r"[A-Za-z0-9_~.-]{3}\dQ~",
@@ -79,32 +69,48 @@ def _services() -> tuple[Shape, ...]:
             checked(values.is_token),
             _NOT_SO,
         ),
-        Shape("discord_token", r"\.[\w-]{6}\.", r"[\w-]{27,38}" + WIDE_END, r"[\w-]{27}", (), _discord),
-        token("discord_webhook", "discord.com/api/ discordapp.com/api/", r"(?:v\d+/)?webhooks/(?P<secret>\d{17,20}/[\w-]{50,80})", r"[vw]"),
         token("azure_storage_key", "AccountKey= SharedAccessKey=", r"(?P<secret>[A-Za-z0-9+/]{40,90}={1,2})", r"[A-Za-z0-9+/]{8}"),
         token("digitalocean_token", "dop_v1_ doo_v1_ dor_v1_", r"[0-9a-f]{64}" + END),
-        token("shopify_token", "shpat_ shpca_ shppa_ shpss_", r"[0-9a-fA-F]{32}" + END),
-        token("square_token", "sq0atp- sq0csp- sq0idp- EAAA", r"[\w-]{22,60}" + WIDE_END, r"[\w-]{22}"),
         token("databricks_token", "dapi", r"[0-9a-f]{32}(?:-\d)?" + END, r"[0-9a-f]{16}"),
         token("vault_token", "hvs. hvb. hvr.", r"[\w-]{24,200}" + WIDE_END),
+        token("groq_key", "gsk_", r"[A-Za-z0-9]{52}" + END),
+        token("replicate_token", "r8_", r"[A-Za-z0-9]{37}" + END),
+        token("sourcegraph_token", "sgp_", r"(?:[0-9A-Fa-f]{16}_|local_)?[0-9a-fA-F]{40}" + END),
+        token("sonar_token", "sqp_ squ_ sqa_", r"[0-9a-f]{40}" + END),
+        token("fly_token", "fm1r_ fm2_ fo1_", r"[A-Za-z0-9+/_-]{40,1000}={0,2}" + END),
+        token("planetscale_token", "pscale_tkn_ pscale_pw_ pscale_oauth_", r"[\w.=-]{32,64}" + WIDE_END),
+        token("heroku_key", "HRKU-", r"[\w-]{36,64}" + WIDE_END),
+        token("rubygems_key", "rubygems_", r"[0-9a-f]{48}" + END),
+    )
+
+
+def _services() -> tuple[Shape, ...]:
+    """Return the rows of other services whose tokens say what they are."""
+    return (
+        token(
+            "slack_token", "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xoxo- xoxc- xoxd- xapp- xoxe.xox", r"[\w.%-]{10,250}" + END, r"[\w.%-]{8}"
+        ),
+        token("slack_webhook", "hooks.slack.com/", _SLACK, r"[swt]"),
+        token("stripe_key", "sk_live_ sk_test_ rk_live_ rk_test_ whsec_", r"[A-Za-z0-9+/]{24,247}={0,2}" + END),
+        token("sendgrid_key", "SG.", r"[\w-]{16,32}\.[\w-]{16,64}" + WIDE_END, r"[\w-]{16}"),
+        token("twilio_key", "SK", r"[0-9a-f]{32}" + END, r"[0-9a-f]{32}"),
+        token("mailgun_key", "key- pubkey-", r"[0-9a-f]{32}" + END, r"[0-9a-f]{8}"),
+        Shape("mailchimp_key", "-us", r"\d{1,2}" + END, r"\d", ("-us",), _mailchimp, r"(?<=[0-9a-f])"),
+        Shape("telegram_bot_token", ":AA", r"[\w-]{33}" + WIDE_END, r"[\w-]{33}", (":aa",), _telegram, r"(?<=\d)"),
+        Shape("discord_token", r"\.[\w-]{6}\.", r"[\w-]{27,38}" + WIDE_END, r"[\w-]{27}", (), _discord),
+        token("discord_webhook", "discord.com/api/ discordapp.com/api/", r"(?:v\d+/)?webhooks/(?P<secret>\d{17,20}/[\w-]{50,80})", r"[vw]"),
+        token("shopify_token", "shpat_ shpca_ shppa_ shpss_", r"[0-9a-fA-F]{32}" + END),
+        token("square_token", "sq0atp- sq0csp- sq0idp- EAAA", r"[\w-]{22,60}" + WIDE_END, r"[\w-]{22}"),
         token("atlassian_token", "ATATT3xFfGF0 ATBB ATCTT3xFfGN0", r"[\w=-]{24,240}" + WIDE_END, r"[\w=-]{24}"),
         token("grafana_token", "glsa_ glc_", r"[A-Za-z0-9+/_]{32,160}={0,2}" + END),
         token("newrelic_key", "NRAK- NRII- NRJS-", r"[\w-]{19,42}" + WIDE_END),
         token("age_key", "AGE-SECRET-KEY-1", r"[02-9AC-HJ-NP-Z]{58}" + END),
         token("postman_key", "PMAK-", r"[0-9a-f]{24}-[0-9a-f]{34}" + END),
-        token("groq_key", "gsk_", r"[A-Za-z0-9]{52}" + END),
-        token("replicate_token", "r8_", r"[A-Za-z0-9]{37}" + END),
         token("linear_key", "lin_api_ lin_oauth_", r"[A-Za-z0-9]{40}" + END),
         token("notion_token", "ntn_ secret_", r"[A-Za-z0-9]{43,46}" + END, r"[A-Za-z0-9]{40}"),
-        token("sourcegraph_token", "sgp_", r"(?:[0-9A-Fa-f]{16}_|local_)?[0-9a-fA-F]{40}" + END),
         token("onepassword_token", "ops_eyJ", r"[\w-]{200,4000}={0,2}"),
         token("sentry_token", "sntrys_eyJ sntryu_", r"[A-Za-z0-9+/=_-]{40,400}" + END),
-        token("sonar_token", "sqp_ squ_ sqa_", r"[0-9a-f]{40}" + END),
-        token("fly_token", "fm1r_ fm2_ fo1_", r"[A-Za-z0-9+/_-]{40,1000}={0,2}" + END),
-        token("planetscale_token", "pscale_tkn_ pscale_pw_ pscale_oauth_", r"[\w.=-]{32,64}" + WIDE_END),
         token("facebook_token", "EAACEdEose0cBA EAAG EAAM", r"[A-Za-z0-9]{60,300}" + END, r"[A-Za-z0-9]{40}"),
-        token("heroku_key", "HRKU-", r"[\w-]{36,64}" + WIDE_END),
-        token("rubygems_key", "rubygems_", r"[0-9a-f]{48}" + END),
         token("json_web_token", "eyJ", _JWT + WIDE_END, r"[\w-]{8}", checked(values.is_jwt)),
     )
 
@@ -155,7 +161,7 @@ def _others() -> tuple[Shape, ...]:
     )
 
 
-SHAPES: tuple[Shape, ...] = (*_services(), *_others(), *assignments())
+SHAPES: tuple[Shape, ...] = (*_hosts_and_clouds(), *_services(), *_others(), *assignments())
 """All rows. Where finds overlap, the row that stands first here names the kind."""
 
 KINDS: tuple[str, ...] = tuple(dict.fromkeys(shape.kind for shape in SHAPES))

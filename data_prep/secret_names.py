@@ -39,7 +39,8 @@ _OWNED = "(?i:(?=[stc])|" + "|".join(f"(?<={owner}{joint})" for owner in _OWNERS
 _OTHER_THING = re.compile(
     r".*(?:type|name|file|path|url|uri|hash|length|len|size|count|field|label|regex|pattern|prefix|header|hint|error|policy|expir\w*|ttl|ids?"
     r"|text|title|message|placeholder|format|class|element|input|selector|env|var|variable|param|arn|version|algorithm|sha\d*|md5|checksum"
-    r"|digest|integrity|fingerprint|thumbprint|index|limit|max|min|usage|address|provider|store|location|endpoint|required|valid\w*)",
+    r"|digest|integrity|fingerprint|thumbprint|index|limit|max|min|usage|address|provider|store|location|endpoint|config|required|valid\w*"
+    r"|(?:last)?(?:used|changed|updated|created|modified)(?:at|on|date)?|date|time|age|enabled|status)",
     re.IGNORECASE,
 )
 """What a name ends with that is about a secret and holds none."""
@@ -49,6 +50,9 @@ _PUBLIC = re.compile(
     r"|primary|by|com|tres|sur|over|under)[_.-]?$",
     re.IGNORECASE,
 )
+_QUALIFIED = re.compile(r"\w::\w*$|\barn:[^\s\"']*$")
+"""What makes a name that of a type (``AWS::IAM::AccessKey``) or a resource."""
+
 _CONFIG_LINE = re.compile(r"[ \t]*(?:export |set |ENV |ARG |- |[#;] ?|\d+:)?[\"']?[\w.\-/]*$")
 _SPACED = re.compile(r"(?:^|\s)--?[\w-]*$|^\W*(?:ENV |require)\w*$")
 _NETRC = re.compile(r"\bmachine \S+\s+login \S+\s+$")
@@ -65,7 +69,9 @@ def _named(value_check: Callable[[str], bool]) -> Judge:
             return None
         value = text[start:end]
         loose = operator in ("", ",", "(", "{")
-        if loose and (match["q"][-1] == "`" or _is_verb(match) or not (value_check is is_key or is_bare_password(value))):
+        if match["q"][-1] == "`" and operator not in ("=", ":="):
+            return None
+        if loose and (_is_verb(match) or not (value_check is is_key or is_bare_password(value))):
             return None
         if not operator and not _DEFINING.search(_line_before(match)):
             return None
@@ -122,6 +128,8 @@ def _names_a_secret(match: Match) -> bool:
         and not (word[0].isupper() and before[-1].islower())
         and word != "key"
     ):
+        return False
+    if _QUALIFIED.search(_line_before(match)):
         return False
     return not _PUBLIC.search(before) or (before[-2:].lower() == "by" and before[-3:-2] in "_-.")
 

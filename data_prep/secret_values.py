@@ -17,7 +17,7 @@ SURROGATE = re.compile(r"REDACTED\d*|([1-9])\1{5,}")
 """What stands for a key or a password after redaction (`data_prep.redact`); the number form replaces bare numbers."""
 
 _PLACEHOLDER = re.compile(
-    r"(?-i:EXAMPLE)|(?<![a-z0-9])(?:redacted|example|change[_.-]?(?:me|it|this)|placeholder|dummy|fake|sample|your|insert[_-]|replace|todo|fixme)"
+    r"example|redacted|(?<![a-z0-9])(?:change[_.-]?(?:me|it|this)|placeholder|dummy|fake|sample|your|insert[_-]|replace|todo|fixme)"
     r"|(?<![a-z0-9])(?:my|the|some|any|enter)[_-]?(?:secret|pass|token|key|api)|(?<![a-z0-9])not[_-]?a[_-]?(?:secret|real|key)|x{4,}|\*{3}|\.{3}"
     r"|^<.*>$|^\[.*\]$|\$\{|\$\(|\{\{|#\{|%\(|<%|^\$[a-z_]|^%[a-z_]+%$|^@[a-z_]|^\{.*\}$|^env[:.]"
     r"|^(?:null|none|nil|true|false|undefined|default|required|optional|string|secret|token|password|passwd|passphrase|passwort|pass|pwd|pw"
@@ -28,11 +28,12 @@ _SEQUENCES = ("0123456789", "1234567890", "abcdefgh", "qwertyuiopasdf", "9876543
 _HASH = re.compile(r"(?:sha\d{1,3}|md5|blake\w*|pbkdf2\w*|bcrypt|scrypt|argon2\w*)[-:$]|\$2[aby]\$|\$argon2|\$[156]\$", re.IGNORECASE)
 _ELSEWHERE = ("./", "../", "~/", "\\", "arn:", "projects/", "file:", "vault:")
 _BARE_NAME = re.compile(
-    r"[A-Za-z_.\-]+(?:\d{0,2}|[!?])|[\d.]+[a-zA-Z]{0,2}|[*&!@#-].*|[A-Za-z_][\w.]*={1,2}[\w.]*|.*[=:]|[\w.]+:+[\w.:]*"
+    r"[A-Za-z_.\-]+(?:\d{0,2}|[!?])|[\d.]+[a-zA-Z]{0,2}|[*&!@#-].*|[A-Za-z_][\w.]*={1,2}[\w.]*|.*[=:]|[\w.]+:+[\w.:]*|.*\w\?[\w.!(].*:.*"
     r"|[A-Za-z_]\w*\.[A-Za-z_]\w*"
 )
 """Unquoted text that is as a rule a name, a number or an expression."""
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.+Z-]*)?")
 _WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]{2,})\d{0,2}|\d{1,4}")
 
 COMMON_PASSWORDS = frozenset(
@@ -101,7 +102,11 @@ def is_key(value: str) -> bool:
     if len(value) < 16 or is_placeholder(value) or "://" in value or _HASH.match(value) or value.startswith(_ELSEWHERE):
         return False
     lower = value.lower()
-    if any(sequence in lower for sequence in _SEQUENCES) or re.search(r"[\s(){}<>]|\\|::|->", value) or re.fullmatch(r"[\d.,:+-]+", value):
+    if (
+        any(sequence in lower for sequence in _SEQUENCES)
+        or re.search(r"[\s(){}<>]|\\|::|->", value)
+        or re.fullmatch(r"[\d.,:+-]+|[a-z_]{3,}(?:\.[A-Za-z_]\w*)+", value)
+    ):
         return False
     if _reads_as_words(value) or not (re.search(r"\d", value) or _is_gibberish(value)):
         return False

@@ -189,6 +189,15 @@ NAMES: dict[str, Negative] = {
     "register": lambda r: f"0, &hf_serving{chars(r, LOWER, 2)}priorityparametersdescription, H_PRIO\n",
     "artifact": lambda r: f'"Maven: io.jsonwebtoken:jjwt-jackson-0.11.{r.randint(1, 9)}"\n',
     "authenticity": lambda r: f'<input name="authenticity_token" value="{chars(r, ALNUM, 86)}">\n',
+    "type of a resource": lambda r: (
+        f'    "AWS::IAM::AccessKey": "{chars(r, HEX, 16)}",\n    "AWS::SecretsManager::Secret": "{chars(r, HEX, 16)}",\n'
+    ),
+    "resource": lambda r: f'"arn:aws:secretsmanager:us-west-2:1234{r.randint(10**7, 10**8)}:secret:MyTestDatabase-{chars(r, HEX, 6)}"\n',
+    "markup": lambda r: f"implementing a client, pass :data:`h{r.randint(10, 99)}.CLIENT`. If\n",
+    "ternary": lambda r: f"this.depthPass=t?this.material{r.randint(1, 9)}.depthPass:this.stencilGlobal,this.backPass=t?a.b:c.d2,\n",
+    "member": lambda r: f"X25519PrivateKey = rust_openssl.x{r.randint(100, 999)}.X25519PrivateKey\n",
+    "date": lambda r: f'"PasswordLastUsed": "20{r.randint(10, 24)}-09-08T21:47:36Z", "password_date": "20{r.randint(10, 24)}-09-08"\n',
+    "example": lambda r: f'"client_secret": "idpexamplesecret{r.randint(100, 999)}"\n',
     "bytes in a loop": lambda r: f"token_ids = [{', '.join(str(r.randint(0, 50000)) for _ in range(9))}]\n",
     "vendored name": lambda r: "__all__ = ['HTTPPasswordMgr', 'HTTPPasswordMgrWithDefaultRealm2']\n",
     "pointer": lambda r: "int set_ids(SRP_user_pwd *user_pwd2, const char *id);\n",
@@ -235,6 +244,7 @@ ADDRESSES: dict[str, Negative] = {
         )
     ),
     "oid": lambda r: f"1.3.6.1.4.1.{r.randint(1, 9999)} 2.5.29.{r.randint(1, 60)} 2.5.4.{r.randint(3, 60)}\n",
+    "section": lambda r: f"# specs sections 8.2.4.{r.randint(33, 66)} Bogus comment and 8.2.4.{r.randint(33, 66)} Markup\n",
     "clause": lambda r: f"// {r.randint(20, 30)}.3.4.{r.randint(2, 9)} modifiers:\n",
     "times": lambda r: f"at 12:{r.randint(10, 59)}:07, 2020:10:{r.randint(10, 28)} 23:59:59, 00:1b:44:11:3a:{chars(r, HEX, 2)}\n",
     "scope": lambda r: "std::cafe::beef ff::a; 2019::x; Foo::Bar\n",

@@ -20,7 +20,10 @@ WINDOW = 16
 
 
 def write_marker(folder: Path, labels: tuple[str, ...] = LABELS) -> Path:
-    """Write a tiny BERT that gives each word of `WORDS` its label: the embedding of a word is read out as it is."""
+    """Write a tiny BERT that gives each word of `WORDS` its label, but sees none at the two ends of its window.
+
+    The embedding of a word is read out as it is; those of the first and last position drown it.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
@@ -46,6 +49,8 @@ def write_marker(folder: Path, labels: tuple[str, ...] = LABELS) -> Path:
         embeddings = model.bert.embeddings.word_embeddings.weight
         for word, number in vocabulary.items():
             embeddings[number, WORDS.get(word, 0)] = 1.0
+        for edge in (1, WINDOW - 2):
+            model.bert.embeddings.position_embeddings.weight[edge, 0] = 3.0
         for label in range(len(labels)):
             model.classifier.weight[label, label] = 1.5
     model.save_pretrained(folder)
@@ -69,22 +74,26 @@ def test_words_become_spans_of_characters(marker: NameModel) -> None:
 
 
 def test_two_names_beside_each_other_are_two(marker: NameModel) -> None:
-    text = "Ada Lovelace Grace Hopper"
+    text = "by Ada Lovelace Grace Hopper"
     assert shown(text, marker.find(text)) == [("Ada Lovelace", "person_name"), ("Grace Hopper", "person_name")]
-    apart = "Ada\n\nLovelace"
+    apart = "by Ada\n\nLovelace"
     assert len(marker.find(apart)) == 2, "a name does not go on behind a line"
 
 
-@pytest.mark.parametrize("before", range(3 * WINDOW))
+@pytest.mark.parametrize("before", range(1, 3 * WINDOW))
 def test_a_name_at_any_place_of_any_window(marker: NameModel, before: int) -> None:
     text = "é " * before + "Ada Lovelace" + " x" * 40
     assert marker.window_tokens == WINDOW
     assert marker.find(text) == [Span(2 * before, 2 * before + 12, "person_name")]
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n", "x", "\0", "\ud800 Ada"])
+@pytest.mark.parametrize("text", ["", " ", "\n", "x", "\0", "\ud800 x"])
 def test_texts_without_names_and_hostile_ones(marker: NameModel, text: str) -> None:
-    assert shown(text, marker.find(text)) in ([], [("Ada", "person_name")])
+    assert shown(text, marker.find(text)) == []
+
+
+def test_halves_of_characters_move_nothing(marker: NameModel) -> None:
+    assert marker.find("\ud83d\ude00 \ud800 Ada x") == [Span(5, 8, "person_name")]
 
 
 def test_a_score_that_is_too_low_is_left(marker: NameModel) -> None:
@@ -92,10 +101,10 @@ def test_a_score_that_is_too_low_is_left(marker: NameModel) -> None:
 
 
 def test_names_are_replaced_with_what_patterns_find(marker: NameModel) -> None:
-    text = "Ada Lovelace <ada@corp.io> and Ada Lovelace"
+    text = "by Ada Lovelace <ada@corp.io> and Ada Lovelace"
     found = marker.find(text)
-    assert redact(text, Detector(), "text", found).text == "name1 <user1@example.com> and name1"
-    assert redact(text, Detector(), "tokens", found).text == "<NAME> <<EMAIL>> and <NAME>"
+    assert redact(text, Detector(), "text", found).text == "by name1 <user1@example.com> and name1"
+    assert redact(text, Detector(), "tokens", found).text == "by <NAME> <<EMAIL>> and <NAME>"
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
