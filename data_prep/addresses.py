@@ -33,7 +33,10 @@ sm sn so sr ss st su sv sx sy sz tc td tf tg th tj tk tl tm tn to tr tt tv tw tz
 """
 DOMAINS = frozenset(_DOMAINS.split())
 """Last labels of domains that mail is sent to (IANA's root zone: countries, and generic ones in wide use), less endings of files
-and words of code: ``py``, ``sh``, ``md``, ``do``, ``is``, ``as``, ``id``, ``name``."""
+and words of code, which count only where an address stands as one (`MARKED_DOMAINS`)."""
+
+MARKED_DOMAINS = DOMAINS | {"py", "sh", "md", "do", "is", "as", "id", "name"}
+"""The same for ``<ada@lovelace.name>`` and behind ``mailto:``."""
 
 _NOBODY = frozenset(("git", "hg", "svn", "user", "username", "you", "your", "name", "email", "someone", "somebody", "foo", "bar", "xxx"))
 _EXAMPLE_HOST = re.compile(
@@ -56,14 +59,14 @@ MAX_NUMBERING = 100
 """Numbers of sections and versions stay below; of random addresses with no word for them near, one of forty does."""
 
 
-def is_mailbox(local: str, domain: str) -> bool:
-    """Return whether an e-mail address may be somebody's.
+def is_mailbox(local: str, domain: str, domains: frozenset[str] = DOMAINS) -> bool:
+    """Return whether an e-mail address may be somebody's; `domains` are the last labels that count.
 
     >>> is_mailbox("ada", "mail.corp.io"), is_mailbox("icon", "2x.png"), is_mailbox("git", "github.com"), is_mailbox("ada", "example.com")
     (True, False, False, False)
     """
     labels = domain.lower().split(".")
-    if len(labels) < 2 or labels[-1] not in DOMAINS or _EXAMPLE_HOST.fullmatch(domain.lower()):
+    if len(labels) < 2 or labels[-1] not in domains or _EXAMPLE_HOST.fullmatch(domain.lower()):
         return False
     if not 0 < len(local) <= 64 or local.endswith(".") or ".." in local or local.lower() in _NOBODY:
         return False
@@ -80,7 +83,8 @@ def mailbox(match: re.Match[str]) -> tuple[int, int] | None:
         name = name[1:]  # the letter of an escape in a string, as in "\nada@..."
     name = name.lstrip(".-+%")
     start = at - len(name)
-    if not is_mailbox(name, match["domain"]) or text.startswith((":~", ":/"), match.end()):
+    marked = (text[start - 1 : start] == "<" and text.startswith(">", match.end())) or text.endswith("mailto:", max(0, start - 7), start)
+    if not is_mailbox(name, match["domain"], MARKED_DOMAINS if marked else DOMAINS) or text.startswith((":~", ":/"), match.end()):
         return None
     return None if _IN_LINK.search(text[max(0, start - 80) : start]) else (start, match.end())
 

@@ -253,3 +253,12 @@ def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="engine: 're2' is not installed; expected one of plain"):
         Detector(engine="re2")
     assert Detector().find("ada@corp.io")
+
+
+def test_an_address_that_stands_as_one_may_end_in_a_word_of_code() -> None:
+    """In angle brackets and behind ``mailto:`` there is no doubt, whatever the last label; elsewhere ``self@obj.name`` is code."""
+    found = {
+        text: bool(Detector().find(text))
+        for text in ("<ada@lovelace.name>", "mailto:ada@lovelace.id", "ada@lovelace.name", "<ada@lovelace.name")
+    }
+    assert found == {"<ada@lovelace.name>": True, "mailto:ada@lovelace.id": True, "ada@lovelace.name": False, "<ada@lovelace.name": False}
