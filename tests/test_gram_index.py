@@ -32,14 +32,14 @@ def encoded(text: str) -> bytes:
 
 
 @needs_numba
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXTS, st.sampled_from(["words", "python"]))
 def test_both_engines_hash_alike(text, stream):
     one, two = (stream_hashes(encoded(text), stream, engine) for engine in ("numba", "numpy"))
     assert one.tolist() == two.tolist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.integers(2, 4), st.sampled_from(["words", "python"]), st.sampled_from(ENGINES))
 def test_shared_ngrams_are_those_of_a_plain_search(texts, size, stream, engine):
     text, *needles = [encoded(text) for text in texts]
@@ -55,7 +55,7 @@ def test_shared_ngrams_are_those_of_a_plain_search(texts, size, stream, engine):
 FEW = "ab c\n"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.text(FEW, min_size=50, max_size=90), min_size=1, max_size=6), st.text(FEW, max_size=20), st.sampled_from(ENGINES))
 def test_verbatim_is_a_plain_search(needles, tail, engine):
     kept = [text for needle in needles if len(text := bare(needle.encode())) >= MIN_BYTES]
