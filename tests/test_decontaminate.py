@@ -141,6 +141,13 @@ def test_near_misses_are_told_and_do_not_drop(matcher):
     assert [(match.contaminated, 0.05 <= match.share < 0.1) for match in shares] == [(False, True)]
 
 
+def test_the_largest_share_counts(matcher):
+    near, same = renamed(WHOLE).replace("return", "print(z0)\n    return"), renamed(WHOLE)
+    for programs in ([near, same], [same, near], [f"{near}\n{same}"], [f"{same}\n{near}"]):
+        (match,) = [match for match in matcher.match("", programs) if match.item == "Posts/0"]
+        assert match.contaminated and match.share == 1.0
+
+
 def test_ngrams_far_apart_are_not_added_up(matcher):
     words = PROMPT.split('"""')[1].split()
     pieces = [" ".join(words[i : i + 13]) for i in range(0, 26, 13)]
