@@ -170,15 +170,16 @@ def find_grams(hashes: Any, power: Any, size: int, grams: Any, bits: Any, shift:
     return count
 
 
-def find_blocks(data: Any, dropped: Any, bits: Any, shift: Any, kept: Any, words: Any, found: Any) -> tuple[int, int]:
-    """Write `data` without the bytes that `dropped` marks into `kept`, and which of its blocks of 16 bytes are in the table `bits`.
+def find_blocks(data: Any, steps: Any, bits: Any, shift: Any, kept: Any, words: Any, found: Any) -> tuple[int, int]:
+    """Write the bytes of `data` for which `steps` has 1, not 0, into `kept`, and which of its blocks of 16 are in the table `bits`.
 
     `words` is `kept` seen as whole numbers of 8 bytes. Returns the bytes kept and the blocks found.
     """
     length = 0
-    for c in data:
+    for i in range(len(data)):
+        c = data[i]
         kept[length] = c
-        length += 1 - dropped[c]
+        length += steps[c]
     count = 0
     for i in range(length // 16):
         h = words[2 * i] * _SPREAD ^ words[2 * i + 1]

@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep import gram_kernels
@@ -56,6 +56,7 @@ def encoded(text: str) -> bytes:
 @needs_numba
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, st.sampled_from(["words", "python"]))
+@example("x = 1234 + 123", "python")
 def test_both_engines_hash_alike(text, stream):
     one, two = (stream_hashes(encoded(text), stream, engine) for engine in ("numba", "numpy"))
     assert one.tolist() == two.tolist()
@@ -104,6 +105,7 @@ def test_streams():
     body = b"return [x.size ** 2 for x in rows if x is not None and 'a' not in x.names]\n"
     rest = b'return [ (row.size)**2 for row in table  # why\n   if row is not None and "other" not in row.names ]'
     assert python_tokens(body) == python_tokens(rest) != python_tokens(body.replace(b"**", b"*"))
+    assert python_tokens(b"123 1234 1.5 1_0 07") == [b"123", b"0.", b"0.", b"0.", b"07"]
     assert python_tokens(b'"""doc: if for while"""\nx = f(y)  # if') == [b'""', b"="]
 
 
