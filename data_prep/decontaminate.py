@@ -192,7 +192,8 @@ class Matcher:
 
     def _gate(self, code: str, engine: str | None) -> list[int]:
         """Return the solutions of whose tokens a piece of Python has enough to be parsed for."""
-        return [found.needle for found in self.tokens.shared(code.encode("utf-8", "surrogatepass"), GATE_SHARE, engine)]
+        shared = self.tokens.shared(code.encode("utf-8", "surrogatepass"), GATE_SHARE, engine)
+        return [needle for needle, count, _ in shared if count == self.tokens.totals[needle] or _runs(self.functions[needle][0])]
 
 
 def pieces(text: str, size: int = PIECE_CHARACTERS, overlap: int = OVERLAP_CHARACTERS) -> Iterator[str]:

@@ -86,8 +86,7 @@ def python_hashes(data: Any, kinds: Any, keywords: Any, slots: Any, hashes: Any)
     """
     count, i, n, after_dot = 0, 0, len(data), False
     while i < n:
-        c = data[i]
-        kind = kinds[c]
+        c, kind = data[i], kinds[data[i]]
         if kind == 1:
             h = _OFFSET
             while i < n and (kinds[data[i]] == 1 or kinds[data[i]] == 2):
@@ -129,8 +128,7 @@ def python_hashes(data: Any, kinds: Any, keywords: Any, slots: Any, hashes: Any)
                 i += 1
                 while i < n and data[i] != c and data[i] != 10:
                     i += 2 if data[i] == 92 else 1
-                if i < n and data[i] == c:
-                    i += 1
+                i += 1
         elif c == 45 and i + 1 < n and data[i + 1] == 62:  # the arrow before an annotation
             i += 2
         else:
