@@ -21,7 +21,8 @@ from data_prep.python_syntax import python_tree
 _LEFT_OUT = frozenset(("annotation", "returns", "decorator_list", "type_comment", "type_params", "ctx", "kind", "type_ignores"))
 _BODIES = frozenset(("body", "orelse", "finalbody", "handlers", "cases"))
 _DEF = re.compile(r"(?P<indent>[ \t]*)(?:async[ \t]+)?def[ \t]")
-MAX_BLOCK_LINES = 400
+MAX_BLOCK_LINES = 200
+MAX_PARSED_CHARACTERS = 1 << 20  # a tree takes a hundred times the memory of its text
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -69,14 +70,15 @@ def canonical_functions(text: str, wanted: Callable[[str], bool] | None = None) 
 
 
 def functions_in(text: str, wanted: Callable[[str], bool]) -> list[Canonical]:
-    """Return the functions of a text that `wanted` is true of; where the text does not parse, those that parse by themselves.
+    """Return the functions of a text that `wanted` is true of; where the text does not parse, or is very long, those that do by themselves.
 
     >>> found = functions_in("Such as:\\n\\n    def f(x):\\n        return x\\n\\nThat is all", lambda code: True)
     >>> [(function.name, function.line) for function in found]
     [('f', 3), ('', 3)]
     """
-    with contextlib.suppress(ValueError):
-        return canonical_functions(text, wanted)
+    if len(text) <= MAX_PARSED_CHARACTERS:
+        with contextlib.suppress(ValueError):
+            return canonical_functions(text, wanted)
     found: list[Canonical] = []
     lines = text.splitlines(keepends=True)
     number = 0

@@ -19,7 +19,7 @@ import dataclasses
 import functools
 import itertools
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,9 @@ STATEMENTS = 3
 """Statements in a row that a near miss has in common with a solution, as one unit of the share."""
 
 MAX_EXCERPT = 60
+
+PIECE_CHARACTERS, OVERLAP_CHARACTERS = 1 << 23, 1 << 20
+"""How much of a text is looked at in one go, so that memory does not grow with it. No text of a problem is longer than the overlap."""
 
 COMMON_CODE = (
     "for i in range(n): for j in range(i + 1, n): for k in range(j + 1, n):",
@@ -143,10 +146,13 @@ class Matcher:
         `python` are those pieces of the record that are Python, or may be. `engine` is ``numba``, ``numpy`` or None for the faster one
         there is; all give the same.
         """
-        data = text.encode("utf-8", "surrogatepass")
-        found = [*self._verbatim(data, engine), *self._words(data, text, engine)]
+        found: list[Match] = []
+        for piece in pieces(text):
+            data = piece.encode("utf-8", "surrogatepass")
+            found += [*self._verbatim(data, engine), *self._words(data, piece, engine)]
         for program in python:
-            found += self._functions(program, engine)
+            for piece in pieces(program):
+                found += self._functions(piece, engine)
         best: dict[tuple[str, ...], Match] = {}
         for match in found:
             key = (match.benchmark, match.item, match.field, match.matcher)
@@ -186,7 +192,19 @@ class Matcher:
 
     def _gate(self, code: str, engine: str | None) -> list[int]:
         """Return the solutions of whose tokens a piece of Python has enough to be parsed for."""
-        return [found.needle for found in self.tokens.shared(code.encode("utf-8", "surrogatepass"), GATE_SHARE, engine)]
+        shared = self.tokens.shared(code.encode("utf-8", "surrogatepass"), GATE_SHARE, engine)
+        return [needle for needle, count, _ in shared if count == self.tokens.totals[needle] or _runs(self.functions[needle][0])]
+
+
+def pieces(text: str, size: int = PIECE_CHARACTERS, overlap: int = OVERLAP_CHARACTERS) -> Iterator[str]:
+    """Yield a text in pieces that overlap: whatever is at most `overlap` long lies whole in one of them.
+
+    >>> list(pieces("abcdefgh", 5, 2)), list(pieces("abcde", 5, 2)), list(pieces("", 5, 2))
+    (['abcde', 'defgh'], ['abcde'], [''])
+    """
+    yield text[:size]
+    for begin in range(size - overlap, len(text) - overlap, size - overlap):
+        yield text[begin : begin + size]
 
 
 def _order(match: Match) -> tuple[Any, ...]:

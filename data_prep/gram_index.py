@@ -86,7 +86,7 @@ class GramIndex:
         shared = []
         for needle in enough.tolist():
             mine = needles == needle
-            count, place = _densest(grams[mine].tolist(), spots[mine].tolist(), STRETCH * (self.totals[needle] + self.size))
+            count, place = _densest(grams[mine].tolist(), spots[mine].tolist(), self.totals[needle], self.size)
             if count >= self.totals[needle] * min_share:
                 shared.append(Shared(needle, count, place))
         return shared
@@ -108,12 +108,13 @@ class GramIndex:
         return found[right], places[right]
 
 
-def _densest(grams: list[int], places: list[int], stretch: int) -> tuple[int, int]:
+def _densest(grams: list[int], places: list[int], total: int, size: int) -> tuple[int, int]:
     """Return the largest number of different n-grams in one stretch of a text, and where the first such stretch begins.
 
-    >>> _densest([7, 8, 7, 9], [0, 50, 52, 53], 10)
+    >>> _densest([7, 8, 7, 9], [0, 50, 52, 53], total=3, size=1)
     (3, 50)
     """
+    stretch = STRETCH * (total + size)
     inside: collections.Counter[int] = collections.Counter()
     best, begin, first = 0, places[0], 0
     for gram, place in zip(grams, places, strict=True):
@@ -125,6 +126,8 @@ def _densest(grams: list[int], places: list[int], stretch: int) -> tuple[int, in
             first += 1
         if len(inside) > best:
             best, begin = len(inside), places[first]
+            if best == total:
+                break
     return best, begin
 
 

@@ -86,8 +86,7 @@ def python_hashes(data: Any, kinds: Any, keywords: Any, slots: Any, hashes: Any)
     """
     count, i, n, after_dot = 0, 0, len(data), False
     while i < n:
-        c = data[i]
-        kind = kinds[c]
+        c, kind = data[i], kinds[data[i]]
         if kind == 1:
             h = _OFFSET
             while i < n and (kinds[data[i]] == 1 or kinds[data[i]] == 2):
@@ -129,8 +128,7 @@ def python_hashes(data: Any, kinds: Any, keywords: Any, slots: Any, hashes: Any)
                 i += 1
                 while i < n and data[i] != c and data[i] != 10:
                     i += 2 if data[i] == 92 else 1
-                if i < n and data[i] == c:
-                    i += 1
+                i += 1
         elif c == 45 and i + 1 < n and data[i + 1] == 62:  # the arrow before an annotation
             i += 2
         else:
@@ -170,15 +168,16 @@ def find_grams(hashes: Any, power: Any, size: int, grams: Any, bits: Any, shift:
     return count
 
 
-def find_blocks(data: Any, dropped: Any, bits: Any, shift: Any, kept: Any, words: Any, found: Any) -> tuple[int, int]:
-    """Write `data` without the bytes that `dropped` marks into `kept`, and which of its blocks of 16 bytes are in the table `bits`.
+def find_blocks(data: Any, steps: Any, bits: Any, shift: Any, kept: Any, words: Any, found: Any) -> tuple[int, int]:
+    """Write the bytes of `data` for which `steps` has 1, not 0, into `kept`, and which of its blocks of 16 are in the table `bits`.
 
     `words` is `kept` seen as whole numbers of 8 bytes. Returns the bytes kept and the blocks found.
     """
     length = 0
-    for c in data:
+    for i in range(len(data)):
+        c = data[i]
         kept[length] = c
-        length += 1 - dropped[c]
+        length += steps[c]
     count = 0
     for i in range(length // 16):
         h = words[2 * i] * _SPREAD ^ words[2 * i + 1]

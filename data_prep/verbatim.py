@@ -24,7 +24,7 @@ BLOCK = 16
 MIN_BYTES = 2 * BLOCK - 1
 """The shortest needle that covers a whole block wherever it lies."""
 
-_DROPPED = np.isin(np.arange(256), list(SPACE)).astype(np.uint8)
+_STEPS = (~np.isin(np.arange(256), list(SPACE))).astype(np.int64)
 BITS_A_BLOCK = 64
 MIN_BITS = 16
 
@@ -58,7 +58,7 @@ class VerbatimIndex:
             kept = np.empty((len(data) // BLOCK + 1) * BLOCK, np.uint8)
             blocks = np.empty(len(data) // BLOCK + 1, np.int64)
             array = np.frombuffer(data, np.uint8)
-            length, count = kernels.find_blocks(array, _DROPPED, self.bits, shift, kept, kept.view(np.uint64), blocks)
+            length, count = kernels.find_blocks(array, _STEPS, self.bits, shift, kept, kept.view(np.uint64), blocks)
             return (kept[:length].tobytes() if count else b""), blocks[:count]
         bare = data.translate(None, SPACE)
         slots = block_slots(bare, shift)

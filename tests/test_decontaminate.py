@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import fuzz_decontaminate
 from data_prep import gram_kernels
 from data_prep.benchmark_items import Benchmark
 from data_prep.decontaminate import (
+    OVERLAP_CHARACTERS,
+    PIECE_CHARACTERS,
     DecontaminationRules,
     Match,
     open_matcher,
@@ -138,11 +141,29 @@ def test_near_misses_are_told_and_do_not_drop(matcher):
     assert [(match.contaminated, 0.05 <= match.share < 0.1) for match in shares] == [(False, True)]
 
 
+def test_the_largest_share_counts(matcher):
+    near, same = renamed(WHOLE).replace("return", "print(z0)\n    return"), renamed(WHOLE)
+    for programs in ([near, same], [same, near], [f"{near}\n{same}"], [f"{same}\n{near}"]):
+        (match,) = [match for match in matcher.match("", programs) if match.item == "Posts/0"]
+        assert match.contaminated and match.share == 1.0
+
+
 def test_ngrams_far_apart_are_not_added_up(matcher):
     words = PROMPT.split('"""')[1].split()
     pieces = [" ".join(words[i : i + 13]) for i in range(0, 26, 13)]
     assert ("prompt", "ngrams") not in found(matcher, (" filler" * 400 + " ").join(pieces))
     assert any(match.matcher == "ngrams" for match in matcher.match(pieces[0]))
+
+
+def test_a_long_text_is_looked_at_in_pieces(matcher):
+    filler = "some words of no problem at all\n" * (PIECE_CHARACTERS // 32)
+    for place in (len(filler) - 300, len(filler) - OVERLAP_CHARACTERS - 300):
+        text = filler[:place] + WHOLE + filler[:1000]
+        assert {("prompt", "verbatim"), ("solution", "verbatim"), ("prompt", "ngrams")} <= found(matcher, text, [])
+    begin = time.monotonic()
+    assert ("solution", "python") in found(matcher, "", [renamed(WHOLE) * 2500])
+    assert ("solution", "ngrams") in found(matcher, WHOLE * 5000, [])
+    assert time.monotonic() - begin < 20
 
 
 def test_what_is_not_looked_for_is_listed(matcher):
@@ -161,6 +182,20 @@ def test_what_many_problems_share_is_not_looked_for(tmp_path):
     assert [match.item for match in matcher.match(rows[2]["prompt"]) if match.matcher == "ngrams"] == ["a/2"]
     fewer = open_matcher(DecontaminationRules((Benchmark("ours", write_problems(tmp_path, rows[:3])),)), "spec")
     assert len(fewer.match(head)) == 3
+
+
+def test_idioms_are_not_looked_for(tmp_path):
+    idiom = "for i in range(2, int(math.sqrt(n)) + 1):\n    if n % i == 0:\n        return False\nreturn True\n"
+    own = "if n in known: return known[n] else: known[n] = slow(n) and not even(n)\n"
+    rows = [{"id": 1, "solution": idiom + own}]
+    matcher = open_matcher(DecontaminationRules((Benchmark("ours", write_problems(tmp_path, rows)),), min_ngrams=1), "spec")
+    assert matcher.match(idiom) == [] and [match.matcher for match in matcher.match(own)] == ["ngrams"]
+
+
+def test_the_shortest_text_that_is_looked_for_whole(tmp_path):
+    rows = [{"id": 1, "prompt": "a" * 40}, {"id": 2, "prompt": "b" * 39}]
+    matcher = open_matcher(DecontaminationRules((Benchmark("ours", write_problems(tmp_path, rows)),)), "spec")
+    assert [match.item for match in matcher.match(" ".join("a" * 40) + " ".join("b" * 39))] == ["1"]
 
 
 def test_other_scripts(tmp_path):
