@@ -24,6 +24,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True)(function)
 
 
+ANY = 0x80
+"""From here on bytes are of characters beyond ASCII."""
+
 MANY = 32
 """From so many hashes on insertion takes longer than a general sort; only what repeats gets there."""
 
@@ -48,7 +51,7 @@ def _beyond_ascii(data: Any, at: Any) -> Any:
 
 
 @_compiled
-def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, units: Any) -> Any:
+def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, factor: Any, units: Any) -> Any:
     """Write a raw hash of each unit of one text, which is UTF-8, and return how many there are.
 
     `steps` has, for each ASCII character, the factor and the summand that its hash is taken on with, and whether it is of a word.
@@ -57,39 +60,40 @@ def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, units
     unit, count, joined, has_word = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
     at, stop = np.uint64(first), np.uint64(end)
     while at < stop:
-        code = np.uint64(data[at])
-        if code < ANY:
+        while at < stop and data[at] < ANY:
+            code = data[at]
+            at += np.uint64(1)
             word = steps[code, 2]
             begins = word & has_word & ~joined
-            factor, summand, joined = steps[code, 0], steps[code, 1], word
-            at += np.uint64(1)
-        else:
-            code, width = _beyond_ascii(data, at)
-            at += width
-            kind = classes[code]
-            if kind == SPACE:
-                joined = np.uint64(0)
-                continue
-            word, joins = np.uint64(kind != OPERATOR), np.uint64(kind == WORD)
-            begins = word & has_word & ~(joined & joins)
-            factor, summand, joined = steps[ANY, 0], code + np.uint64(1), joins
+            units[count] = unit
+            count += begins
+            unit = unit * (steps[code, 0] & (begins - np.uint64(1))) + steps[code, 1]
+            has_word |= word
+            joined = word
+        if at == stop:
+            break
+        point, width = _beyond_ascii(data, at)
+        at += width
+        kind = classes[point]
+        if kind == SPACE:
+            joined = np.uint64(0)
+            continue
+        word, joins = np.uint64(kind != OPERATOR), np.uint64(kind == WORD)
+        begins = word & has_word & ~(joined & joins)
         units[count] = unit
         count += begins
-        unit = (unit & (begins - np.uint64(1))) * factor + summand
+        unit = unit * (factor & (begins - np.uint64(1))) + point + np.uint64(1)
         has_word |= word
+        joined = joins
     if unit:
         units[count] = unit
         count += np.uint64(1)
     return np.int64(count)
 
 
-ANY = 0x80
-"""The row of `steps` for all characters beyond ASCII."""
-
-
 @_compiled
 def _steps(classes: Any, factor: Any) -> Any:
-    steps = np.zeros((ANY + 1, 3), np.uint64)
+    steps = np.zeros((ANY, 3), np.uint64)
     steps[:, 0] = factor
     for code in range(ANY):
         if classes[code] == SPACE:
@@ -113,7 +117,7 @@ def hash_shingles(data: Any, bounds: Any, classes: Any, size: int, factors: Any)
     filled = 0
     for text in range(texts):
         units = hashes[filled:]
-        count = _hash_units(data, bounds[text], bounds[text + 1], classes, steps, units)
+        count = _hash_units(data, bounds[text], bounds[text + 1], classes, steps, factors[0], units)
         if count == 0:
             continue
         for number in range(count):
