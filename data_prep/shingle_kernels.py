@@ -27,8 +27,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 ANY = 0x80
 """From here on bytes are of characters beyond ASCII."""
 
-MANY = 32
-"""From so many hashes on insertion takes longer than a general sort; only what repeats gets there."""
+MANY = 1000
+"""So many hashes with the same first bits are next to always the same one; if not, insertion would take long."""
 
 
 @_compiled
@@ -134,37 +134,29 @@ def hash_shingles(data: Any, bounds: Any, classes: Any, size: int, factors: Any)
 
 
 @_compiled
-def _scatter(hashes: Any, first: int, end: int, shift: int, ends: Any, target: Any) -> None:
-    """Copy hashes so that their highest bits ascend; afterwards `ends` says where those of each value end."""
-    ends[:] = 0
+def _scatter(hashes: Any, first: int, end: int, shift: int, places: Any, target: Any) -> Any:
+    """Copy hashes so that their highest bits ascend, and return how many have the same at most; `places` is room for counting."""
+    places[:] = 0
     for position in range(first, end):
-        ends[np.int64(hashes[position] >> np.uint64(shift))] += 1
-    total = 0
-    for value in range(ends.size):  # from how many there are to where they begin
-        total += ends[value]
-        ends[value] = total - ends[value]
+        places[hashes[position] >> np.uint64(shift)] += 1
+    total, most = 0, 0
+    for value in range(places.size):  # from how many there are to where they begin
+        count = places[value]
+        places[value] = total
+        total += count
+        most = max(most, count)
     for position in range(first, end):
-        bucket = np.int64(hashes[position] >> np.uint64(shift))
-        target[ends[bucket]] = hashes[position]
-        ends[bucket] += 1
-
-
-@_compiled
-def _sort(values: Any) -> None:
-    """Sort what is almost sorted."""
-    for position in range(1, values.size):
-        value, place = values[position], position
-        while place > 0 and values[place - 1] > value:
-            values[place] = values[place - 1]
-            place -= 1
-        values[place] = value
+        bucket = hashes[position] >> np.uint64(shift)
+        target[places[bucket]] = hashes[position]
+        places[bucket] += 1
+    return most
 
 
 @_compiled
 def sort_unique(hashes: Any, counts: Any) -> Any:
     """Return the hashes of each text ascending, each once, and the bounds of the texts; the first argument is changed.
 
-    Hashes are spread evenly, so that of `n` about one has the same first ``log2(n)`` bits as another.
+    Hashes are spread evenly: of `n`, about one has the same first ``log2(n)`` bits as another, but for those that repeat.
     """
     bounds = np.zeros(counts.size + 1, np.int64)
     scratch = np.empty(counts.max() if counts.size else 0, np.uint64)
@@ -173,15 +165,14 @@ def sort_unique(hashes: Any, counts: Any) -> Any:
         count, bits = counts[text], 1
         while (1 << bits) < count:
             bits += 1
-        ends = np.empty(1 << bits, np.int64)
-        _scatter(hashes, first, first + count, 64 - bits, ends, scratch)
-        begin: Any = 0
-        for end in ends:
-            if end - begin > MANY:
-                scratch[begin:end].sort()
-            elif end - begin > 1:
-                _sort(scratch[begin:end])
-            begin = end
+        if _scatter(hashes, first, first + count, 64 - bits, np.empty(1 << bits, np.int64), scratch) > MANY:
+            scratch[:count].sort()
+        for position in range(1, count):
+            value, place = scratch[position], position
+            while place > 0 and scratch[place - 1] > value:
+                scratch[place] = scratch[place - 1]
+                place -= 1
+            scratch[place] = value
         for position in range(count):
             if position == 0 or scratch[position] != scratch[position - 1]:
                 hashes[filled] = scratch[position]
