@@ -9,7 +9,7 @@ those are hangs on nothing but the texts and their order: not on the number of s
 Four steps, each of pure tasks that write their files whole or not at all into one folder:
 
 1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle, about as much as the text, and ``8 * bands + 16`` bytes a
-   document, 304 by rule; in memory twice the bands of the shard, 15 times its longest text, and some 100 MB.
+   document, 304 by rule; in memory twice the bands of the shard, 20 times its longest text at most, and some 100 MB.
 2. `link`, a task a band and slice of its hashes (of few documents, some bands): which documents share it, neighbour to neighbour. In
    memory 40 bytes a document of the slice, of `SLICE_DOCUMENTS`, and 1 byte a document in all; on disk 16 bytes a link, of which a band
    has fewer than documents.
