@@ -216,9 +216,7 @@ def similarity(hashes: Any, a: int, a_end: int, b: int, b_end: int, threshold: f
     """Return the Jaccard similarity of two sets, ascending in ``hashes[a:a_end]`` and ``hashes[b:b_end]``; 0 if below the threshold."""
     a_size, b_size = a_end - a, b_end - b
     total = a_size + b_size
-    need = np.int64(threshold * total / (1.0 + threshold))  # how many they must share, made exact
-    while need > 0 and (need - 1) / (total - need + 1) >= threshold:
-        need -= 1
+    need: Any = max(int(threshold * total / (1.0 + threshold)) - 1, 0)  # how many they must share, or one or two fewer; now exactly:
     while need < total and need / (total - need) < threshold:
         need += 1
     a_spare, b_spare = a_size - need, b_size - need
