@@ -9,7 +9,7 @@ those are hangs on nothing but the texts and their order: not on the number of s
 Four steps, each of pure tasks that write their files whole or not at all into one folder:
 
 1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle, about as much as the text, and ``8 * bands + 16`` bytes a
-   document, 304 by rule; in memory twice the bands of the shard, and some 100 MB.
+   document, 304 by rule; in memory twice the bands of the shard, 20 times its longest text at most, and some 100 MB.
 2. `link`, a task a band and slice of its hashes (of few documents, some bands): which documents share it, neighbour to neighbour. In
    memory 40 bytes a document of the slice, of `SLICE_DOCUMENTS`, and 1 byte a document in all; on disk 16 bytes a link, of which a band
    has fewer than documents.
@@ -38,8 +38,8 @@ from data_prep.pool import default_workers, run_tasks
 from data_prep.shingles import Hashes, Numbers, band_hashes, candidate_probability, kernels, shingles_of
 from starchat.errors import UserError
 
-BATCH_CHARS = 4_000_000
-"""Texts are hashed together up to this size: their hashes fit into a core's caches and little memory."""
+BATCH_CHARS = 1_000_000
+"""Texts are hashed together up to this size: what that takes fits into a core's caches, and its memory is used again for the next."""
 
 SLICE_DOCUMENTS = 50_000_000
 """About how many documents a task of the second step sorts at once."""
@@ -257,7 +257,7 @@ def _join(parents: Numbers, links: Numbers) -> None:
         if not differ.any():
             return
         links = links[differ]
-        np.minimum.at(parents, high[differ], low[differ])
+        parents[high[differ]] = low[differ]  # of several for one, any; the others are joined in a later turn
         while ((above := parents[parents]) != parents).any():
             parents[:] = above
 

@@ -24,8 +24,11 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True)(function)
 
 
-MANY = 32
-"""From so many hashes on insertion takes longer than a general sort; only what repeats gets there."""
+ANY = 0x80
+"""From here on bytes are of characters beyond ASCII."""
+
+MANY = 1000
+"""So many hashes with the same first bits are next to always the same one; if not, insertion would take long."""
 
 
 @_compiled
@@ -48,7 +51,7 @@ def _beyond_ascii(data: Any, at: Any) -> Any:
 
 
 @_compiled
-def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, units: Any) -> Any:
+def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, factor: Any, units: Any) -> Any:
     """Write a raw hash of each unit of one text, which is UTF-8, and return how many there are.
 
     `steps` has, for each ASCII character, the factor and the summand that its hash is taken on with, and whether it is of a word.
@@ -57,39 +60,40 @@ def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, units
     unit, count, joined, has_word = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
     at, stop = np.uint64(first), np.uint64(end)
     while at < stop:
-        code = np.uint64(data[at])
-        if code < ANY:
+        while at < stop and data[at] < ANY:
+            code = data[at]
+            at += np.uint64(1)
             word = steps[code, 2]
             begins = word & has_word & ~joined
-            factor, summand, joined = steps[code, 0], steps[code, 1], word
-            at += np.uint64(1)
-        else:
-            code, width = _beyond_ascii(data, at)
-            at += width
-            kind = classes[code]
-            if kind == SPACE:
-                joined = np.uint64(0)
-                continue
-            word, joins = np.uint64(kind != OPERATOR), np.uint64(kind == WORD)
-            begins = word & has_word & ~(joined & joins)
-            factor, summand, joined = steps[ANY, 0], code + np.uint64(1), joins
+            units[count] = unit
+            count += begins
+            unit = unit * (steps[code, 0] & (begins - np.uint64(1))) + steps[code, 1]
+            has_word |= word
+            joined = word
+        if at == stop:
+            break
+        point, width = _beyond_ascii(data, at)
+        at += width
+        kind = classes[point]
+        if kind == SPACE:
+            joined = np.uint64(0)
+            continue
+        word, joins = np.uint64(kind != OPERATOR), np.uint64(kind == WORD)
+        begins = word & has_word & ~(joined & joins)
         units[count] = unit
         count += begins
-        unit = (unit & (begins - np.uint64(1))) * factor + summand
+        unit = unit * (factor & (begins - np.uint64(1))) + point + np.uint64(1)
         has_word |= word
+        joined = joins
     if unit:
         units[count] = unit
         count += np.uint64(1)
     return np.int64(count)
 
 
-ANY = 0x80
-"""The row of `steps` for all characters beyond ASCII."""
-
-
 @_compiled
 def _steps(classes: Any, factor: Any) -> Any:
-    steps = np.zeros((ANY + 1, 3), np.uint64)
+    steps = np.zeros((ANY, 3), np.uint64)
     steps[:, 0] = factor
     for code in range(ANY):
         if classes[code] == SPACE:
@@ -113,7 +117,7 @@ def hash_shingles(data: Any, bounds: Any, classes: Any, size: int, factors: Any)
     filled = 0
     for text in range(texts):
         units = hashes[filled:]
-        count = _hash_units(data, bounds[text], bounds[text + 1], classes, steps, units)
+        count = _hash_units(data, bounds[text], bounds[text + 1], classes, steps, factors[0], units)
         if count == 0:
             continue
         for number in range(count):
@@ -130,37 +134,29 @@ def hash_shingles(data: Any, bounds: Any, classes: Any, size: int, factors: Any)
 
 
 @_compiled
-def _scatter(hashes: Any, first: int, end: int, shift: int, ends: Any, target: Any) -> None:
-    """Copy hashes so that their highest bits ascend; afterwards `ends` says where those of each value end."""
-    ends[:] = 0
+def _scatter(hashes: Any, first: int, end: int, shift: int, places: Any, target: Any) -> Any:
+    """Copy hashes so that their highest bits ascend, and return how many have the same at most; `places` is room for counting."""
+    places[:] = 0
     for position in range(first, end):
-        ends[np.int64(hashes[position] >> np.uint64(shift))] += 1
-    total = 0
-    for value in range(ends.size):  # from how many there are to where they begin
-        total += ends[value]
-        ends[value] = total - ends[value]
+        places[hashes[position] >> np.uint64(shift)] += 1
+    total, most = 0, 0
+    for value in range(places.size):  # from how many there are to where they begin
+        count = places[value]
+        places[value] = total
+        total += count
+        most = max(most, count)
     for position in range(first, end):
-        bucket = np.int64(hashes[position] >> np.uint64(shift))
-        target[ends[bucket]] = hashes[position]
-        ends[bucket] += 1
-
-
-@_compiled
-def _sort(values: Any) -> None:
-    """Sort what is almost sorted."""
-    for position in range(1, values.size):
-        value, place = values[position], position
-        while place > 0 and values[place - 1] > value:
-            values[place] = values[place - 1]
-            place -= 1
-        values[place] = value
+        bucket = hashes[position] >> np.uint64(shift)
+        target[places[bucket]] = hashes[position]
+        places[bucket] += 1
+    return most
 
 
 @_compiled
 def sort_unique(hashes: Any, counts: Any) -> Any:
     """Return the hashes of each text ascending, each once, and the bounds of the texts; the first argument is changed.
 
-    Hashes are spread evenly, so that of `n` about one has the same first ``log2(n)`` bits as another.
+    Hashes are spread evenly: of `n`, about one has the same first ``log2(n)`` bits as another, but for those that repeat.
     """
     bounds = np.zeros(counts.size + 1, np.int64)
     scratch = np.empty(counts.max() if counts.size else 0, np.uint64)
@@ -169,15 +165,14 @@ def sort_unique(hashes: Any, counts: Any) -> Any:
         count, bits = counts[text], 1
         while (1 << bits) < count:
             bits += 1
-        ends = np.empty(1 << bits, np.int64)
-        _scatter(hashes, first, first + count, 64 - bits, ends, scratch)
-        begin: Any = 0
-        for end in ends:
-            if end - begin > MANY:
-                scratch[begin:end].sort()
-            elif end - begin > 1:
-                _sort(scratch[begin:end])
-            begin = end
+        if _scatter(hashes, first, first + count, 64 - bits, np.empty(1 << bits, np.int64), scratch) > MANY:
+            scratch[:count].sort()
+        for position in range(1, count):
+            value, place = scratch[position], position
+            while place > 0 and scratch[place - 1] > value:
+                scratch[place] = scratch[place - 1]
+                place -= 1
+            scratch[place] = value
         for position in range(count):
             if position == 0 or scratch[position] != scratch[position - 1]:
                 hashes[filled] = scratch[position]
@@ -221,9 +216,7 @@ def similarity(hashes: Any, a: int, a_end: int, b: int, b_end: int, threshold: f
     """Return the Jaccard similarity of two sets, ascending in ``hashes[a:a_end]`` and ``hashes[b:b_end]``; 0 if below the threshold."""
     a_size, b_size = a_end - a, b_end - b
     total = a_size + b_size
-    need = np.int64(threshold * total / (1.0 + threshold))  # how many they must share, made exact
-    while need > 0 and (need - 1) / (total - need + 1) >= threshold:
-        need -= 1
+    need: Any = max(int(threshold * total / (1.0 + threshold)) - 1, 0)  # how many they must share, or one or two fewer; now exactly:
     while need < total and need / (total - need) < threshold:
         need += 1
     a_spare, b_spare = a_size - need, b_size - need
