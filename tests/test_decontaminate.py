@@ -22,7 +22,7 @@ from data_prep.decontaminate import (
     Match,
     open_matcher,
     read_matcher,
-    texts_of,
+    texts_and_python,
     write_matcher,
 )
 from data_prep.near_miss import MAX_NEAREST, NearMisses
@@ -99,7 +99,7 @@ def test_what_is_no_problem_stays(matcher, text):
 def test_python_within_other_text(matcher):
     fenced = f"Sure:\n\n```python\nimport os\n\n{renamed(WHOLE)}\n```\n"
     record = Record(Source("a:1"), turns=(Turn("user", "Write it."), Turn("assistant", fenced)))
-    text, python = texts_of(record)
+    text, python = texts_and_python(record)
     assert ("solution", "python") in found(matcher, text, python) and found(matcher, text, []) == set()
     prose = "As follows:\n\n" + "\n".join("    " + line for line in renamed(WHOLE).split("\n")) + "\n\nThat doesn't parse as a whole."
     assert ("solution", "python") in found(matcher, prose)
@@ -109,11 +109,11 @@ def test_all_texts_of_a_record_are_looked_at():
     calls = (ToolCall("run", "def of(arguments): pass"),)
     turns = (Turn("user", "question"), Turn("assistant", "def answer(): pass", tool_calls=calls))
     pair = Record(Source("a:1"), turns=turns, rejected=Turn("assistant", "no `x`\n```py\ndef rejected(): pass\n```"))
-    text, python = texts_of(pair)
+    text, python = texts_and_python(pair)
     assert all(word in text for word in ("question", "answer", "arguments", "rejected"))
     assert python == ["def answer(): pass", "def of(arguments): pass", "def rejected(): pass\n"]
     document = Record(Source("a:1"), parts=(Part("<file_sep>", "a.py"), Part("", "\ndef inside(): pass")))
-    assert texts_of(document) == ("a.py\n\ndef inside(): pass", ["\ndef inside(): pass"])
+    assert texts_and_python(document) == ("a.py\n\ndef inside(): pass", ["\ndef inside(): pass"])
 
 
 def test_both_problems_of_one_record(matcher):
