@@ -87,7 +87,7 @@ def run_ours(corpus: Path, output: Path, workers: int) -> None:
     """Write what is kept of a corpus."""
     from data_prep.pool import start_server
 
-    start_server("data_prep.loaded_kernels", workers)
+    start_server(["data_prep.loaded_kernels"], workers)
     import near_duplicates  # this file, by the name that workers know
 
     from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates

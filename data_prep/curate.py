@@ -22,9 +22,10 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, texts_and_python
+from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher, texts_and_python
 from data_prep.detect import Detector
 from data_prep.filters import FilterRules, filter_fault, filter_rules
 from data_prep.kinds import Setting
@@ -71,8 +72,11 @@ class Curation:
     duplicates: DuplicateRules | None = None
 
 
-def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting) -> Curation:
-    """Return the steps that a spec names; raise one `UserError` for the faults of all of them."""
+def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matcher_file: str | None = None) -> Curation:
+    """Return the steps that a spec names; raise one `UserError` for the faults of all of them.
+
+    `matcher_file` holds the matcher of benchmarks, made before, for a process that needs not make it again.
+    """
     spec = from_mapping(CurateSpec, mapping, place)
     faults: list[str] = []
 
@@ -87,7 +91,7 @@ def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting) -> C
     opt_outs = open_step(open_opt_outs, "opt_out")
     licenses = open_step(license_rules, "licenses")
     filters = open_step(filter_rules, "filters")
-    matcher = open_step(_open_matcher, "decontaminate")
+    matcher = open_step(_open_matcher, "decontaminate") if matcher_file is None else read_matcher(Path(matcher_file))
     secrets = open_step(functools.partial(_secret_rules, setting=setting), "redact")
     duplicates = open_step(duplicate_rules, "near_duplicates")
     if faults:
@@ -106,10 +110,10 @@ def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting) -> C
 
 
 @functools.lru_cache(2)
-def opened(stated: str, setting: Setting) -> Curation:
+def opened(stated: str, setting: Setting, matcher_file: str | None) -> Curation:
     """Return a curation in a process that has only what it was stated as."""
     mapping, place = json.loads(stated)
-    return open_curation(mapping, place, setting)
+    return open_curation(mapping, place, setting, matcher_file)
 
 
 def _open_matcher(mapping: Mapping[str, Any], place: str) -> Matcher:

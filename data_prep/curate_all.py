@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.curate import Curation, curate_item, opened
-from data_prep.decontaminate import Match
+from data_prep.decontaminate import Match, write_matcher
 from data_prep.item_files import Numbered, read_items, write_items
 from data_prep.kinds import Setting
 from data_prep.near_duplicates import NearDuplicate, find_near_duplicates
@@ -38,6 +38,7 @@ class _Batch:
     setting: Setting
     items: tuple[Numbered, ...]
     file: str | None
+    matcher_file: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,17 +68,20 @@ class CurateAll:
 
     def items(self, items: Iterable[Numbered]) -> Iterator[Numbered]:
         """Yield items, each as the steps leave it, in their order."""
-        if self._curation.duplicates is None:
-            for done in self._run(items, None):
-                yield from done.items
-            return
         with tempfile.TemporaryDirectory(prefix="starchat-curate-") as name:
-            yield from self._without_duplicates(items, Path(name))
+            if self._curation.duplicates is not None:
+                yield from self._without_duplicates(items, Path(name))
+                return
+            for done in self._run(items, Path(name), to_files=False):
+                yield from done.items
 
-    def _run(self, items: Iterable[Numbered], folder: Path | None) -> Iterator[_Done]:
-        curation = self._curation
+    def _run(self, items: Iterable[Numbered], folder: Path, to_files: bool) -> Iterator[_Done]:
+        curation, matcher_file = self._curation, None
+        if curation.matcher is not None:
+            matcher_file = str(folder / "matcher")
+            write_matcher(curation.matcher, Path(matcher_file))
         batches = (
-            _Batch(curation.stated, curation.setting, batch, None if folder is None else str(folder / f"{number:06}.jsonl"))
+            _Batch(curation.stated, curation.setting, batch, str(folder / f"{number:06}.jsonl") if to_files else None, matcher_file)
             for number, batch in enumerate(_batches(items))
         )
         for done in run_tasks(curate_batch, batches, curation.setting.workers):
@@ -89,7 +93,7 @@ class CurateAll:
     def _without_duplicates(self, items: Iterable[Numbered], folder: Path) -> Iterator[Numbered]:
         rules = self._curation.duplicates
         assert rules is not None
-        ids = [id for done in self._run(items, folder) for id in done.ids]
+        ids = [id for done in self._run(items, folder, to_files=True) for id in done.ids]
         shards = [_Shard(str(path), rules.prefer) for path in sorted(folder.glob("*.jsonl"))]
         removed = {
             found.document: found
@@ -108,7 +112,7 @@ class CurateAll:
 
 def curate_batch(batch: _Batch) -> _Done:
     """Return what becomes of a batch."""
-    curation = opened(batch.stated, batch.setting)
+    curation = opened(batch.stated, batch.setting, batch.matcher_file)
     items: list[Numbered] = []
     matches: list[tuple[str, Sequence[Match]]] = []
     for number, item in batch.items:

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
@@ -74,20 +74,20 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
                 ) from None
 
 
-def start_server(module: str, workers: int) -> None:
-    """Start the process that workers are forked from, which imports a builder's module while this process looks at the inputs.
+def start_server(modules: Sequence[str], workers: int) -> None:
+    """Start the process that workers are forked from, which imports what they need while this process looks at the inputs.
 
     Where there is one already it stays as it is, and workers import what it does not hold.
     """
     if workers > 1:
-        multiprocessing.get_context("forkserver").set_forkserver_preload(["data_prep.records", module])
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["data_prep.records", *modules])
         with _no_main():
             forkserver.ensure_running()
 
 
 def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], stream: Iterator[Task], workers: int) -> Iterator[Result]:
     """Yield the results of `waiting`, which keeps what has not been yielded, and of `stream` behind it."""
-    start_server(function.__module__, workers)
+    start_server([function.__module__], workers)
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"), initializer=_rarely_collect)
     futures: collections.deque[Future[Result]] = collections.deque()
     try:

@@ -25,7 +25,7 @@ from data_prep.curate import open_curation
 from data_prep.curate_all import CurateAll
 from data_prep.item_files import Numbered
 from data_prep.kinds import KINDS, Opened, Setting, open_kind
-from data_prep.pool import default_workers
+from data_prep.pool import default_workers, start_server
 from data_prep.records import Dropped, Item, Kept
 from data_prep.shards import DatasetWriter
 from data_prep.sources import as_text
@@ -93,6 +93,7 @@ def prepare(
     """
     spec = load_spec(spec_path, overrides)
     setting = Setting(spec.tokenizer, spec.seed, default_workers() if workers is None else workers)
+    start_server(_modules(spec), setting.workers)
     curation = open_curation(spec.curate, f"{spec_path}: curate", setting) if spec.curate else None
     sources = _open_all(spec, str(spec_path), setting)
     inputs = [entry for source in sources for entry in source.opened.inputs]
@@ -121,6 +122,13 @@ def prepare(
         write_card(folder, content, census)
         write_manifest(folder, STAGE, digest, content)
     return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": False}
+
+
+def _modules(spec: PrepareSpec) -> list[str]:
+    """Return what the workers of a spec import."""
+    named = [KINDS[source["kind"]] for source in spec.sources if source.get("kind") in KINDS]
+    steps = ["data_prep.curate_all"] * bool(spec.curate) + ["data_prep.loaded_kernels"] * ("near_duplicates" in spec.curate)
+    return list(dict.fromkeys([*named, *steps]))
 
 
 def summary(manifest: Mapping[str, Any]) -> str:

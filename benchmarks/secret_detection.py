@@ -1,7 +1,7 @@
 """Secrets: precision and recall of each kind on the labelled set, and speed on installed source files, beside peers.
 
-    python benchmarks/secrets.py --megabytes 60 --rounds 3 --peers /path/of/peers/bin/python --bigcode bigcode-dataset/pii
-    python benchmarks/secrets.py --fuzz 10000
+    python benchmarks/secret_detection.py --megabytes 60 --rounds 3 --peers /path/of/peers/bin/python --bigcode bigcode-dataset/pii
+    python benchmarks/secret_detection.py --fuzz 10000
 
 The labelled set is made by ``tests/secret_cases.py``. A secret counts as found where a find covers at least half of it, for everybody; a
 find that touches no secret is wrong. Times are of one process, on processor time; tools take turns, the median of the rounds counts. Peers
