@@ -126,7 +126,7 @@ def prepare(
 
 def _modules(spec: PrepareSpec) -> list[str]:
     """Return what the workers of a spec import."""
-    named = [KINDS[source["kind"]] for source in spec.sources if source.get("kind") in KINDS]
+    named = [KINDS[str(source["kind"])] for source in spec.sources if str(source.get("kind")) in KINDS]
     steps = ["data_prep.curate_all"] * bool(spec.curate) + ["data_prep.loaded_kernels"] * ("near_duplicates" in spec.curate)
     return list(dict.fromkeys([*named, *steps]))
 

@@ -1,4 +1,4 @@
-"""Damaged texts full of secrets, and what must hold of whatever is found and replaced in them (``benchmarks/secret_detection.py --fuzz``)."""
+"""Secrets put into texts of all sorts, and replaced in them (``benchmarks/secret_detection.py --fuzz``)."""
 
 from __future__ import annotations
 
