@@ -28,6 +28,7 @@ import numpy as np
 from data_prep.benchmark_items import Benchmark, Item, read_benchmark
 from data_prep.canonical_python import Canonical, canonical_functions, functions_in
 from data_prep.gram_index import WORD, GramIndex, build_index, gram_hashes, stream_hashes, words_of
+from data_prep.record_texts import texts_of
 from data_prep.verbatim import MIN_BYTES, SPACE, VerbatimIndex, bare, build_verbatim
 from starchat.config import closest
 from starchat.dialogue import Record
@@ -369,9 +370,9 @@ def read_matcher(path: Path) -> Matcher:
 
 def texts_and_python(record: Record) -> tuple[str, list[str]]:
     """Return a record's whole text, and those pieces of it that may be Python: parts of documents, fenced blocks, unfenced answers."""
-    turns = (*record.turns, *([record.rejected] if record.rejected else ()))
-    texts = [text for turn in turns for text in (turn.content, *(call.arguments for call in turn.tool_calls))]
-    pieces = [part.text for part in record.parts]
-    for text in texts:
+    texts = texts_of(record)
+    spoken = texts[: len(texts) - len(record.parts)]
+    pieces = texts[len(spoken) :]
+    for text in spoken:
         pieces += [body for _, body in code_blocks(text)] if "```" in text else [text]
-    return "\n".join([*texts, *(part.text for part in record.parts)]), [piece for piece in pieces if "def " in piece]
+    return "\n".join(texts), [piece for piece in pieces if "def " in piece]
