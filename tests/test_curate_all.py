@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import fuzz_curate
+from data_prep.curate import Curation
 from data_prep.detect import Detector
 from data_prep.preferred import DuplicateRules, compared_text, duplicate_rules, rank_of
 from data_prep.prepare import DECONTAMINATION, prepare
@@ -221,3 +223,15 @@ def test_same_bytes_with_any_number_of_workers_and_batches(tmp_path: Path, monke
     assert made[0] == made[1] == made[2]
     assert {"near_duplicate.parquet", DECONTAMINATION} <= set(made[0])
     assert all(from_row(row).parts for row in kept(tmp_path / "out-1-3"))
+
+
+@pytest.fixture(scope="module")
+def curation(tmp_path_factory: pytest.TempPathFactory) -> Curation:
+    """All steps that look at records one by one."""
+    return fuzz_curate.opened(tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_damaged_records_are_kept_or_dropped(number: int, curation: Curation, tmp_path: Path) -> None:
+    """Some of the mutants that ``python tests/fuzz_curate.py`` makes by the thousand."""
+    fuzz_curate.check(fuzz_curate.mutant(random.Random(f"0:{number}"), fuzz_curate.SECRETS), curation, tmp_path)
