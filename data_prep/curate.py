@@ -174,14 +174,13 @@ def _dropped(record: Record, fault: tuple[str, str], curation: Curation) -> Drop
 
 def _clear(dropped: Dropped, curation: Curation) -> Dropped:
     """Return a dropped unit without secrets in the text that is kept to look at; without any text, if it names what was opted out."""
-    if not dropped.raw and not dropped.detail:
-        return dropped
-    if curation.opt_outs is not None and curation.opt_outs.are_named_in(f"{dropped.place} {dropped.raw}"):
-        return dataclasses.replace(dropped, raw="")
+    raw, detail = dropped.raw, dropped.detail
+    if curation.opt_outs is not None and curation.opt_outs.are_named_in(f"{dropped.place} {raw}"):
+        raw = ""
     if curation.secrets is not None:
         detector = Detector(curation.secrets.redact)
-        return dataclasses.replace(dropped, raw=redact(dropped.raw, detector).text, detail=redact(dropped.detail, detector).text)
-    return dropped
+        raw, detail = redact(raw, detector).text, redact(detail, detector).text
+    return dataclasses.replace(dropped, raw=raw, detail=detail)
 
 
 def _counter(curation: Curation) -> Callable[[str], int] | None:
