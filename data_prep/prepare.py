@@ -112,6 +112,8 @@ def prepare(
             tallies, census = _write_all(spec, sources, run, writer, progress)
         if run is not None and run.near_misses is not None:
             write_json(folder / DECONTAMINATION, run.near_misses.as_json())
+            if progress:
+                print(run.near_misses.as_table(), file=sys.stderr)
         content = {
             "spec": resolved,
             "inputs": inputs,

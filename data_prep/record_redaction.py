@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from data_prep.detect import Detector, Span
 from data_prep.record_texts import texts_of, with_texts
-from data_prep.redact import PLACEHOLDERS, Redacted, SecretRules, redact
+from data_prep.redact import PLACEHOLDERS, Redacted, SecretRules, applied, redact
 from data_prep.secret_kinds import label_of
 from starchat.dialogue import Part, Record
 
@@ -34,18 +34,17 @@ def redacted_record(record: Record, rules: SecretRules) -> RedactedRecord | tupl
     """Return a record without the secrets of the rules, or why it is dropped."""
     texts = texts_of(record)
     whole = JOINT.join(texts)
-    if rules.drop and (found := Detector(rules.drop).find(whole)):
-        return f"secret_{found[0].kind}", f"{len(found)} of the kinds that are dropped"
-    names: Sequence[Span] = () if rules.names is None else _names(rules.names).find(whole, rules.min_name_score)
-    detector = Detector(rules.redact)
-    style = rules.style if record.parts else "text"
-    done = redact(whole, detector, style, names)
+    rules = rules if record.parts else dataclasses.replace(rules, style="text")
+    names = None if rules.names is None else _names(rules.names)
+    done = applied(whole, rules, names)
+    if isinstance(done, Span):
+        return f"secret_{done.kind}", f"at character {done.start + 1} of {len(whole)}"
     if not done.replacements:
         return RedactedRecord(record)
     repairs = tuple(dict.fromkeys(f"redacted_{replacement.kind}" for replacement in done.replacements))
     pieces = done.text.split(JOINT)
     if len(pieces) != len(texts):  # a find crossed from one text into the next
-        each = [redact(text, detector, style) for text in texts]
+        each = [redact(text, Detector(rules.redact), rules.style) for text in texts]
         return _rebuilt(record, each, repairs)
     starts, position = [], 0
     for piece in pieces:
