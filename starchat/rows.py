@@ -211,5 +211,5 @@ def _tools_of(row: Mapping[str, Any], place: str, remedy: str) -> str | None:
 def _code_digest() -> str:
     """Return the digest of the modules that decide what a row is, so that a change of them is never served stale rows."""
     here = Path(__file__).parent
-    modules = ("dialogue", "template", "tokens", "encode", "pairs", "document", "fim", "pack", "rows")
+    modules = ("dialogue", "template", "tokens", "placeholders", "encode", "pairs", "document", "fim", "pack", "rows")
     return digest_json([sha256_file(here / f"{module}.py") for module in modules])
