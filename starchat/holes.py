@@ -65,7 +65,7 @@ def _found(text: bytes, wanted: Sequence[bytes]) -> list[tuple[int, int]]:
 
 
 def _letters() -> dict[str, bytes]:
-    """Return which byte each letter of a byte-level vocabulary stands for: printable ones themselves, the others from U+0100 on, in order."""
+    """Return the bytes that the letters of a byte-level vocabulary stand for: printable ones themselves, the others U+0100 and on."""
     themselves = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in themselves]
     return {chr(byte): bytes([byte]) for byte in themselves} | {chr(256 + n): bytes([byte]) for n, byte in enumerate(others)}

@@ -108,6 +108,16 @@ def _find(text: str, placeholder: str) -> Iterator[Stretch]:
         at = text.find(placeholder, at + 1)
 
 
+def without(text: str, placeholders: Sequence[str]) -> str:
+    """Return a text without its placeholders.
+
+    >>> without("mail user1@example.com now", ["user1@example.com"])
+    'mail  now'
+    """
+    cuts = [0, *(edge for stretch in occurrences(text, placeholders) for edge in stretch), len(text)]
+    return "".join(text[start:stop] for start, stop in zip(cuts[::2], cuts[1::2], strict=True)) if len(cuts) > 2 else text
+
+
 def read_occurrences(text: str, placeholders: Sequence[str], tokens: Tokens) -> list[Stretch]:
     """Return `occurrences` in a text as the tokenizer reads it, by where they lie in the text as it is."""
     return tokens.before_normalizing(text, occurrences(tokens.normalize(text), [tokens.normalize(p) for p in placeholders]))

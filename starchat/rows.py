@@ -192,7 +192,10 @@ def _record_of_messages(row: Mapping[str, Any], place: str, split: str) -> Recor
         turns = ()
     if not turns or not all(isinstance(text, str) for turn in turns for call in turn.tool_calls for text in (call.name, call.arguments)):
         raise UserError(f"{place}: tool_calls are not in OpenAI's shape (function with name and arguments as JSON text); {remedy}")
-    return Record(Source(place), turns=turns, tools=_tools_of(row, place, remedy), split=split)
+    placeholders = row.get("placeholders") or ()
+    if isinstance(placeholders, str) or not all(isinstance(placeholder, str) for placeholder in placeholders):
+        raise UserError(f"{place}: placeholders is {str(placeholders)[:80]!r}; expected a list of texts; {remedy}")
+    return Record(Source(place), turns=turns, tools=_tools_of(row, place, remedy), split=split, placeholders=tuple(placeholders))
 
 
 def _tools_of(row: Mapping[str, Any], place: str, remedy: str) -> str | None:

@@ -109,12 +109,13 @@ class Tokens:
         """Return where stretches of `normalize` of a text lie in the text itself, in characters, as `encode_with_offsets` counts them."""
         if not stretches or self.whole.normalizer is None or self.normalize(text) == text:
             return list(stretches)
-        normal = NormalizedString(text)
+        normal = NormalizedString("\n" + text)  # a slice leaves out what was removed before its first character: here nothing is
         self.whole.normalizer.normalize(normal)
 
         def at(position: int) -> int:
-            front = normal.slice((0, position)) if position else None
-            return len(front.original) if front else 0
+            front = normal.slice((0, position + 1))
+            assert front is not None, "the stretch lies in the normalised text"
+            return len(front.original) - 1
 
         return [(at(start), at(stop)) for start, stop in stretches]
 
