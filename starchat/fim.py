@@ -87,8 +87,8 @@ def permute(
 
 
 def _is_code(parts: tuple[Part, ...], number: int) -> bool:
-    """Whether a part is the text of a file: plain, and alone or behind a name."""
-    if parts[number].marker:
+    """Whether a part is the text of a file, all of it: plain, and alone or behind a name."""
+    if parts[number].marker or not all(part.marker for part in parts[number + 1 : number + 2]):
         return False
     return parts[number - 1].marker in NAMES if number else len(parts) == 1
 
