@@ -21,10 +21,10 @@ from starchat.errors import UserError
 from starchat.fim import permute, rng_for
 from starchat.holes import Spelling
 from starchat.pairs import encode_pairs, sides
-from starchat.placeholders import NOTHING, Redaction, find_holes, keeping_whole, moved_out, occurrences, redaction_of
+from starchat.placeholders import NOTHING, Redaction, find_holes, keeping_whole, moved_out, occurrences, read_occurrences, redaction_of
 from starchat.recipe import Fim, Recipe
 from starchat.rows import _record_of_messages
-from starchat.template import TEMPLATES
+from starchat.template import ESCAPE, TEMPLATES
 from starchat.tokens import load_tokens
 
 MAIL, KEY = "user1@example.com", "REDACTED1xxxx"
@@ -337,3 +337,13 @@ def test_sixty_mutants_keep_the_laws(tmp_path):
     known = fuzz_placeholders.all_tokens(tmp_path)
     outcomes = {fuzz_placeholders.outcome_of(random.Random(f"0:{number}"), known) for number in range(60)}
     assert len(outcomes) > 3
+
+
+def test_a_placeholder_is_looked_for_as_the_tokenizer_reads_it(all_tokens):
+    """What the normalizer removes from within it, or before it, changes where it lies and not that it does."""
+    tokens = all_tokens["qwen", "chatml"]
+    for front in (f"{ESCAPE}a{ESCAPE}b e\u0301 ", f"e\u0301{ESCAPE}", ""):
+        whole = f"{front}x{ESCAPE}y{ESCAPE}"
+        ((start, stop),) = read_occurrences(whole, ["xy"], tokens)
+        assert whole[start:stop].lstrip(f"\u0301{ESCAPE}") == f"x{ESCAPE}y"
+    assert moved_out(7, [(2, 5), (5, 7)]) == 7, "behind a placeholder is a place to cut"
