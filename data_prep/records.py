@@ -44,15 +44,16 @@ class Kept:
         whence = tuple(getattr(source, name) for name in SOURCE_KEYS)
         parts = record.parts
         spelled = (tuple(part.marker for part in parts), tuple(part.text for part in parts))
-        return _kept, ((whence, spelled, record.tools, record.license, record.split, record.copy, self.repairs), None)
+        known = (record.tools, record.license, record.split, record.copy, None, record.placeholders)
+        return _kept, ((whence, spelled, known, self.repairs), None)
 
 
 def _kept(document: tuple[Any, ...] | None, dialogue: tuple[Any, ...] | None) -> Kept:
     if document is None:
         assert dialogue is not None
         return Kept(*dialogue)
-    whence, spelled, tools, license, split, copy, repairs = document
-    return Kept(Record(Source(*whence), (), tuple(map(Part, *spelled)), tools, license, split, copy), repairs)
+    whence, spelled, known, repairs = document
+    return Kept(Record(Source(*whence), (), tuple(map(Part, *spelled)), *known), repairs)
 
 
 Item = Kept | Dropped

@@ -46,6 +46,7 @@ def record_schema() -> Any:
             ("origin", pa.int64()),
             ("split", text),
             ("copy", pa.int64()),
+            ("placeholders", pa.list_(text)),
         ]
     )
 

@@ -11,6 +11,7 @@ Read the modules in the order in which data flows through them:
 ``template``            a dialogue as segments with a trained flag; the same as a Jinja chat template
 ``faster_tokenizer``    a faster engine, where it gives the same ids
 ``tokens``              a tokenizer whose control tokens no text can forge
+``placeholders``        what stands in texts for what was taken out, and is not trained on
 ``encode``              records to rows of ids and labels; over-long dialogues split at turns
 ``fim``                 fill-in-the-middle at the character level
 ``fences``              code blocks in Markdown
@@ -21,9 +22,10 @@ Read the modules in the order in which data flows through them:
 ``rows``                a recipe's dataset, encoded and packed
 ``hub``                 where a model lies and what its configuration says
 ``finding``             a check's verdict, and all of them together
+``holes``               which tokens stand for placeholders, told by their bytes
 ``evidence``            rows laid end to end, beside the records that they claim to be
 ``catalogue``           every check by name: what it protects, and the remedy
-``detect_*``            checks without a model: of dialogues, pairs, documents, rows, data, of a base model's files, of the schedule
+``detect_*``            checks without a model: of dialogues, pairs, documents, placeholders, rows, data, a base's files, the schedule
 ``weights``             a model's weight files as they lie on the disk
 ``measure``             the numbers of an encoded dataset
 ``check``               the loss X-ray: laws proved on every row before training

@@ -70,6 +70,8 @@ CHECKS = (
         ("every_end_token_is_trained", "law 1: the model learns to stop", "the model would not learn to stop; " + OUR_FAULT),
         ("user_and_system_untrained", "law 1: nothing but answers is trained", OUR_FAULT),
         ("all_but_first_trained", "law 1, of documents", OUR_FAULT),
+        ("placeholders_untrained", "that the model does not learn to write what stands for secrets and names, and learns all the rest",
+         OUR_FAULT),
         ("one_prompt", "law 3, of pairs: both answers stand behind the same tokens", OUR_FAULT),
         ("first_tokens_untrained", "law 4: no token is predicted from another row", OUR_FAULT),
         ("documents_are_whole", "laws 4 and 5, of documents", OUR_FAULT),

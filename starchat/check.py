@@ -1,9 +1,8 @@
 """The loss X-ray: the laws proved on every row of a recipe's dataset, before any training.
 
 In: a recipe. Out: a `Report`, and the encoded rows, so that training does not encode twice. The detectors are in
-`starchat.detect_dialogues`, `starchat.detect_pairs`, `starchat.detect_documents` and `starchat.detect_rows`; how a report looks, in
-`starchat.xray`.
-Imports no torch.
+`starchat.detect_dialogues`, `starchat.detect_pairs`, `starchat.detect_documents`, `starchat.detect_placeholders`, `starchat.detect_rows`
+and `starchat.detect_data`; how a report looks, in `starchat.xray`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from starchat import detect_data as data
 from starchat import detect_dialogues as dialogues
 from starchat import detect_documents as documents
 from starchat import detect_pairs as pairs
+from starchat import detect_placeholders as placeholders
 from starchat import detect_rows as every
 from starchat.detect_base import base_findings
 from starchat.dialogue import Record
@@ -101,6 +101,7 @@ def examine(
     groups = group_rows(recipe, sizes) if fits else one_by_one(len(sizes))
     keys = every.row_keys(evidence)
     findings += [detector(evidence) for detector in pairs.DETECTORS] if recipe.of_pairs else []
+    findings += [pairs.one_prompt(evidence, turns)] if recipe.of_pairs and turns else []
     findings += [
         every.dead_rows(evidence),
         every.first_tokens_untrained(evidence),
@@ -147,6 +148,7 @@ def _of_dialogues(evidence: Evidence, turns: Turns, step: Step) -> list[Finding]
         dialogues.no_forged_control_tokens,
         dialogues.one_beginning_token,
         dialogues.no_empty_answers,
+        placeholders.in_dialogues,
     )
     return [_run(detector.__name__, step, lambda d=detector: d(evidence, turns)) for detector in detectors]  # type: ignore[misc]
 
@@ -159,7 +161,8 @@ def _of_documents(evidence: Evidence, recipe: Recipe, step: Step) -> list[Findin
         documents.one_beginning_token(evidence),
         documents.documents_are_whole(evidence, windows),
         documents.only_the_documents_own_control_tokens(evidence, windows),
-        documents.fim_share(evidence, windows, recipe.fim),
+        documents.fim_share(windows, recipe.fim),
+        placeholders.in_documents(evidence),
     ]
 
 

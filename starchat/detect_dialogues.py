@@ -23,14 +23,15 @@ CHUNK_ROWS = 2000
 
 
 def trained_tokens_are_the_answers(evidence: Evidence, turns: Turns) -> Finding:
-    """Decode every stretch of trained tokens and compare with the records' assistant turns and their end token."""
-    tokens = evidence.tokens
-    before = np.concatenate([[False], evidence.trained[:-1]])
+    """Decode every stretch of trained tokens, holes that a record's placeholders explain filled in, and compare with the records'
+    assistant turns and their end token."""
+    tokens, trained = evidence.tokens, evidence.trained | turns.holes
+    before = np.concatenate([[False], trained[:-1]])
     before[evidence.offsets[:-1]] = False
-    first = np.flatnonzero(evidence.trained & ~before)
-    after = np.concatenate([evidence.trained[1:], [False]])
+    first = np.flatnonzero(trained & ~before)
+    after = np.concatenate([trained[1:], [False]])
     after[evidence.offsets[1:] - 1] = False
-    last = np.flatnonzero(evidence.trained & ~after) + 1
+    last = np.flatnonzero(trained & ~after) + 1
     cuts = np.searchsorted(first, evidence.offsets)
     flags = np.searchsorted(turns.starts, evidence.offsets)
     faults: list[str] = []

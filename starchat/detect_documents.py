@@ -13,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from starchat.dialogue import Part, merge_parts
+from starchat.dialogue import Part, Record, merge_parts
 from starchat.document import is_file
-from starchat.evidence import Evidence, control_ids, is_one_of
+from starchat.evidence import Evidence, control_ids, holes_of_documents, is_one_of
 from starchat.fim import STARCODER, chance, find_fim_tokens, join
 from starchat.finding import Finding, excerpt, verdict
+from starchat.placeholders import NOTHING, Redaction, redaction_of
 from starchat.recipe import Fim
+from starchat.tokens import Tokens
 
 CHUNK_ROWS = 2000
 
@@ -28,12 +30,17 @@ STANDARD_ERRORS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A row read back: its parts with fill-in-the-middle undone, whether it was permuted, and whether the document ends with it."""
+    """A row read back: its parts with fill-in-the-middle undone, whether it was permuted, and whether the document ends with it.
+
+    `whole` is the document of its record, or nothing. In both the tokens of `redaction` are letters.
+    """
 
     row: int
     parts: tuple[Part, ...]
     permuted: bool
     last: bool
+    whole: tuple[Part, ...]
+    redaction: Redaction
 
 
 def read_windows(evidence: Evidence) -> list[Window]:
@@ -42,17 +49,28 @@ def read_windows(evidence: Evidence) -> list[Window]:
     control, end = control_ids(tokens), tokens.control[tokens.end_of_text]
     names = find_fim_tokens(tokens.control) or STARCODER
     lead = tokens.control[tokens.bos] if tokens.bos else None
+    known = {id: _folded(record, tokens) for id, record in evidence.by_id.items()}
     for begin in range(0, len(evidence.rows), CHUNK_ROWS):
         rows = range(begin, min(begin + CHUNK_ROWS, len(evidence.rows)))
         cut = [_cut(evidence.rows[row].ids, control, lead) for row in rows]
         texts = iter(tokens.decode_texts([ids for pieces in cut for _, ids in pieces]))
         for row, pieces in zip(rows, cut, strict=True):
-            parts = tuple(Part("" if id is None else str(tokens.whole.id_to_token(id)), next(texts)) for id, _ in pieces)
+            whole, redaction = known.get(evidence.rows[row].id, ((), NOTHING))
+            foreign = {ord(letter): "\ufffd" for letter in redaction.letters.values()}  # the record's own texts have no letter
+            found = (next(texts).translate(foreign) if foreign else next(texts) for _ in pieces)
+            names_of = ("" if id is None else str(tokens.whole.id_to_token(id)) for id, _ in pieces)
+            parts = tuple(map(Part, names_of, found))
             last = bool(pieces) and pieces[-1] == (end, [])
-            parts = parts[:-1] if last else parts
+            parts = redaction.fold(parts[:-1] if last else parts)
             joined = join(parts, names)
-            windows.append(Window(row, joined, joined != parts, last))
+            windows.append(Window(row, joined, joined != parts, last, whole, redaction))
     return windows
+
+
+def _folded(record: Record, tokens: Tokens) -> tuple[tuple[Part, ...], Redaction]:
+    """Return a document as decoding gives it back, and what was put into it."""
+    redaction = redaction_of(record)
+    return redaction.fold([Part(part.marker, tokens.normalize(part.text)) for part in record.parts]), redaction
 
 
 def _cut(row: npt.NDArray[np.int32], control: npt.NDArray[np.int64], lead: int | None) -> list[tuple[int | None, list[int]]]:
@@ -67,12 +85,15 @@ def _cut(row: npt.NDArray[np.int32], control: npt.NDArray[np.int64], lead: int |
 
 
 def all_but_first_trained(evidence: Evidence) -> Finding:
-    """Count the tokens that are not trained: the first of each row, and no other."""
-    wanted = np.ones(len(evidence.ids), dtype=np.bool_)
+    """Count the tokens that are not trained: the first of each row, those that a record's placeholders explain, and no other."""
+    holes = holes_of_documents(evidence)
+    wanted = ~holes
     wanted[evidence.offsets[:-1]] = False
-    rows = np.unique(np.searchsorted(evidence.offsets, np.flatnonzero(wanted != evidence.trained), side="right") - 1)
+    wrong = np.flatnonzero((wanted != evidence.trained) & ~(evidence.trained & holes))  # a trained placeholder has a check of its own
+    rows = np.unique(np.searchsorted(evidence.offsets, wrong, side="right") - 1)
     faults = [f"{evidence.place(int(row))}: tokens other than the first are not trained, or the first is" for row in rows]
-    holds = f"{int(evidence.trained.sum()):,} of {len(evidence.ids):,} tokens trained: all but the first of each row"
+    but = f", and {np.count_nonzero(holes):,} of placeholders" if holes.any() else ""
+    holds = f"{int(evidence.trained.sum()):,} of {len(evidence.ids):,} tokens trained: all but the first of each row{but}"
     return verdict("all_but_first_trained", faults, holds)
 
 
@@ -95,8 +116,9 @@ def documents_are_whole(evidence: Evidence, windows: Sequence[Window]) -> Findin
     aside = {item.id for item in evidence.set_aside}
     for id, count in copies.items():
         record = evidence.by_id[id]
-        parts = [Part(part.marker, evidence.tokens.normalize(part.text)) for part in record.parts]
-        found, wanted = _found_and_wanted(pieces[id], parts, 0 if id in aside else count)
+        parts = pieces[id][0].whole if pieces[id] else _folded(record, evidence.tokens)[0]
+        both = _found_and_wanted(pieces[id], parts, 0 if id in aside else count)
+        found, wanted = map(evidence.tokens.normalize, both)  # a cut may part a character from its accent, which now stand together
         if found != wanted:
             faults.append(f"{record.source.place}: the rows hold {excerpt(found)}, the record {excerpt(wanted)}")
         elif id not in aside and sum(window.last for window in pieces[id]) != count:
@@ -141,11 +163,11 @@ def _content(window: Window, parts: Sequence[Part]) -> str:
     return text if fits else f"[other parts: {''.join(part.marker + part.text for part in found)[:60]}]"
 
 
-def fim_share(evidence: Evidence, windows: Sequence[Window], fim: Fim | None) -> Finding:
+def fim_share(windows: Sequence[Window], fim: Fim | None) -> Finding:
     """Hold the share of permuted windows against the rate asked for, within what chance allows."""
     rate = fim.rate if fim else 0.0
-    chances = [_chance(evidence, window, rate) for window in windows]
-    able = sum(share > 0 for share in chances) if rate else sum(_chance(evidence, window, 1.0) > 0 for window in windows)
+    chances = [_chance(window, rate) for window in windows]
+    able = sum(share > 0 for share in chances) if rate else sum(_chance(window, 1.0) > 0 for window in windows)
     permuted = sum(window.permuted for window in windows)
     expected, allowed = sum(chances), STANDARD_ERRORS * math.sqrt(sum(share * (1 - share) for share in chances))
     faults = []
@@ -155,11 +177,10 @@ def fim_share(evidence: Evidence, windows: Sequence[Window], fim: Fim | None) ->
     return verdict("fim_share", faults, holds)
 
 
-def _chance(evidence: Evidence, window: Window, rate: float) -> float:
-    record = evidence.by_id.get(evidence.rows[window.row].id)
-    if record is None or record.parts[-1].marker:
+def _chance(window: Window, rate: float) -> float:
+    if not window.whole or window.whole[-1].marker:
         return 0.0
-    return rate if is_file(record.parts) else chance(merge_parts(window.parts), rate)
+    return rate if is_file(window.whole) else chance(merge_parts(window.parts), rate)
 
 
 def only_the_documents_own_control_tokens(evidence: Evidence, windows: Sequence[Window]) -> Finding:
@@ -168,7 +189,7 @@ def only_the_documents_own_control_tokens(evidence: Evidence, windows: Sequence[
     for window in windows:
         record = evidence.by_id.get(evidence.rows[window.row].id)
         allowed = {part.marker for part in record.parts} | {""} if record else {""}
-        foreign = [part.marker for part in window.parts if part.marker not in allowed]
+        foreign = [part.marker for part in window.redaction.unfold(window.parts) if part.marker not in allowed]
         if foreign:
             faults.append(f"{evidence.place(window.row)}: control tokens {' '.join(foreign[:5])} that the record does not have")
     return verdict("no_forged_control_tokens", faults, f"{len(windows):,} windows have their records' control tokens only")

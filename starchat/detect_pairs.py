@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from starchat.detect_rows import MAX_DUPLICATE_FRACTION
-from starchat.evidence import Evidence
+from starchat.evidence import Evidence, Turns
 from starchat.finding import Finding, judged, verdict
 
 
@@ -30,11 +30,14 @@ def pairs_are_whole(evidence: Evidence) -> Finding:
     return verdict("pairs_are_whole", faults, holds)
 
 
-def one_prompt(evidence: Evidence) -> Finding:
+def one_prompt(evidence: Evidence, turns: Turns) -> Finding:
     """Compare the tokens before the answers: a difference there would be taken for a reason to prefer."""
     faults = []
+    answers = (turns.starts + turns.header_tokens)[turns.expected]
+    first = np.append(answers, len(evidence.ids))[np.searchsorted(answers, evidence.offsets[:-1])]
+    stops = (np.minimum(first, evidence.offsets[1:]) - evidence.offsets[:-1]).tolist()
     for chosen, rejected in _pairs(evidence):
-        prompts = [evidence.rows[row].ids[: _first_trained(evidence, row)] for row in (chosen, rejected)]
+        prompts = [evidence.rows[row].ids[: stops[row]] for row in (chosen, rejected)]
         if not np.array_equal(prompts[0], prompts[1]):
             faults.append(f"{evidence.place(chosen)}: the prompts have {len(prompts[0]):,} and {len(prompts[1]):,} tokens and differ")
     return verdict("one_prompt", faults, f"{len(_pairs(evidence)):,} pairs, each with one prompt for both answers")
@@ -82,7 +85,7 @@ def duplicate_pairs(evidence: Evidence) -> Finding:
     return judged("duplicate_pairs", ok, f"{total:,} of {pairs:,} training pairs repeat another{place}")
 
 
-DETECTORS = (pairs_are_whole, one_prompt, sides_differ, preferences_agree, duplicate_pairs)
+DETECTORS = (pairs_are_whole, sides_differ, preferences_agree, duplicate_pairs)
 
 
 def _length_bias(evidence: Evidence) -> str:
@@ -105,8 +108,3 @@ def _pairs(evidence: Evidence) -> list[tuple[int, int]]:
 
 def _train_pairs(evidence: Evidence) -> list[tuple[int, int]]:
     return _pairs(evidence)[: evidence.train_rows // 2]
-
-
-def _first_trained(evidence: Evidence, row: int) -> int:
-    trained = np.flatnonzero(evidence.rows[row].trained)
-    return int(trained[0]) if len(trained) else len(evidence.rows[row].ids)

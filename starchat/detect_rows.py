@@ -14,6 +14,7 @@ import numpy.typing as npt
 from starchat.encode import SetAside
 from starchat.evidence import Evidence, Turns
 from starchat.finding import Finding, judged, verdict
+from starchat.holes import Spelling
 from starchat.pack import fill
 from starchat.template import turn_text, with_tools
 from starchat.tokens import Tokens
@@ -161,7 +162,7 @@ def _unaccounted_answers(evidence: Evidence, turns: Turns, copies: dict[str, int
     for row, count, tokens in zip(evidence.rows, had.tolist(), tokens_had.tolist(), strict=True):
         answers[row.id] += count
         trained[row.id] += tokens
-    faults = []
+    faults, spelling = [], Spelling(evidence.tokens)
     for id, count in copies.items():
         record = evidence.by_id[id]
         wanted = [turn for turn in with_tools(record.turns, record.tools) if turn.trained]
@@ -169,7 +170,8 @@ def _unaccounted_answers(evidence: Evidence, turns: Turns, copies: dict[str, int
         lost = sum(item.trained_tokens for item in aside.get(id, ()))
         if not missing and not lost:
             continue
-        size = count * sum(len(ids) + 1 for ids in evidence.tokens.encode_texts([turn_text(turn) for turn in wanted]))
+        texts = evidence.tokens.encode_texts([turn_text(turn) for turn in wanted])
+        size = count * sum(1 + int(np.count_nonzero(~spelling.holes(ids, record.placeholders))) for ids in texts)
         if trained[id] + lost != size:
             faults.append(f"{record.source.place}: {missing} of {count * len(wanted)} answers are neither trained nor set aside")
     return faults

@@ -76,6 +76,7 @@ class Record:
 
     With `rejected` it is a pair: the last of `turns` is the answer that was preferred, `rejected` the one that was not, both to the
     turns before. `tools` is JSON text, as in OpenAI's ``tools``. `copy` counts the copies that a mixture weight above 1 makes.
+    `placeholders` are the strings that stand in the texts for what was taken out of them: they are not trained on.
     """
 
     source: Source
@@ -86,6 +87,7 @@ class Record:
     split: str = "train"
     copy: int = 0
     rejected: Turn | None = None
+    placeholders: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -94,7 +96,7 @@ class Record:
 
     @property
     def id(self) -> str:
-        """The digest of the content; the source, licence and split do not enter."""
+        """The digest of the content; the source, licence, split and placeholders do not enter."""
         parts = [_plain(self.turns), [(p.marker, p.text) for p in self.parts], self.tools]
         return _digest([*parts, _plain([self.rejected])] if self.rejected else parts)
 
@@ -182,6 +184,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "license": record.license,
         "split": record.split,
         "copy": record.copy,
+        "placeholders": list(record.placeholders),
     }
 
 
@@ -190,7 +193,8 @@ def _whole_message(turn: Turn) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any]) -> Record:
-    """Return the record of a row of ``dataset/*.parquet``: the inverse of `to_row`. Earlier versions wrote no column ``rejected``."""
+    """Return the record of a row of ``dataset/*.parquet``: the inverse of `to_row`. Earlier versions wrote no columns ``rejected``
+    and ``placeholders``."""
     return Record(
         source=to_source(row["source"]),
         turns=tuple(from_message(m) for m in row["messages"] or ()),
@@ -200,6 +204,7 @@ def from_row(row: Mapping[str, Any]) -> Record:
         split=row["split"],
         copy=row["copy"],
         rejected=from_message(row["rejected"]) if row.get("rejected") else None,
+        placeholders=tuple(row.get("placeholders") or ()),
     )
 
 

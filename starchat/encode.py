@@ -5,7 +5,8 @@ In: records and `Tokens`. Out: `Row`, or `SetAside` with a reason: nothing disap
 A turn's ids do not depend on its neighbours, so a row is the concatenation of its turns. A dialogue over the
 maximum is split before user turns. Each piece starts with the system turn, repeats as much of the exchange before
 it as fits into half the maximum (not trained again), and trains turns that no other piece trains. One exchange
-that is too long by itself is set aside.
+that is too long by itself is set aside. Of a trained turn, tokens that overlap a placeholder of its record are not trained;
+its end token is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from starchat.batches import batched
 from starchat.dialogue import Record, Turn
+from starchat.placeholders import find_holes
 from starchat.template import Segment, prompt_segments, turn_segments, with_tools
 from starchat.tokens import Tokens
 
@@ -92,6 +94,11 @@ class _EncodedTurn(NamedTuple):
     trained_from: int  # the range of ids that is trained; empty if the turn is not
     trained_to: int
     tail: int  # ids behind the end token
+    holes: Sequence[int] = ()  # ids in that range that are not trained
+
+    @property
+    def trained_tokens(self) -> int:
+        return self.trained_to - self.trained_from - len(self.holes)
 
 
 def encode_dialogues(records: Iterable[Record], tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:
@@ -135,9 +142,28 @@ def _begin(chunk: Sequence[Record], tokens: Tokens, tokenizer: Executor) -> _Beg
 
 def _finish(begun: _Begun, tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:
     ids = dict(zip(begun.texts, begun.ids.result(), strict=True))
-    for record, turns in zip(begun.records, begun.rendered, strict=True):
+    holes = _holes(begun, tokens)
+    for number, (record, turns) in enumerate(zip(begun.records, begun.rendered, strict=True)):
         encoded = [_encode_turn(role, segments, tokens, ids) for role, segments in turns]
+        for turn, found in holes.get(number, ()):
+            encoded[turn] = encoded[turn]._replace(holes=[encoded[turn].content + hole for hole in found])
         yield from _assemble(record, encoded, tokens, max_length_tokens)
+
+
+def _holes(begun: _Begun, tokens: Tokens) -> dict[int, list[tuple[int, list[int]]]]:
+    """Return, for each record with placeholders, its trained turns and which tokens of their content are not trained."""
+    asked = [
+        (number, segment.turn, [segment.text], record.placeholders)
+        for number, record in enumerate(begun.records)
+        if record.placeholders
+        for _, segments in begun.rendered[number]
+        for segment in segments
+        if segment.trained and not segment.control
+    ]
+    found: dict[int, list[tuple[int, list[int]]]] = {}
+    for (number, turn, _, _), holes in zip(asked, find_holes([(texts, strings) for _, _, texts, strings in asked], tokens), strict=True):
+        found.setdefault(number, []).append((turn, holes))
+    return found
 
 
 def _encode_turn(role: str, segments: Sequence[Segment], tokens: Tokens, ids: dict[str, list[int]]) -> _EncodedTurn:
@@ -164,7 +190,7 @@ def _encode_turn(role: str, segments: Sequence[Segment], tokens: Tokens, ids: di
 def _assemble(record: Record, turns: Sequence[_EncodedTurn], tokens: Tokens, max_length_tokens: int) -> Iterator[Row | SetAside]:
     lead = [tokens.control[tokens.bos]] if tokens.bos else []
     total = len(lead) + sum(len(turn.ids) for turn in turns)
-    trained = sum(turn.trained_to - turn.trained_from for turn in turns)
+    trained = sum(turn.trained_tokens for turn in turns)
     if not trained:
         yield SetAside(record.id, "nothing_trained", record.source.place, total, 0)
     elif total <= max_length_tokens:
@@ -175,17 +201,19 @@ def _assemble(record: Record, turns: Sequence[_EncodedTurn], tokens: Tokens, max
 
 def _row(id: str, lead: Sequence[int], turns: Sequence[_EncodedTurn], context: int = 0, piece: int = 0, skipped: int = 0) -> Row:
     """Return the row of `turns`, the first `context` of which are not trained; `skipped` turns lie before them, behind the system turn."""
-    ids, spans, ranges = list(lead), [], []
+    ids, spans, ranges, holes = list(lead), [], [], []
     for number, turn in enumerate(turns):
         start = len(ids)
         trained = turn.trained_to > turn.trained_from and number >= context
         if trained:
             ranges.append((start + turn.trained_from, start + turn.trained_to))
+            holes += [start + hole for hole in turn.holes]
         ids.extend(turn.ids)
         spans.append(Span(turn.role, start, start + turn.content, len(ids) - turn.tail, trained))
     mask = np.zeros(len(ids), dtype=np.bool_)
     for start, stop in ranges:
         mask[start:stop] = True
+    mask[holes] = False
     first_turn = skipped + (turns[0].role == "system")
     return Row(id, np.array(ids, dtype=np.int32), mask, tuple(spans), piece, first_turn)
 
@@ -198,7 +226,7 @@ def _split(record: Record, lead: Sequence[int], turns: Sequence[_EncodedTurn], m
     start = piece = 0
     while start < len(exchanges):
         if base + sizes[start] > max_length_tokens:
-            lost = sum(t.trained_to - t.trained_from for t in exchanges[start])
+            lost = sum(t.trained_tokens for t in exchanges[start])
             yield SetAside(record.id, "over_long", record.source.place, base + sizes[start], lost)
             start += 1
             continue

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from starchat.dialogue import ROLES, Record, Turn
 from starchat.encode import Row, SetAside
+from starchat.holes import Spelling
+from starchat.placeholders import REDACTION_TOKENS
 from starchat.template import with_tools
 from starchat.tokens import Tokens
 
@@ -59,7 +61,8 @@ class Turns:
     """The turns of all rows, in order. Flat arrays have one entry a turn; `of_row` has one tuple a row.
 
     A turn is ``ids[starts[k]:stops[k]]``: header (`header_tokens`), content, end token, tail (`tail_tokens`).
-    `expected` says that law 1 wants the turn trained in this row; `repeated` that an earlier piece has it already.
+    `expected` says that law 1 wants the turn trained in this row; `repeated` that an earlier piece has it already. `holes`, one a token of
+    all rows, says which tokens of the expected turns' content stand for what was taken out of the record: these alone are not trained.
     """
 
     of_row: tuple[tuple[Turn, ...], ...]
@@ -71,6 +74,7 @@ class Turns:
     repeated: npt.NDArray[np.bool_]
     header_tokens: npt.NDArray[np.int64]
     tail_tokens: int
+    holes: npt.NDArray[np.bool_]
 
     @property
     def ends(self) -> npt.NDArray[np.int64]:
@@ -117,7 +121,36 @@ def find_turns(evidence: Evidence) -> Turns:
     header = np.array([1 + len(tokens.encode_texts([text])[0]) if text else 1 for text in texts] + [1], dtype=np.int64)
     tail = len(tokens.encode_texts([template.after_end])[0]) if template.after_end else 0
     expected, repeated = (np.array(values, dtype=np.bool_) for values in (matched.expected, matched.repeated))
-    return Turns(tuple(matched.of_row), tuple(matched.contradictions), starts, stops, roles, expected, repeated, header[roles], tail)
+    sizes, holes = header[roles], np.zeros(len(evidence.ids), dtype=np.bool_)
+    spelling = Spelling(tokens)
+    for turn in np.flatnonzero(expected & with_placeholders(evidence, starts)).tolist():
+        content = slice(starts[turn] + sizes[turn], stops[turn] - tail - 1)
+        record = evidence.by_id[evidence.rows[evidence.row_at(int(starts[turn]))].id]
+        holes[content] = spelling.holes(evidence.ids[content], record.placeholders)
+    return Turns(tuple(matched.of_row), tuple(matched.contradictions), starts, stops, roles, expected, repeated, sizes, tail, holes)
+
+
+def with_placeholders(evidence: Evidence, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return for each position in `ids` whether its row's record has placeholders."""
+    found = (evidence.by_id.get(row.id) for row in evidence.rows)
+    rows = np.array([bool(record and record.placeholders) for record in found], dtype=np.bool_)
+    return np.asarray(rows[np.searchsorted(evidence.offsets, positions, side="right") - 1])
+
+
+def holes_of_documents(evidence: Evidence) -> npt.NDArray[np.bool_]:
+    """Return for each token of all rows, which are those of documents, whether it stands for what was taken out of the record."""
+    tokens, spelling = evidence.tokens, Spelling(evidence.tokens)
+    redaction = np.array([tokens.control[name] for name in REDACTION_TOKENS if name in tokens.control], dtype=np.int64)
+    holes, control = is_one_of(evidence.ids, redaction), is_one_of(evidence.ids, control_ids(tokens))
+    for number, row in enumerate(evidence.rows):
+        record = evidence.by_id.get(row.id)
+        if record is None or not record.placeholders:
+            continue
+        start, stop = evidence.offsets[number : number + 2].tolist()
+        marks = [*(start + np.flatnonzero(control[start:stop])).tolist(), stop]
+        for begin, end in zip([start, *(mark + 1 for mark in marks)], marks, strict=False):
+            holes[begin:end] = spelling.holes(evidence.ids[begin:end], record.placeholders)
+    return holes
 
 
 class _Matching:

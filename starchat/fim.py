@@ -11,11 +11,12 @@ that prefix and middle are one stretch of text.
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from starchat.dialogue import Part
 from starchat.errors import UserError
 from starchat.files import digest_json
+from starchat.placeholders import Stretch, moved_out
 
 Sentinels = tuple[str, str, str]
 """Names of the tokens before prefix, suffix and middle: the order of PSM."""
@@ -44,12 +45,18 @@ def rng_for(seed: int, record_id: str, epoch: int) -> random.Random:
 
 
 def permute(
-    parts: tuple[Part, ...], rng: random.Random, fim_rate: float, spm_rate: float, sentinels: Sentinels = STARCODER
+    parts: tuple[Part, ...],
+    rng: random.Random,
+    fim_rate: float,
+    spm_rate: float,
+    sentinels: Sentinels = STARCODER,
+    whole: Callable[[str], Sequence[Stretch]] | None = None,
 ) -> tuple[Part, ...]:
     """Return a document with its code cut in three, with probability `fim_rate`; otherwise as it is.
 
     The cuts are two uniform positions between code points, so a piece may be empty; a character and the accent that
-    combines with it may be parted, a code point never is. Of the permuted texts `spm_rate` are SPM, the rest PSM.
+    combines with it may be parted, a code point never is. A cut inside a stretch that `whole` names of the text moves to its beginning;
+    the draws are the same with and without. Of the permuted texts `spm_rate` are SPM, the rest PSM.
 
     The names in front (file and repository) stay where they are, outside the sentinels: an editor knows the name of the
     file before it asks, and a name must not be cut in two or become the text to fill in. StarCoder2 has the path at the beginning of
@@ -75,19 +82,19 @@ def permute(
         if out and out[-1].marker == "<file_sep>":
             path = out[-1].text
             out[-1] = Part("<file_sep>", "")
-        out += _cut(path, part.text, rng, spm_rate, sentinels)
+        out += _cut(path, part.text, rng, spm_rate, sentinels, whole(part.text) if whole else ())
     return tuple(out)
 
 
 def _is_code(parts: tuple[Part, ...], number: int) -> bool:
-    """Whether a part is the text of a file: plain, and alone or behind a name."""
-    if parts[number].marker:
+    """Whether a part is the text of a file, all of it: plain, and alone or behind a name."""
+    if parts[number].marker or not all(part.marker for part in parts[number + 1 : number + 2]):
         return False
     return parts[number - 1].marker in NAMES if number else len(parts) == 1
 
 
-def _cut(name: str, text: str, rng: random.Random, spm_rate: float, sentinels: Sentinels) -> list[Part]:
-    start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
+def _cut(name: str, text: str, rng: random.Random, spm_rate: float, sentinels: Sentinels, whole: Sequence[Stretch]) -> list[Part]:
+    start, end = sorted(moved_out(rng.randint(0, len(text)), whole) for _ in range(2))
     prefix, middle, suffix = name + text[:start], text[start:end], text[end:]
     if rng.random() < spm_rate:
         prefix, middle = "", prefix + middle

@@ -23,6 +23,7 @@ from starchat.dialogue import Record
 from starchat.fences import code_blocks
 from starchat.files import read_object, write_json
 from starchat.fim import Sentinels, find_fim_tokens, rng_for
+from starchat.placeholders import without
 from starchat.score import Interval, bootstrap_ratio, wilson
 from starchat.tokens import Tokens
 
@@ -59,11 +60,12 @@ class Infilling:
 
 
 def held_out_spans(records: Iterable[Record], seed: int = 0, most: int = SPANS) -> list[Span]:
-    """Return spans of documents, and of the code blocks in answers; the same for the same records."""
+    """Return spans of documents, and of the code blocks in answers, without placeholders; the same for the same records."""
     spans: list[Span] = []
     for record in records:
         for number, text in enumerate(_texts(record)):
-            spans += list(_spans(text, seed, f"{record.id}:{number}"))
+            made = _spans(text, seed, f"{record.id}:{number}")
+            spans += [span for span in made if without(span.middle, record.placeholders) == span.middle]
             if len(spans) >= most:
                 return spans[:most]
     return spans

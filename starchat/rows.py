@@ -192,7 +192,10 @@ def _record_of_messages(row: Mapping[str, Any], place: str, split: str) -> Recor
         turns = ()
     if not turns or not all(isinstance(text, str) for turn in turns for call in turn.tool_calls for text in (call.name, call.arguments)):
         raise UserError(f"{place}: tool_calls are not in OpenAI's shape (function with name and arguments as JSON text); {remedy}")
-    return Record(Source(place), turns=turns, tools=_tools_of(row, place, remedy), split=split)
+    placeholders = row.get("placeholders") or ()
+    if isinstance(placeholders, str) or not all(isinstance(placeholder, str) for placeholder in placeholders):
+        raise UserError(f"{place}: placeholders is {str(placeholders)[:80]!r}; expected a list of texts; {remedy}")
+    return Record(Source(place), turns=turns, tools=_tools_of(row, place, remedy), split=split, placeholders=tuple(placeholders))
 
 
 def _tools_of(row: Mapping[str, Any], place: str, remedy: str) -> str | None:
@@ -211,5 +214,5 @@ def _tools_of(row: Mapping[str, Any], place: str, remedy: str) -> str | None:
 def _code_digest() -> str:
     """Return the digest of the modules that decide what a row is, so that a change of them is never served stale rows."""
     here = Path(__file__).parent
-    modules = ("dialogue", "template", "tokens", "encode", "pairs", "document", "fim", "pack", "rows")
+    modules = ("dialogue", "template", "tokens", "placeholders", "encode", "pairs", "document", "fim", "pack", "rows")
     return digest_json([sha256_file(here / f"{module}.py") for module in modules])

@@ -23,6 +23,7 @@ from starchat.document import encode_documents
 from starchat.encode import IGNORED, Row, encode_dialogues
 from starchat.errors import UserError
 from starchat.generate import Assistant
+from starchat.placeholders import without
 from starchat.sampling import Sampling
 from starchat.template import with_tools
 from starchat.tokens import Tokens
@@ -120,9 +121,10 @@ def wilson(successes: int, trials: int) -> Interval:
 def bits_per_byte(model: Any, tokens: Tokens, records: Sequence[Record], max_length_tokens: int, batch_rows: int = 8) -> Interval:
     """Return the bits that a model spends on a byte of documents, end-of-text tokens included; interval by bootstrap over documents.
 
-    Windows as in pretraining, without fill-in-the-middle; only a window's first control token is not predicted.
+    Windows as in pretraining, without fill-in-the-middle; a window's first control token is not predicted, and placeholders are not
+    counted, neither their bits nor their bytes.
     """
-    size = {r.id: len("".join(p.text for p in r.parts).encode("utf-8")) for r in records}
+    size = {r.id: sum(len(without(p.text, r.placeholders).encode("utf-8")) for p in r.parts) for r in records}
     rows = [r for r in encode_documents(records, tokens, max_length_tokens, None, 0) if isinstance(r, Row)]
     rows.sort(key=lambda r: len(r.ids))
     nats = dict.fromkeys(size, 0.0)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Encoding, Tokenizer
+from tokenizers import AddedToken, Encoding, NormalizedString, Tokenizer
 
 from starchat.errors import UserError
 from starchat.faster_tokenizer import WORTH_TEXTS, by_hf, encode_faster, faster_engine
@@ -104,6 +104,20 @@ class Tokens:
         """Return what the tokenizer makes of a text before it looks up tokens: what decoding its ids gives back."""
         normal = str(self.whole.normalizer.normalize_str(text)) if self.whole.normalizer else text
         return normal.replace(SPACE, " ") if self.spells_space else normal
+
+    def before_normalizing(self, text: str, stretches: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return where stretches of `normalize` of a text lie in the text itself, in characters, as `encode_with_offsets` counts them."""
+        if not stretches or self.whole.normalizer is None or self.normalize(text) == text:
+            return list(stretches)
+        normal = NormalizedString("\n" + text)  # a slice leaves out what was removed before its first character: here nothing is
+        self.whole.normalizer.normalize(normal)
+
+        def at(position: int) -> int:
+            front = normal.slice((0, position + 1))
+            assert front is not None, "the stretch lies in the normalised text"
+            return len(front.original) - 1
+
+        return [(at(start), at(stop)) for start, stop in stretches]
 
     def encode_segments(self, segments: Sequence[Segment]) -> list[int]:
         """Return the ids of a few segments."""
