@@ -328,7 +328,7 @@ def parquet_rows(
 ) -> Iterator[Row]:
     """Yield the rows of a Parquet file, or of some of its row groups, before which `number` rows stand; of all columns, or of some.
 
-    No more rows are decoded at a time than hold some megabytes on average.
+    No more rows become values at a time than hold some megabytes on average; Arrow itself holds a page, of up to 1024 rows.
     """
     import pyarrow.parquet
 

@@ -85,7 +85,7 @@ def _write_parquet(rng: random.Random, path: Path, rows: Any) -> bool:
             column = table.schema.get_field_index("content")
             table = table.set_column(column, "content", table.column(column).cast(pa.binary()))
         pq.write_table(table, path, row_group_size=rng.choice([1, 2, 100]), compression=rng.choice(["none", "snappy", "zstd"]))
-    except (pa.ArrowException, TypeError, AttributeError, OverflowError, ValueError):
+    except (pa.ArrowException, TypeError, AttributeError, KeyError, OverflowError, ValueError):
         path.unlink(missing_ok=True)
         return False
     return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 import gzip
 import json
+import os
 import random
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,7 @@ def test_a_row_may_be_a_repository(tmp_path: Path) -> None:
         assert (first.record.license, second.record.license) == ("ISC", "MIT"), "the file's own before the repository's"
         assert (first.record.source.place, first.record.source.repository) == (f"{tmp_path / name}:1/a.py", "o/r")
         assert second.record.source.stars == 3
+        assert kept(items(tmp_path / name, license="0BSD"))[1].record.license == "MIT", "the row's before the spec's"
     rows = [{"repo_path": "o/r", "files": [None, 3, {"file_path": "a.py"}, {"content": CODE}]}, {"repo_path": "o/s", "files": "a"}]
     found = items(write(tmp_path / "bad.jsonl", rows))
     assert reasons(found) == ["wrong_type", "wrong_type", "wrong_type", "unknown_language", "wrong_type"]
@@ -259,6 +262,8 @@ def test_stretches_hold_no_more_than_they_should(tmp_path: Path, monkeypatch: py
     assert [stretch.number for stretch in found if isinstance(stretch, source_tables.Groups)] == [0, 30, 190]
     (first, *_), *_ = (stretch for stretch in found if isinstance(stretch, tuple))
     assert first.place.endswith("t.parquet:41") and set(first.value) == {"content", "path"}
+    many = write(tmp_path / "t.json", [{"content": "x"}] * 600)
+    assert [len(stretch) for stretch in source_tables.stretches(sources.find_tables(str(many)), "content")] == [512, 88]
     lines = list(source_tables.stretches(sources.find_tables(str(write(tmp_path / "t.jsonl", [{"content": "x" * 30_000}] * 5))), "content"))
     assert [(stretch.first, stretch.data.count(b"\n")) for stretch in lines] == [(1, 2), (3, 2), (5, 1)]
 
@@ -280,9 +285,13 @@ def test_a_folder_is_of_tables_if_it_holds_nothing_else(tmp_path: Path) -> None:
         assert all(":" not in (item.record.source.place if isinstance(item, Kept) else item.place) for item in found), "a tree, by file"
         assert len(kept(items(tmp_path / "t" / "*.parquet"))) == 2, "but what is named is read as a table"
         shutil.rmtree(extra) if extra.is_dir() else extra.unlink()
+    os.mkfifo(tmp_path / "t/pipe.jsonl")
+    assert "special_file" in reasons(items(tmp_path / "t")), "what may not be read is named"
+    (tmp_path / "t/pipe.jsonl").unlink()
     repositories.new(tmp_path / "t")
-    repositories.commit(tmp_path / "t", "one", {"a.py": CODE})
-    assert "a.py" in {item.record.source.path for item in kept(items(tmp_path / "t"))}, "a clone is a clone"
+    repositories.commit(tmp_path / "t", "one", {"b.jsonl": json.dumps(PLAIN) + "\n"})
+    found = items(tmp_path / "t", rules={"preset": "none"})
+    assert "b.jsonl" in {item.record.source.path for item in kept(found)}, "a clone is a clone"
 
 
 def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
@@ -294,6 +303,8 @@ def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
     assert len(kept(items(tmp_path / "d", hub_split="valid"))) == 1
     with pytest.raises(UserError, match=r"no split 'test'; it has train, valid; name one with hub_split"):
         items(tmp_path / "d", hub_split="test")
+    (tmp_path / "d/a.py").write_text(CODE)
+    assert "a.py" in {item.record.source.path for item in kept(items(tmp_path / "d"))}, "beside source it is data"
 
 
 def test_what_cannot_be_read_is_one_clear_message(tmp_path: Path) -> None:
@@ -337,7 +348,20 @@ def test_faults_are_in_the_lines_where_they_stand(tmp_path: Path, monkeypatch: p
     found = items(tmp_path / "t.jsonl")
     assert reasons(found) == ["kept", "invalid_json", "wrong_type", "invalid_json", "kept", "invalid_utf8"]
     places = [item.place if isinstance(item, Dropped) else item.record.source.place for item in found]
+    assert all(item.fault for item in found if isinstance(item, Dropped)), "malformed rows stop a run that does not admit them"
     assert [place.rpartition(":")[2] for place in places] == ["1", "3", "4", "6", "7", "8"]
+
+
+def test_large_rows_of_parquet_are_decoded_few_at_a_time(tmp_path: Path) -> None:
+    """Of a row group of 60 MB no more than a third is held as Python's texts."""
+    path = write(tmp_path / "t.parquet", [{"content": f"{n}" + "x" * 500_000, "path": "a.py"} for n in range(120)])
+    tracemalloc.start()
+    try:
+        with open(path, "rb") as file:
+            assert sum(1 for _ in sources.parquet_rows(path, file)) == 120
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_row_of_many_megabytes(tmp_path: Path) -> None:
