@@ -8,6 +8,7 @@ another type is as good as none, for no file is worth less without it.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -84,6 +85,7 @@ def license_of(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+@functools.lru_cache(4096)
 def _spdx(text: str) -> str | None:
     """Return what a column says of one licence as SPDX; what is not known becomes a ``LicenseRef``, which is not permissive."""
     if text.lower() in NOT_STATED:
