@@ -24,6 +24,7 @@ from data_prep.documents import parse_repository
 from data_prep.kinds import Setting, open_kind
 from data_prep.records import Dropped, Item, Kept
 from fuzzing import outcome_of, require_sound
+from preparing import assert_conserved, digests, run
 from starchat.errors import UserError
 
 CODE = "def add(first, second):\n    return first + second\n"
@@ -369,6 +370,25 @@ def test_a_row_of_many_megabytes(tmp_path: Path) -> None:
     rows = [{"content": code(1), "path": "a.py"}, {"content": "x = 1\n" * 7_000_000, "path": "b.py"}, {"content": code(2), "path": "c.py"}]
     for name in ("t.jsonl", "t.parquet"):
         assert reasons(items(write(tmp_path / name, rows), workers=2)) == ["kept", "too_large", "kept"]
+
+
+def test_a_dataset_of_tables_has_the_same_bytes_with_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole stage: read = kept + dropped, and what is malformed is admitted or stops it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(source_tables, "STRETCH_BYTES", 300)
+    rows = [*rows_of(60), {"content": 3, "path": "a.py"}, {"content": None, "path": "a.py"}, *rows_of(2)]
+    write(tmp_path / "shards/a.jsonl", rows)
+    write(tmp_path / "shards/b.parquet", [{**row, "content": row["content"] * 2} for row in rows_of(60)], row_group_size=7)
+    source = {"kind": "source", "path": "shards"}
+    with pytest.raises(UserError, match=r"a.jsonl:61: column content is of type int(.|\n)*max_bad_fraction admits 0"):
+        run(source, workers=1)
+    manifest = run(source, workers=1, max_bad_fraction=0.1)
+    assert_conserved(manifest)
+    assert manifest["counts"]["read"] == 124 and manifest["counts"]["dropped"] == {"exact_duplicate": 2, "no_content": 1, "wrong_type": 1}
+    first = digests("dataset")
+    shutil.rmtree("dataset")
+    run(source, workers=3, max_bad_fraction=0.1)
+    assert digests("dataset") == first
 
 
 def test_mutants_are_kept_or_dropped_with_a_reason(tmp_path: Path) -> None:
