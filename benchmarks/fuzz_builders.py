@@ -2,9 +2,10 @@
 
     python benchmarks/fuzz_builders.py issues --count 10000 --seed 0
 
-Each kind has ``tests/fuzz_<kind>.py`` with ``mutant(rng, folder) -> dict``: it writes one damaged input into an empty folder and
-returns the mapping of its source. A builder may refuse a whole source with `UserError`; otherwise every unit must come out kept or
-dropped with a reason, storable, with its document parsing to itself, and the same when read again.
+Each kind has ``tests/fuzz_<kind>.py``, and ``source`` a second one as ``source_tables``, with ``mutant(rng, folder) -> dict``: it writes
+one damaged input into an empty folder and returns the mapping of its source. A builder may refuse a whole source with `UserError`;
+otherwise every unit must come out kept or dropped with a reason, storable, with its document parsing to itself, and the same when read
+again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def main() -> int:
         folder = root / "input"
         folder.mkdir()
         try:
-            outcomes.update(outcome_of(module.mutant(random.Random(f"{options.seed}:{number}"), folder), options.kind, number))
+            outcomes.update(
+                outcome_of(module.mutant(random.Random(f"{options.seed}:{number}"), folder), options.kind.partition("_")[0], number)
+            )
         except Exception:  # noqa: BLE001  # any escape at all is the finding
             failures += 1
             print(f"--- mutant {number} of seed {options.seed}", traceback.format_exc(), sep="\n", file=sys.stderr)

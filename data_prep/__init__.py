@@ -18,6 +18,7 @@ Read the modules in this order; each kind of source by itself.
 ``assistant``           from a repository to spec, dataset and recipe
 ``compressed``          bytes behind ``.gz`` and ``.zst``
 ``sources``             raw rows from files, folders and Hub ids
+``code_columns``        which columns of tables of code say what
 ``spill``               rows sorted into partitions on disk
 ``git``                 repositories, read without their configuration
 ``languages``           which language a file is in
@@ -44,6 +45,7 @@ Read the modules in this order; each kind of source by itself.
 ``docstrings``          documented functions as dialogues
 ``source_files``        one file after another
 ``source_documents``    many files in one document
+``source_tables``       files in the rows of tables
 ``installed``           the running interpreter's own files
 ``source_code``         ``kind: source``
 ``changes``             commits: what changed between two contents

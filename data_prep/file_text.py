@@ -56,6 +56,18 @@ def read_text(data: bytes) -> FileText:
     return _decoded(data, found, (f"charset_{found}",))
 
 
+def decoded_text(text: str) -> FileText:
+    """Return a text that was decoded before, such as that of a table's column.
+
+    >>> decoded_text("\\ufeffa\\r\\nb")
+    FileText(text='a\\nb', repairs=('byte_order_mark', 'line_ends'), fault=None)
+    """
+    marked = text.startswith("\ufeff")
+    if (nul := text.find("\0")) >= 0:
+        return FileText("", (), ("binary", f"character {nul} is NUL"))
+    return _with_line_ends(text[1:] if marked else text, ("byte_order_mark",) if marked else ())
+
+
 def _decoded(data: bytes, charset: str, repairs: tuple[str, ...]) -> FileText:
     try:
         text = data.decode(charset)

@@ -14,11 +14,12 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_prep.code_columns import LICENSE_COLUMNS, PATH_COLUMNS, REPOSITORY_COLUMNS, text_of
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
@@ -39,11 +40,6 @@ BATCH_UNITS = 32
 
 FILES_OF_A_THREAD = 64
 """Files that a thread takes the digests of before it asks for more."""
-
-REPOSITORY_COLUMNS = ("repository", "repo_name", "repo_path", "max_stars_repo_name")
-PATH_COLUMNS = ("path", "file_path", "max_stars_repo_path")
-LICENSE_COLUMNS = ("license", "licenses", "max_stars_repo_licenses")
-"""Where tables such as The Stack's say whence a notebook is; the first that holds a text, or a list of one, counts."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -265,17 +261,8 @@ def _of_row(row: Row, column: str) -> Unit | Dropped:
         shown = f"of type {type(content).__name__}" if column in row.value else "not there"
         detail = f"column {column} is {shown}; expected a notebook as JSON text; name its column with the key column"
         return Dropped("wrong_type", row.place, detail, as_text(row.value), fault=True)
-    repository, path, license = (_named(row.value, names) for names in (REPOSITORY_COLUMNS, PATH_COLUMNS, LICENSE_COLUMNS))
+    repository, path, license = (text_of(row.value, names) for names in (REPOSITORY_COLUMNS, PATH_COLUMNS, LICENSE_COLUMNS))
     return Unit(Source(row.place, repository, path), license, content=content)
-
-
-def _named(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
-    for value in map(row.get, columns):
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        if isinstance(value, str) and value:
-            return encodable(value)
-    return None
 
 
 def _cut(found: Iterable[Unit | Line | Dropped]) -> Iterator[Batch]:

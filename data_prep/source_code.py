@@ -1,7 +1,8 @@
 """Source files as records: the ``kind: source`` builder of the prepare stage.
 
-In: a folder, a git clone or a bare repository, of any language; or ``installed``, which `data_prep.installed` reads. Out: documents
-(each a file, or with ``form: repository`` as many files of one repository as fit), or dialogues of documented functions.
+In: a folder, a git clone or a bare repository, of any language; tables of files (`data_prep.source_tables`); or ``installed``, which
+`data_prep.installed` reads. Out: documents (each a file, or with ``form: repository`` as many files of one repository as fit), or
+dialogues of documented functions.
 
 A unit is a file. A documented function is a unit of its own in the dialogue view, where a file without one is a unit too; with
 ``form: repository`` a document is a unit, and so is every file that is left out. What is left out is named, but its text is not kept.
@@ -11,12 +12,13 @@ Text that was seen before, byte for byte, is dropped; near-duplicates are not lo
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from data_prep import installed
-from data_prep.documents import Family, star_bucket
+from data_prep.documents import Family
 from data_prep.git import repository_name
 from data_prep.kinds import Opened, Setting, preset_rules
 from data_prep.languages import languages
@@ -27,7 +29,9 @@ from data_prep.records import Item, encodable
 from data_prep.source_documents import RepositoryDocuments
 from data_prep.source_files import Built, Choice, FileTask, Job, build_files
 from data_prep.source_rules import PRESETS, SourceRules
+from data_prep.source_tables import TableTask, build_stretch, describe_tables, find_source_tables, stretches
 from data_prep.source_trees import Leaf, Tree, list_leaves, open_tree, read_leaves
+from data_prep.sources import Table
 from starchat.config import closest, from_mapping, to_mapping
 from starchat.errors import UserError
 from starchat.files import describe_file
@@ -40,7 +44,11 @@ TASK_FILES = 64
 
 @dataclasses.dataclass(frozen=True)
 class SourceSpec:
-    """Source files below `path`, a folder or a git repository; of a repository the files of `ref` (HEAD) are read.
+    """Source files below `path`, a folder or a git repository, of which the files of `ref` (HEAD) are read; or in tables.
+
+    Tables are files, a pattern of such, a folder that holds nothing else, one that ``datasets`` saved, or a Hub id (`hub_split`). A file's
+    text is in their `column`; `repository`, `license` and `stars` are those of rows that do not tell theirs. With ``form: repository``
+    those rows of one repository make a document that stand together.
 
     `rules` names a preset (``starcoder2``, ``starcoder``, ``none``) and what differs from it (`data_prep.source_rules.SourceRules`);
     `without` leaves out files by pattern.
@@ -65,6 +73,8 @@ class SourceSpec:
     licenses: Literal["any", "permissive"] = "any"
     answer_docs: Literal["keep", "remove"] = "keep"
     without: tuple[str, ...] = ()
+    column: str = "content"
+    hub_split: str = "train"
 
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
@@ -81,11 +91,18 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
             raise UserError(
                 f"{place}: metadata: none with form: repository; StarCoder's tokens part files by their paths alone; take metadata: path"
             )
-    tree = open_tree(spec.path, spec.ref)
-    inputs = _inputs(spec, tree)
-    choice = _choice(spec, rules, tree, family, setting)
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
-    return Opened(spec.path, "source", resolved, inputs, lambda: build_source(spec, choice, setting.workers))
+    tables = find_source_tables(spec.path, spec.hub_split)
+    _check_keys(mapping, tables is None, place)
+    if tables is not None:
+        choice = _choice(spec, rules, None, spec.repository, family, setting)
+        described = describe_tables(tables, spec.column, setting.workers)
+        return Opened(spec.path, "tables", resolved, described, lambda: build_tables(spec, tables, choice, setting.workers))
+    tree = open_tree(spec.path, spec.ref)
+    name = repository_name(spec.path) if tree.commit else Path(spec.path).resolve().name
+    repository = spec.repository or encodable(name) or "repository"
+    choice = _choice(spec, rules, encodable(spec.path.rstrip("/")), repository, family, setting)
+    return Opened(spec.path, "source", resolved, _inputs(spec, tree), lambda: build_source(spec, tree, choice, setting.workers))
 
 
 def _check(spec: SourceSpec, rules: SourceRules, place: str) -> None:
@@ -105,6 +122,13 @@ def _check(spec: SourceSpec, rules: SourceRules, place: str) -> None:
         faults.append("form: repository is a form of documents; leave it out with view: dialogue")
     if faults:
         raise UserError("\n".join(f"{place}: {fault}" for fault in faults))
+
+
+def _check_keys(mapping: Mapping[str, Any], is_tree: bool, place: str) -> None:
+    """Raise `UserError` for a key that says nothing of such an input."""
+    keys, what = (("column", "hub_split"), "tables") if is_tree else (("ref",), "git repositories")
+    if (key := next((key for key in keys if key in mapping), None)) is not None:
+        raise UserError(f"{place}: {key}: {mapping[key]!r}: is about {what}, and {mapping['path']} names none; leave it out")
 
 
 def _inputs(spec: SourceSpec, tree: Tree) -> list[dict[str, Any]]:
@@ -131,16 +155,28 @@ def root_license(path: str) -> str | None:
     return _find_licenses(SourceSpec(path), tree, list_leaves(tree)).folders.get("")
 
 
-def build_source(spec: SourceSpec, choice: Choice, workers: int) -> Iterator[Item]:
-    """Yield one item for each unit, in an order that depends on names only."""
-    leaves = list(list_leaves(choice.tree))
+def build_source(spec: SourceSpec, tree: Tree, choice: Choice, workers: int) -> Iterator[Item]:
+    """Yield one item for each unit of a tree, in an order that depends on names only."""
+    leaves = list(list_leaves(tree))
     if not leaves:
         raise UserError(f"{spec.path}: holds no files; give a folder of source files, or another ref")
-    licenses = _find_licenses(spec, choice.tree, leaves)
+    licenses = _find_licenses(spec, tree, leaves)
     documents = RepositoryDocuments(choice, spec.max_document_chars) if spec.form == "repository" else None
     ordered = leaves if documents is None else documents.ordered(leaves)
+    yield from _items(run_tasks(build_files, _tasks(ordered, licenses, tree, choice), workers), documents)
+
+
+def build_tables(spec: SourceSpec, tables: Iterable[Table], choice: Choice, workers: int) -> Iterator[Item]:
+    """Yield one item for each unit of tables, in their order."""
+    documents = RepositoryDocuments(choice, spec.max_document_chars) if spec.form == "repository" else None
+    tasks = (TableTask(choice, spec.column, spec.license, stretch) for stretch in stretches(tables, spec.column))
+    yield from _items(run_tasks(build_stretch, tasks, workers), documents)
+
+
+def _items(results: Iterable[list[Built]], documents: RepositoryDocuments | None) -> Iterator[Item]:
+    """Yield the items of files, those of a text that was seen before and of whole repositories among them."""
     seen: set[bytes] = set()
-    for built in _built(ordered, licenses, choice, workers):
+    for built in itertools.chain.from_iterable(results):
         if built.digest is not None and built.digest in seen:
             yield built.duplicate
             continue
@@ -154,12 +190,7 @@ def build_source(spec: SourceSpec, choice: Choice, workers: int) -> Iterator[Ite
         yield from documents.finish()
 
 
-def _built(leaves: Iterable[Leaf], licenses: TreeLicenses, choice: Choice, workers: int) -> Iterator[Built]:
-    for results in run_tasks(build_files, _tasks(leaves, licenses, choice), workers):
-        yield from results
-
-
-def _tasks(leaves: Iterable[Leaf], licenses: TreeLicenses, choice: Choice) -> Iterator[FileTask]:
+def _tasks(leaves: Iterable[Leaf], licenses: TreeLicenses, tree: Tree, choice: Choice) -> Iterator[FileTask]:
     """Yield the work in pieces of some files each, cut by their sizes and number alone."""
     jobs: list[Job] = []
     size = 0
@@ -167,10 +198,10 @@ def _tasks(leaves: Iterable[Leaf], licenses: TreeLicenses, choice: Choice) -> It
         jobs.append(Job(leaf, *licenses.of(leaf.path)))
         size += leaf.bytes or 0
         if size >= TASK_BYTES or len(jobs) == TASK_FILES:
-            yield FileTask(choice, tuple(jobs))
+            yield FileTask(tree, choice, tuple(jobs))
             jobs, size = [], 0
     if jobs:
-        yield FileTask(choice, tuple(jobs))
+        yield FileTask(tree, choice, tuple(jobs))
 
 
 def _find_licenses(spec: SourceSpec, tree: Tree, leaves: Iterable[Leaf]) -> TreeLicenses:
@@ -184,15 +215,15 @@ def _find_licenses(spec: SourceSpec, tree: Tree, leaves: Iterable[Leaf]) -> Tree
     return find_licenses(by_path, read, spec.license)
 
 
-def _choice(spec: SourceSpec, rules: SourceRules, tree: Tree, family: Family | None, setting: Setting) -> Choice:
-    name = repository_name(spec.path) if tree.commit else Path(spec.path).resolve().name
+def _choice(
+    spec: SourceSpec, rules: SourceRules, place: str | None, repository: str | None, family: Family | None, setting: Setting
+) -> Choice:
     return Choice(
-        tree=tree,
-        place=encodable(spec.path.rstrip("/")),
-        repository=spec.repository or encodable(name) or "repository",
+        place=place,
+        repository=repository,
         family=family,
         seed=setting.seed,
-        stars=None if spec.stars is None else star_bucket(spec.stars),
+        stars=spec.stars,
         metadata=spec.metadata,
         rules=rules,
         permissive_only=spec.licenses == "permissive",

@@ -29,17 +29,12 @@ class RepositoryDocuments:
     def ordered(self, leaves: Iterable[Leaf]) -> list[Leaf]:
         """Return the leaves in the order in which they stand in documents."""
 
-        def key(leaf: Leaf) -> tuple[float, str, float, str]:
-            folder = leaf.path.rpartition("/")[0]
-            draws = [draw(Source("", self._choice.repository, path), "order", self._choice.seed) for path in (folder, leaf.path)]
-            return draws[0], folder, draws[1], leaf.path
-
-        return sorted(leaves, key=key)
+        return sorted(leaves, key=lambda leaf: drawn_order(self._choice.repository, leaf.path, self._choice.seed))
 
     def add(self, file: Built) -> Iterator[Item]:
-        """Take a file; yield the document before it, if the file does not fit into that one."""
+        """Take a file; yield the document before it, if the file does not fit into that one or is of another repository."""
         size = len(file.text or "") + len(file.source.path or "")
-        if self._files and self._chars + size > self._max_chars:
+        if self._files and (self._chars + size > self._max_chars or self._files[0].source.repository != file.source.repository):
             yield self._document()
         self._files.append(file)
         self._chars += size
@@ -60,10 +55,18 @@ class RepositoryDocuments:
             rendered = Rendered(tuple(parts))
         else:
             texts = tuple((file.source.path or "", file.text or "") for file in files)
-            rendered = render_repository(Repository(choice.repository, texts), family)
-        source = Source(choice.place, choice.repository, first.path if len(files) == 1 else None, first.commit)
+            rendered = render_repository(Repository(first.repository or "", texts), family)
+        place = first.place if choice.place is None else choice.place
+        source = Source(place, first.repository, first.path if len(files) == 1 else None, first.commit, stars=first.stars)
         repairs = tuple(dict.fromkeys(repair for file in files for repair in file.repairs))
         return document_item(rendered, source, _joined({file.license for file in files}), repairs)
+
+
+def drawn_order(repository: str | None, path: str, seed: int) -> tuple[float, str, float, str]:
+    """Return the key by which the files of a repository are sorted: the folder's draw, then the file's."""
+    folder = path.rpartition("/")[0]
+    draws = [draw(Source("", repository, name), "order", seed) for name in (folder, path)]
+    return draws[0], folder, draws[1], path
 
 
 def _joined(licenses: set[str | None]) -> str | None:

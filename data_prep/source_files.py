@@ -1,9 +1,10 @@
 """One file after another: read, judged, and made a record or a dropped unit; the work of one process.
 
-In: a `FileTask`, some files with the licences found for them. Out: a `Built` for each. Reasons are looked for in this order: what the
-name says (``symbolic_link``, ``submodule``, ``special_file``, ``hidden_file``, ``skipped_folder``, ``not_utf8``, ``excluded``,
-``vendored``, ``generated_code``, ``test_code``, ``unknown_language``, ``other_language``, ``excluded_extension``), the bytes
-(``too_large``, ``too_small``, ``missing_object``, ``missing_file``, ``unreadable``, ``binary``, ``unknown_charset``), the licence
+In: a `FileTask`, some files of a tree with the licences found for them; or one file from elsewhere. Out: a `Built` for each. Reasons
+are looked for in this order: what the name says (``symbolic_link``, ``submodule``, ``special_file``, ``hidden_file``,
+``skipped_folder``, ``not_utf8``, ``excluded``, ``vendored``, ``generated_code``, ``test_code``, ``unknown_language``,
+``other_language``, ``excluded_extension``), the bytes (``too_large``, ``too_small``, ``missing_object``, ``missing_file``,
+``unreadable``, ``binary``, ``unknown_charset``), the licence
 (``licence_not_permissive``, ``licence_unknown``), and the text (`data_prep.source_rules`, ``generated_code``, ``does_not_parse``).
 """
 
@@ -15,8 +16,8 @@ import os.path
 from typing import Literal
 
 from data_prep.docstrings import LANGUAGES, functions_of, turns_of, unused
-from data_prep.documents import Family, SourceFile, render_source
-from data_prep.file_text import read_text
+from data_prep.documents import Family, SourceFile, render_source, star_bucket
+from data_prep.file_text import decoded_text, read_text
 from data_prep.generated import generated_name, generated_text, is_test, vendored
 from data_prep.languages import language_of
 from data_prep.license_texts import header_license
@@ -37,15 +38,15 @@ NO_LANGUAGE = "unknown_language"
 class Choice:
     """What a spec says of every file: where they are, which are taken, and what is made of them. Without `family`, dialogues are.
 
+    `place`, `repository` and `stars` are those of a tree; the row of a table has a place, and perhaps the others, of its own.
     `loose` files are not rendered: whole repositories are, elsewhere.
     """
 
-    tree: Tree
-    place: str
-    repository: str
+    place: str | None
+    repository: str | None
     family: Family | None
     seed: int
-    stars: str | None
+    stars: int | None
     metadata: Literal["path", "all", "published", "none"]
     rules: SourceRules
     permissive_only: bool
@@ -65,8 +66,9 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileTask:
-    """Some files, to be built in one go."""
+    """Some files of a tree, to be built in one go."""
 
+    tree: Tree
     choice: Choice
     jobs: tuple[Job, ...]
 
@@ -85,7 +87,7 @@ class Built:
     @property
     def duplicate(self) -> Dropped:
         """The item of a file whose text was used before."""
-        return _dropped(self.source, "exact_duplicate", "the same text was kept before")
+        return dropped_file(self.source, "exact_duplicate", "the same text was kept before")
 
 
 class _Unfit(Exception):
@@ -98,10 +100,14 @@ class _Unfit(Exception):
 
 def build_files(task: FileTask) -> list[Built]:
     """Return what became of each file of a task, in order."""
-    choice = task.choice
+    tree, choice = task.tree, task.choice
     judged = [_judged(job.leaf, choice) for job in task.jobs]
-    contents = read_leaves(choice.tree, judged, choice.rules.max_file_bytes)
-    return [_build(job, data, choice) for job, data in zip(task.jobs, contents, strict=True)]
+    contents = read_leaves(tree, judged, choice.rules.max_file_bytes)
+    built = []
+    for job, data in zip(task.jobs, contents, strict=True):
+        source = Source(f"{choice.place}/{job.leaf.path}", choice.repository, job.leaf.path, tree.commit)
+        built.append(build_file(source, data, job.license, job.overrides, choice))
+    return built
 
 
 def _judged(leaf: Leaf, choice: Choice) -> Leaf:
@@ -151,17 +157,19 @@ def _extension(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _build(job: Job, data: bytes | Fault, choice: Choice) -> Built:
-    path = job.leaf.path
-    source = Source(f"{choice.place}/{path}", choice.repository, path, choice.tree.commit)
+def build_file(source: Source, data: bytes | str | Fault, license: str | None, overrides: bool, choice: Choice) -> Built:
+    """Return what became of a file, of its bytes or its decoded text, or why neither can be had.
+
+    `license` was found for it around it; whether that `overrides` its own header is for who found it to say.
+    """
     try:
         if isinstance(data, tuple):
             raise _Unfit(*data)
-        text, repairs, language, license = _fit(path, data, job, choice)
+        text, repairs, language, license = _fit(source.path or "", data, license, overrides, choice)
         if choice.family is None:
             return _functions(text, language, source, license, repairs, choice)
     except _Unfit as unfit:
-        return Built(source, (_dropped(source, unfit.reason, unfit.detail),))
+        return Built(source, (dropped_file(source, unfit.reason, unfit.detail),))
     digest = bytes.fromhex(digest_bytes(text.encode("utf-8", "surrogatepass")))
     if choice.loose:
         return Built(source, (), digest, text, license, repairs)
@@ -170,11 +178,13 @@ def _build(job: Job, data: bytes | Fault, choice: Choice) -> Built:
     return Built(source, (item,), digest)
 
 
-def _fit(path: str, data: bytes, job: Job, choice: Choice) -> tuple[str, tuple[str, ...], str, str | None]:
+def _fit(
+    path: str, data: bytes | str, license: str | None, overrides: bool, choice: Choice
+) -> tuple[str, tuple[str, ...], str, str | None]:
     """Return the text of a file, the repairs, its language and licence; raise `_Unfit` if it is left out."""
-    if small := _too_small(len(data), choice):
+    if small := _too_small(len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode("utf-8", "surrogatepass")), choice):
         raise _Unfit(*small)
-    text, repairs, fault = read_text(data)
+    text, repairs, fault = read_text(data) if isinstance(data, bytes) else decoded_text(data)
     if fault is not None:
         raise _Unfit(*fault)
     if not text.strip():
@@ -184,7 +194,7 @@ def _fit(path: str, data: bytes, job: Job, choice: Choice) -> tuple[str, tuple[s
         raise _Unfit(NO_LANGUAGE, "neither its name nor its first line shows a language")
     if fault := _language_fault(language, path, choice):
         raise _Unfit(*fault)
-    license = job.license if job.overrides else header_license(text) or job.license
+    license = license if overrides else header_license(text) or license
     if choice.permissive_only and (license is None or not is_permissive(license, WIDELY_PERMISSIVE)):
         raise _Unfit("licence_unknown" if license is None else "licence_not_permissive", license or "nothing states one")
     limits = limits_for(choice.rules.thresholds, language, _extension(path))
@@ -205,7 +215,8 @@ def _fit(path: str, data: bytes, job: Job, choice: Choice) -> tuple[str, tuple[s
 
 def metadata_of(source: Source, choice: Choice, family: Family) -> tuple[str | None, str | None, str | None]:
     """Return the path, the repository and the stars that stand in front of a document."""
-    path, repository, stars = source.path, source.repository, choice.stars
+    path, repository, counted = source.path, source.repository, choice.stars if source.stars is None else source.stars
+    stars = None if counted is None else star_bucket(counted)
     if choice.metadata == "none":
         return None, None, None
     if choice.metadata == "path":
@@ -231,7 +242,7 @@ def _functions(text: str, language: str, source: Source, license: str | None, re
         for found in functions_of(text, language):
             place = dataclasses.replace(source, place=f"{source.place}:{found.line}")
             if fault := unused(found, language, choice.rules.max_function_lines):
-                items.append(_dropped(place, *fault, name=found.name))
+                items.append(dropped_file(place, *fault, name=found.name))
                 continue
             turns = turns_of(found, language, choice.seed, choice.keep_docs)
             items.append(dialogue_item(turns, place, license, repairs, _raw(place, found.name)))
@@ -248,5 +259,6 @@ def _raw(source: Source, name: str | None = None) -> str:
     return encodable(as_text({"repository": source.repository, "path": source.path, **function}))
 
 
-def _dropped(source: Source, reason: str, detail: str, name: str | None = None) -> Dropped:
-    return Dropped(reason, encodable(source.place), encodable(detail), _raw(source, name))
+def dropped_file(source: Source, reason: str, detail: str, name: str | None = None, fault: bool = False) -> Dropped:
+    """Return the item of a file that is left out, or of one of its functions; `fault` marks malformed input (`Dropped`)."""
+    return Dropped(reason, encodable(source.place), encodable(detail), _raw(source, name), fault)

@@ -107,7 +107,8 @@ def read_leaves(tree: Tree, leaves: Sequence[Leaf], max_bytes: int | None) -> It
         yield next(contents) if leaf.fault is None else leaf.fault
 
 
-def _too_large(size: int, max_bytes: int | None) -> Fault:
+def too_large(size: int, max_bytes: int | None) -> Fault:
+    """Return the fault of a file that has more bytes than are kept."""
     return "too_large", f"{size} bytes; at most {max_bytes} are kept"
 
 
@@ -118,13 +119,13 @@ def _git_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int | None) -> 
         if found is None:
             yield "missing_object", "the repository lacks it: a partial clone? git fetch --refetch brings everything"
         else:
-            yield _too_large(found.bytes, max_bytes) if isinstance(found, Oversize) else found
+            yield too_large(found.bytes, max_bytes) if isinstance(found, Oversize) else found
 
 
 def _folder_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int | None) -> Iterator[bytes | Fault]:
     for leaf in leaves:
         if max_bytes is not None and leaf.bytes is not None and leaf.bytes > max_bytes:
-            yield _too_large(leaf.bytes, max_bytes)
+            yield too_large(leaf.bytes, max_bytes)
             continue
         try:
             with open(os.path.join(tree.root, leaf.path), "rb") as file:
@@ -134,4 +135,4 @@ def _folder_contents(tree: Tree, leaves: Sequence[Leaf], max_bytes: int | None) 
         except OSError as error:
             yield "unreadable", str(error.strerror)
         else:
-            yield _too_large(len(data), max_bytes) if max_bytes is not None and len(data) > max_bytes else data
+            yield too_large(len(data), max_bytes) if max_bytes is not None and len(data) > max_bytes else data

@@ -31,6 +31,12 @@ from starchat.files import read_manifest
 EXTENSIONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 DATASETS_MARKS = ("dataset_dict.json", "dataset_info.json", "state.json")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PARQUET_ROWS, PARQUET_BYTES = 512, 8 << 20
+"""How much of a Parquet file is decoded at a time, at most."""
+
+PARQUET_ERRORS = (ValueError, KeyError, OverflowError, NotImplementedError, OSError)
+"""What pyarrow raises for a file that is damaged, or for a value that it cannot give: its own errors are kinds of these."""
+
 MAX_RAW_CHARACTERS = 20_000
 MAX_DEPTH = 300  # deeper values exhaust Python's stack where they are walked; an OASST tree has two levels a message
 
@@ -72,7 +78,7 @@ def _named_tables(path: str, split: str) -> tuple[Table, ...]:
         if not found:
             raise UserError(f"{path}: no file matches; check the pattern (it is relative to the current folder, {Path.cwd()})")
         return tuple(Table(name, _reader(Path(name))) for name in found)
-    if HUB_ID.fullmatch(path) and not _known_extension(target):
+    if HUB_ID.fullmatch(path) and not is_table_name(target):
         return (Table(path, "hub", split),)
     raise UserError(f"{path}: no such file or folder; paths are relative to the current folder, {Path.cwd()}")
 
@@ -146,13 +152,18 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _known_extension(path: Path) -> bool:
+def is_table_name(path: Path) -> bool:
+    """Return whether a file is a table by its name.
+
+    >>> is_table_name(Path("a.jsonl.zst")), is_table_name(Path("a.py"))
+    (True, False)
+    """
     bare = Path(path.stem) if path.suffix in COMPRESSIONS else path
     return bare.suffix in EXTENSIONS
 
 
 def _reader(path: Path) -> str:
-    if not _known_extension(path):
+    if not is_table_name(path):
         known = ", ".join(EXTENSIONS)
         raise UserError(f"{path}: extension {path.suffix!r} is not known; expected one of {known}, each also with .gz or .zst")
     return EXTENSIONS[Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix]
@@ -161,7 +172,7 @@ def _reader(path: Path) -> str:
 def _folder_tables(folder: Path, split: str) -> tuple[Table, ...]:
     if any((folder / mark).is_file() for mark in DATASETS_MARKS):
         return (Table(str(folder), "datasets", split),)
-    names = [p for p in sorted(folder.iterdir()) if p.is_file() and _known_extension(p) and not p.name.startswith(".")]
+    names = [p for p in sorted(folder.iterdir()) if p.is_file() and is_table_name(p) and not p.name.startswith(".")]
     if _is_prepared(folder):
         names = [p for p in names if p.suffix == ".parquet"]
     if not names:
@@ -187,9 +198,12 @@ def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row | Dropped]:
     return (read_line(place, line) for place, line in numbered_lines(path, lines))
 
 
-def numbered_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the lines of JSONL that hold something, each with its place: what `read_line` takes, here or in another process."""
-    for number, line in enumerate(lines, 1):
+def numbered_lines(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines of JSONL that hold something, each with its place: what `read_line` takes, here or in another process.
+
+    `first` is the number of the first line.
+    """
+    for number, line in enumerate(lines, first):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line and not line.isspace():
@@ -303,28 +317,46 @@ def _read_parquet(path: Path) -> Iterator[Row | Dropped]:
 
 
 def _parquet_rows(path: Path, file: IO[bytes]) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
     if not file.seek(0, io.SEEK_END):
         return
     file.seek(0)
-    number = 0
+    yield from parquet_rows(path, file)
+
+
+def parquet_rows(
+    path: Path, file: IO[bytes], groups: Sequence[int] | None = None, columns: Sequence[str] | None = None, number: int = 0
+) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, or of some of its row groups, before which `number` rows stand; of all columns, or of some.
+
+    No more rows become values at a time than hold some megabytes on average; Arrow itself holds a page, of up to 1024 rows.
+    """
+    import pyarrow.parquet
+
     try:
         table = pyarrow.parquet.ParquetFile(file)
         _require_distinct(path, table.schema_arrow.names)
-        for batch in table.iter_batches(batch_size=512):
+        held = [table.metadata.row_group(group) for group in (range(table.num_row_groups) if groups is None else groups)]
+        row_bytes = sum(group.total_byte_size for group in held) // max(1, sum(group.num_rows for group in held))
+        size = max(1, min(PARQUET_ROWS, PARQUET_BYTES // max(1, row_bytes)))
+        for batch in table.iter_batches(batch_size=size, row_groups=groups, columns=columns):
             for value in batch.to_pylist(maps_as_pydicts="strict"):
                 number += 1
                 yield Row(f"{path}:{number}", value)
-    except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a sound Parquet file after row {number} ({error}); copy or download the file again") from None
-    except (ValueError, KeyError, OverflowError, pyarrow.ArrowNotImplementedError) as error:
-        raise UserError(f"{path}: a value after row {number} cannot be read ({error}); convert or remove its column") from None
-    except OSError as error:
+    except PARQUET_ERRORS as error:
+        raise parquet_error(path, number, error) from None
+
+
+def parquet_error(path: Path, number: int, error: BaseException) -> BaseException:
+    """Return what to raise for one of `PARQUET_ERRORS` after a row: a `UserError`, or the error of the system that it is."""
+    import pyarrow
+
+    if isinstance(error, OSError):
         if error.errno is not None:
-            raise
-        raise UserError(f"{path}: damaged Parquet after row {number} ({error}); copy or download the file again") from None
+            return error
+        return UserError(f"{path}: damaged Parquet after row {number} ({error}); copy or download the file again")
+    if isinstance(error, pyarrow.ArrowInvalid | UnicodeDecodeError):
+        return UserError(f"{path}: not a sound Parquet file after row {number} ({error}); copy or download the file again")
+    return UserError(f"{path}: a value after row {number} cannot be read ({error}); convert or remove its column")
 
 
 def _read_datasets(table: Table) -> Iterator[Row]:

@@ -372,7 +372,7 @@ def test_tasks_are_cut_by_number_and_by_bytes(monkeypatch):
     """So that no process holds more than a few megabytes at a time, however large the input is."""
     leaves = [source_code.Leaf(f"{n}.py", size) for n, size in enumerate((10, 10, 10, 10, 3_000_000, 10))]
     monkeypatch.setattr(source_code, "TASK_FILES", 3)
-    tasks = source_code._tasks(iter(leaves), source_code.TreeLicenses({}), None)
+    tasks = source_code._tasks(iter(leaves), source_code.TreeLicenses({}), None, None)
     assert [[job.leaf.path for job in task.jobs] for task in tasks] == [["0.py", "1.py", "2.py"], ["3.py", "4.py"], ["5.py"]]
 
 
