@@ -1,0 +1,157 @@
+"""Files of this machine, or of any store that fsspec opens, such as ``s3://bucket/key``, under one set of names.
+
+In and out: paths, where whatever has ``://`` is an address. Stores of objects know no folders and no renaming: what reads there goes by a
+marker that is written last (`data_prep.tasks`). Nothing here writes to a local path; that is done by name and rename where it belongs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from starchat.errors import UserError
+from starchat.files import describe_file
+
+EXTRA = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+"""Which package opens the addresses of a store."""
+
+
+def is_remote(path: str | Path) -> bool:
+    """Return whether a path is an address in a store rather than on this machine.
+
+    >>> is_remote("s3://bucket/key"), is_remote("/data/key"), is_remote("file:///data/key")
+    (True, False, False)
+    """
+    return "://" in str(path) and not str(path).startswith("file://")
+
+
+def local_path(path: str | Path) -> Path:
+    """Return the path of what is on this machine.
+
+    >>> local_path("file:///data/key").as_posix()
+    '/data/key'
+    """
+    assert not is_remote(path), path
+    return Path(str(path).removeprefix("file://"))
+
+
+def join(path: str | Path, *names: str) -> str:
+    """Return the path of what is beneath another.
+
+    >>> join("s3://bucket/run/", "part-0", "done.json")
+    's3://bucket/run/part-0/done.json'
+    """
+    return "/".join([str(path).rstrip("/"), *names]) if is_remote(path) else str(local_path(path).joinpath(*names))
+
+
+def _opened(path: str | Path) -> tuple[Any, str]:
+    """Return the store that an address is in, and its name there. Nothing is asked of the store yet."""
+    import fsspec
+
+    protocol = str(path).split("://", 1)[0]
+    try:
+        store, name = fsspec.core.url_to_fs(str(path))
+    except ImportError as error:
+        raise UserError(f"{path}: {error}; expected the package that opens {protocol}://; pip install {EXTRA.get(protocol, '...')}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; expected a path, or an address such as s3://bucket/folder") from None
+    store.invalidate_cache()  # other processes write there too
+    return store, str(name)
+
+
+def open_to_read(path: str | Path) -> BinaryIO:
+    """Return a file opened for its bytes."""
+    if not is_remote(path):
+        return open(local_path(path), "rb")
+    store, name = _opened(path)
+    return store.open(name, "rb")
+
+
+@contextlib.contextmanager
+def at_hand(path: str | Path) -> Iterator[Path]:
+    """Give a local path of a file or folder: itself, or a copy that vanishes when the block ends."""
+    if not is_remote(path):
+        yield local_path(path)
+        return
+    store, name = _opened(path)
+    with tempfile.TemporaryDirectory(prefix="starchat-") as temporary:
+        target = Path(temporary) / name.rstrip("/").rsplit("/", 1)[-1]
+        if store.isfile(name):
+            store.get_file(name, str(target))
+        else:
+            for inner in sizes_bytes(path):
+                (target / inner).parent.mkdir(parents=True, exist_ok=True)
+                store.get_file(f"{name.rstrip('/')}/{inner}", str(target / inner))
+        yield target
+
+
+def sizes_bytes(folder: str | Path) -> dict[str, int]:
+    """Return the size of each file beneath a folder by its path there; empty if there is no such folder."""
+    if not is_remote(folder):
+        root = local_path(folder)
+        files = (path for path in root.rglob("*") if path.is_file()) if root.is_dir() else iter(())
+        return {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
+    store, name = _opened(folder)
+    head = name.rstrip("/") + "/"
+    found = store.find(head, detail=True)
+    return {key[key.index(head) + len(head) :]: int(entry["size"]) for key, entry in found.items() if head in key}
+
+
+def read_all(paths: Iterable[str]) -> dict[str, bytes]:
+    """Return the bytes of small files by path, without those that are not there; from a store many at a time."""
+    found: dict[str, bytes] = {}
+    asked = list(paths)
+    for path in asked:
+        if not is_remote(path):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found[path] = local_path(path).read_bytes()
+    names = {_opened(path)[1] if number == 0 else path.split("://", 1)[1]: path for number, path in enumerate(filter(is_remote, asked))}
+    if names:
+        store, _ = _opened(next(iter(names.values())))
+        found.update({names[name]: data for name, data in store.cat(list(names), on_error="omit").items()})
+    return found
+
+
+def write_object(path: str, data: bytes) -> None:
+    """Write a whole object of a store."""
+    store, name = _opened(path)
+    store.pipe_file(name, data)
+
+
+def put_files(folder: Path, names: Iterable[str], target: str) -> None:
+    """Copy files of a local folder beneath an address."""
+    store, root = _opened(target)
+    for name in names:
+        place = f"{root.rstrip('/')}/{name}"
+        store.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
+        store.put_file(str(folder / name), place)
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file or folder with all that is in it; in a store the objects named first go last. What is not there is no fault."""
+    if not is_remote(path):
+        found = local_path(path)
+        if found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+        else:
+            found.unlink(missing_ok=True)
+        return
+    store, name = _opened(path)
+    with contextlib.suppress(FileNotFoundError):
+        store.rm(name, recursive=True)
+
+
+def describe_input(path: str | Path) -> dict[str, Any]:
+    """Return name, size and content of a file as manifests list them; of a store's object the store's own mark of its version."""
+    if not is_remote(path):
+        return describe_file(local_path(path))
+    store, name = _opened(path)
+    try:
+        entry = store.info(name)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such object; check the address") from None
+    return {"path": str(path), "bytes": entry["size"], "version": str(entry.get("ETag") or store.ukey(name))}
