@@ -28,12 +28,15 @@ from typing import Any
 from data_prep.pool import MAX_BREAKS, default_workers, run_apart, start_server
 from data_prep.remote_files import is_remote, local_path
 from data_prep.slurm_array import find_array, read_stretch, run_array, write_failure
-from data_prep.tasks import Run, Task, begin_run, code_digest, end_run, find_done, run_task
+from data_prep.tasks import Run, Task, begin_run, code_digest, do_ordered, end_run, find_done
 from starchat.config import closest
 from starchat.errors import UserError, guarded
 from starchat.files import alone_in
 
 MAX_FAILURES_SHOWN = 20
+MAX_CAUSE_CHARACTERS = 500
+
+DIED = f"its process died {MAX_BREAKS} times; it may need more memory than there is: take fewer workers, or smaller shards"
 
 RAY_TASKS_AHEAD = 1000
 """Tasks that the cluster is told of beforehand, so that a driver of millions stays small."""
@@ -102,8 +105,15 @@ def _require_sound(engine: Engine, tasks: Sequence[Task]) -> None:
 
 
 def _failures(failed: dict[str, str], tasks: int, folder: str) -> str:
-    lines = [f"{folder}: task {name}: {cause}" for name, cause in sorted(failed.items())[:MAX_FAILURES_SHOWN]]
-    lines += [f"and {len(failed) - MAX_FAILURES_SHOWN} more"] if len(failed) > MAX_FAILURES_SHOWN else []
+    """Return what to tell of failed tasks, those that failed alike together."""
+    alike: dict[str, list[str]] = {}
+    for name, cause in sorted(failed.items()):
+        alike.setdefault(cause, []).append(name)
+    lines = [
+        f"{folder}: task {names[0]}{f' and {len(names) - 1} others' if names[1:] else ''}: {cause}"
+        for cause, names in list(alike.items())[:MAX_FAILURES_SHOWN]
+    ]
+    lines += [f"and {len(alike) - MAX_FAILURES_SHOWN} other causes"] if len(alike) > MAX_FAILURES_SHOWN else []
     return "\n".join([*lines, f"{len(failed)} of {tasks} tasks failed, the others are done; mend the cause and run again: only these are run"])
 
 
@@ -112,15 +122,11 @@ def cause_of(error: BaseException, trace: str = "") -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, BrokenProcessPool):
-        return f"its process died {MAX_BREAKS} times; it may need more memory than there is: take fewer workers, or smaller shards"
+        return DIED
     places = re.findall(r'File "([^"\n]+)", line (\d+), in', f"{error.__cause__ or ''}{trace}")
     where = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
-    return f"{type(error).__name__}: {error}{where}"
-
-
-def do_task(ordered: tuple[Task, Run]) -> Any:
-    """Return a task's value; it is what workers call."""
-    return run_task(*ordered)
+    said = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {said[:MAX_CAUSE_CHARACTERS]}{where}"
 
 
 def _ended(future: Future[Any]) -> Ended:
@@ -131,13 +137,13 @@ def _ended(future: Future[Any]) -> Ended:
 def _on_pool(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
     workers = default_workers() if engine.workers is None else engine.workers
     start_server(tasks[0].function.__module__, 2)
-    for number, future in run_apart(do_task, [(task, run) for task in tasks], workers):
+    for number, future in run_apart(do_ordered, [(task, run) for task in tasks], workers):
         yield tasks[number].name, _ended(future)
 
 
 def _on_ray(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
     with _ray(engine) as ray:
-        remote = ray.remote(num_cpus=1, max_retries=MAX_BREAKS - 1, retry_exceptions=[BrokenProcessPool])(do_task)
+        remote = ray.remote(num_cpus=1, max_retries=MAX_BREAKS - 1, retry_exceptions=[BrokenProcessPool])(do_ordered)
         waiting = iter(tasks)
         names: dict[Any, str] = {}
         while True:
@@ -152,7 +158,9 @@ def _on_ray(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[s
                 try:
                     ended = Ended(ray.get(reference))
                 except ray.exceptions.RayTaskError as error:
-                    ended = Ended(cause=cause_of(error.cause, error.traceback_str))
+                    ended = Ended(cause=cause_of(error.cause, str(error)))
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
+                    ended = Ended(cause=DIED)
                 except ray.exceptions.RayError as error:
                     ended = Ended(cause=cause_of(error))
                 yield names.pop(reference), ended
@@ -162,6 +170,7 @@ def _on_ray(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[s
 def _ray(engine: Engine) -> Iterator[Any]:
     """Give Ray, connected; what was not connected before is let go of."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_BREAKS - 1))  # else a task that needs too much memory is begun again for ever
     try:
         import ray
     except ImportError:
@@ -189,7 +198,8 @@ def _begin_ray(ray: Any, engine: Engine, quiet: dict[str, Any]) -> None:
         with contextlib.suppress(ConnectionError):
             ray.init(address="auto", **quiet)
             return
-    ray.init(address="local", num_cpus=engine.workers or default_workers(), include_dashboard=False, **quiet)
+    cores = engine.workers or default_workers()
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)  # nobody else may connect
 
 
 def _on_slurm(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
@@ -210,7 +220,7 @@ def main(arguments: Sequence[str]) -> int:
     tasks, run = read_stretch(making, int(index))
     workers = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
     failures = 0
-    for number, future in run_apart(do_task, [(task, run) for task in tasks], workers):
+    for number, future in run_apart(do_ordered, [(task, run) for task in tasks], workers):
         if (cause := _ended(future).cause) is not None:
             failures += 1
             write_failure(tasks[number].name, run, cause)

@@ -197,4 +197,4 @@ def _last_words(job: str, index: int, run: Run) -> str:
     log = _logs(run) / f"{job}_{index}.log"
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     said = next((line for line in reversed(lines) if line.strip()), "it wrote nothing")
-    return f"index {index} of Slurm job {job} ended before this task was done, {SUBMISSIONS} times; look at {log}: {said[:500]}"
+    return f"its Slurm job ended before it was done, {SUBMISSIONS} times; {log} ends with: {said[:500]}"
