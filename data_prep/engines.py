@@ -6,7 +6,7 @@ are still done; then one `UserError` names what failed. Run again, only what is 
 
 ==========  ========================================================================================================
 ``pool``    processes of this machine (`data_prep.pool.run_apart`)
-``ray``     plain Ray tasks, on the cluster of `address`, of ``RAY_ADDRESS`` or that runs here, or on one of its own
+``ray``     plain Ray tasks, on the cluster of `address` or of ``RAY_ADDRESS``, or on one of this process
 ``slurm``   an array (`data_prep.slurm_array`), each index a stretch of the tasks: ``python -m data_prep.engines FOLDER INDEX``
 ==========  ========================================================================================================
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import importlib
 import os
 import re
 import sys
@@ -38,6 +39,12 @@ MAX_CAUSE_CHARACTERS = 500
 
 DIED = f"its process died {MAX_BREAKS} times; it may need more memory than there is: take fewer workers, or smaller shards"
 
+RAY_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(MAX_BREAKS - 1)}
+"""Ray as it comes reports its use to its makers, and begins a task that needs too much memory again for ever."""
+
+RAY_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Has a cluster of one process listen on the loopback address alone, as seen with Ray 2.60; else whoever reaches its ports can run code."""
+
 RAY_TASKS_AHEAD = 1000
 """Tasks that the cluster is told of beforehand, so that a driver of millions stays small."""
 
@@ -46,7 +53,7 @@ RAY_TASKS_AHEAD = 1000
 class Engine:
     """Where tasks run. `workers`: how many at once (pool: all cores; Ray: all that the cluster has), for Slurm the indices of the array.
 
-    `address` is a Ray cluster's, or ``local``. `sbatch` are further options, such as ``--cpus-per-task=8``, which then is how many tasks
+    `address` is a Ray cluster's, ``auto`` for the one that runs on this machine, or ``local``. `sbatch` are further options, such as ``--cpus-per-task=8``, which then is how many tasks
     an index does at once. Without `submit` the command is told instead, for somebody else to submit.
     """
 
@@ -113,8 +120,10 @@ def _failures(failed: dict[str, str], tasks: int, folder: str) -> str:
         f"{folder}: task {names[0]}{f' and {len(names) - 1} others' if names[1:] else ''}: {cause}"
         for cause, names in list(alike.items())[:MAX_FAILURES_SHOWN]
     ]
-    lines += [f"and {len(alike) - MAX_FAILURES_SHOWN} other causes"] if len(alike) > MAX_FAILURES_SHOWN else []
-    return "\n".join([*lines, f"{len(failed)} of {tasks} tasks failed, the others are done; mend the cause and run again: only these are run"])
+    if len(alike) > MAX_FAILURES_SHOWN:
+        lines.append(f"and {len(alike) - MAX_FAILURES_SHOWN} other causes")
+    lines.append(f"{len(failed)} of {tasks} tasks failed, the others are done; mend the cause and run again: only these are run")
+    return "\n".join(lines)
 
 
 def cause_of(error: BaseException, trace: str = "") -> str:
@@ -169,37 +178,26 @@ def _on_ray(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[s
 @contextlib.contextmanager
 def _ray(engine: Engine) -> Iterator[Any]:
     """Give Ray, connected; what was not connected before is let go of."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_task_oom_retries", str(MAX_BREAKS - 1))  # else a task that needs too much memory is begun again for ever
+    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
+    for name, value in {**RAY_ALWAYS, **(RAY_ALONE if address == "local" else {})}.items():
+        os.environ.setdefault(name, value)
     try:
-        import ray
+        ray = importlib.import_module("ray")
     except ImportError:
         raise UserError("engine.kind: ray: the package is not installed; pip install 'starchat[ray]', or take kind: pool") from None
     if ray.is_initialized():
         yield ray
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    own = {"num_cpus": engine.workers or default_workers(), "include_dashboard": False} if address == "local" else {}
     try:
-        if engine.address not in (None, "local"):
-            ray.init(address=engine.address, **quiet)
-        else:
-            _begin_ray(ray, engine, quiet)
-    except ConnectionError as error:
-        raise UserError(f"engine.address: {engine.address!r}: {error}; expected a running Ray cluster; begin one with ray start") from None
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, ValueError) as error:
+        remedy = "expected a running Ray cluster, or local; begin one with ray start --head"
+        raise UserError(f"engine.address: {address!r}: {str(error).split(chr(10), 1)[0]}; {remedy}") from None
     try:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _begin_ray(ray: Any, engine: Engine, quiet: dict[str, Any]) -> None:
-    """Connect to the cluster that the environment names or this machine runs, or else begin one for this process."""
-    if engine.address is None:
-        with contextlib.suppress(ConnectionError):
-            ray.init(address="auto", **quiet)
-            return
-    cores = engine.workers or default_workers()
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)  # nobody else may connect
 
 
 def _on_slurm(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:

@@ -4,8 +4,8 @@ In: a function of a module and a stream of picklable tasks. Out: what the functi
 processes is, so that a dataset's bytes do not depend on it. Tasks are drawn as results leave: memory does not grow with their number.
 
 A worker that is killed, or that the system ends for want of memory, costs nothing: the tasks that were under way are done again by
-new workers. If this process is killed its workers end too. Workers are forked from a small server process, never from this one, whose threads a fork would tear apart; they do not
-import the program that began it all, which needs no guard for that.
+new workers. If this process is killed, its workers end too. Workers are forked from a small server process, never from this one, whose
+threads a fork would tear apart; they do not import the program that began it all, which needs no guard for that.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
                 ) from None
 
 
-def run_apart(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None) -> Iterator[tuple[int, Future[Result]]]:
+def run_apart(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None
+) -> Iterator[tuple[int, Future[Result]]]:
     """Yield the number of each task, from 0, with its ended future, which holds the result or the error, as they end.
 
     Each worker is a pool of its own: one that dies takes nothing along but its own task, which is begun anew `MAX_BREAKS` times in all.

@@ -7,6 +7,7 @@ marker that is written last (`data_prep.tasks`). Nothing here writes to a local 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -50,13 +51,12 @@ def join(path: str | Path, *names: str) -> str:
 
 def _opened(path: str | Path) -> tuple[Any, str]:
     """Return the store that an address is in, and its name there. Nothing is asked of the store yet."""
-    import fsspec
-
-    protocol = str(path).split("://", 1)[0]
+    core = importlib.import_module("fsspec.core")
     try:
-        store, name = fsspec.core.url_to_fs(str(path))
+        store, name = core.url_to_fs(str(path))
     except ImportError as error:
-        raise UserError(f"{path}: {error}; expected the package that opens {protocol}://; pip install {EXTRA.get(protocol, '...')}") from None
+        package = EXTRA.get(str(path).split("://", 1)[0], "what the message names")
+        raise UserError(f"{path}: {error}; this address needs a package of its own: pip install {package}") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}; expected a path, or an address such as s3://bucket/folder") from None
     store.invalidate_cache()  # other processes write there too

@@ -145,19 +145,21 @@ def _submit(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise UserError(f"engine.kind: slurm: sbatch is not installed here; submit: false tells the command: {shlex.join(command)}") from None
+        told = shlex.join(command)
+        raise UserError(f"engine.kind: slurm: sbatch is not installed here; with submit: false you submit by hand: {told}") from None
     if done.returncode:
         raise UserError(f"sbatch: {done.stderr.strip()}; check the engine's sbatch options; the command was: {shlex.join(command)}")
     return done.stdout.strip().split(";", 1)[0]
 
 
-def _by_hand(left: Iterable[str], run: Run, stretches: Sequence[Sequence[str]], options: Sequence[str]) -> str:
+def _by_hand(unfinished: Iterable[str], run: Run, stretches: Sequence[Sequence[str]], options: Sequence[str]) -> str:
     """Return what to tell a user who submits arrays by hand."""
-    names = list(left)
+    names = list(unfinished)
     failed = [f"{run.folder}: task {name}: {cause}" for name, cause in sorted(_failures(names, run).items())]
     remote_files.remove(join(run.folder, run.making, "failed"))
     command = shlex.join(_command(run, _unfinished(stretches, names), options))
-    return "\n".join([*failed, f"{run.folder}: {len(names)} tasks are left; submit them, and run this again when the array has ended:", command])
+    left = f"{run.folder}: {len(names)} tasks are left; submit them, and run this again when the array has ended:"
+    return "\n".join([*failed, left, command])
 
 
 def _wait(job: str, left: dict[str, Task], run: Run) -> Iterator[tuple[str, Any]]:
@@ -183,7 +185,8 @@ def _is_over(job: str) -> bool:
     jobs = [line.split("|", 1) for line in done.stdout.split("\n") if line]
     held = {reason for state, reason in jobs if state == "PENDING" and reason in HELD}
     if held and all(state == "PENDING" and reason in HELD for state, reason in jobs):
-        raise UserError(f"Slurm job {job}: waits for ever ({', '.join(sorted(held))}); let it go: scontrol release {job}, or end it: scancel {job}")
+        reasons = ", ".join(sorted(held))
+        raise UserError(f"Slurm job {job}: waits for ever ({reasons}); let it go: scontrol release {job}, or end it: scancel {job}")
     return not jobs
 
 
