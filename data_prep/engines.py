@@ -53,8 +53,8 @@ RAY_TASKS_AHEAD = 1000
 class Engine:
     """Where tasks run. `workers`: how many at once (pool: all cores; Ray: all that the cluster has), for Slurm the indices of the array.
 
-    `address` is a Ray cluster's, ``auto`` for the one that runs on this machine, or ``local``. `sbatch` are further options, such as ``--cpus-per-task=8``, which then is how many tasks
-    an index does at once. Without `submit` the command is told instead, for somebody else to submit.
+    `address` is a Ray cluster's, ``auto`` for the one that runs on this machine, or ``local``. `sbatch` are further options, such as
+    ``--cpus-per-task=8``, which then is how many tasks an index does at once. Without `submit` the command is told, to submit by hand.
     """
 
     kind: str = "pool"

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
+
 from starchat.errors import UserError
 from starchat.files import describe_file
+
+TEMPORARY = "starchat-task-"
 
 EXTRA = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 """Which package opens the addresses of a store."""
@@ -78,8 +83,8 @@ def at_hand(path: str | Path) -> Iterator[Path]:
         yield local_path(path)
         return
     store, name = _opened(path)
-    with tempfile.TemporaryDirectory(prefix="starchat-") as temporary:
-        target = Path(temporary) / name.rstrip("/").rsplit("/", 1)[-1]
+    with temporary_folder() as temporary:
+        target = temporary / name.rstrip("/").rsplit("/", 1)[-1]
         if store.isfile(name):
             store.get_file(name, str(target))
         else:
@@ -87,6 +92,21 @@ def at_hand(path: str | Path) -> Iterator[Path]:
                 (target / inner).parent.mkdir(parents=True, exist_ok=True)
                 store.get_file(f"{name.rstrip('/')}/{inner}", str(target / inner))
         yield target
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give an empty folder that vanishes when the block ends."""
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def sweep_temporary() -> None:
+    """Remove the temporary folders of processes of this machine that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*-*"):
+        owner = folder.name.removeprefix(TEMPORARY).split("-", 1)[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def sizes_bytes(folder: str | Path) -> dict[str, int]:
@@ -131,18 +151,21 @@ def put_files(folder: Path, names: Iterable[str], target: str) -> None:
         store.put_file(str(folder / name), place)
 
 
-def remove(path: str | Path) -> None:
-    """Remove a file or folder with all that is in it; in a store the objects named first go last. What is not there is no fault."""
-    if not is_remote(path):
-        found = local_path(path)
-        if found.is_dir():
-            shutil.rmtree(found, ignore_errors=True)
-        else:
-            found.unlink(missing_ok=True)
-        return
-    store, name = _opened(path)
-    with contextlib.suppress(FileNotFoundError):
-        store.rm(name, recursive=True)
+def remove(path: str | Path, first: str | None = None) -> None:
+    """Remove a file or folder with all that is in it, the file `first` before the others. What is not there is no fault."""
+    if is_remote(path):
+        store, name = _opened(path)
+        head = name.rstrip("/")
+        found = set(store.find(head))
+        if f"{head}/{first}" in found:
+            store.rm_file(f"{head}/{first}")
+            found.remove(f"{head}/{first}")
+        if found:
+            store.rm(sorted(found))
+    elif local_path(path).is_dir():
+        shutil.rmtree(local_path(path), ignore_errors=True)
+    else:
+        local_path(path).unlink(missing_ok=True)
 
 
 def describe_input(path: str | Path) -> dict[str, Any]:

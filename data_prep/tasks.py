@@ -1,9 +1,10 @@
 """Tasks: pieces of work that write one folder each, whole or not at all, and are not done twice.
 
 In: a function of a module and small arguments. Out: ``FOLDER/NAME/`` with the files that the function wrote and, last, ``done.json``: its
-value, its digest and the sizes of its files. A task is pure: the same arguments give the same files and value wherever it runs. Its
-digest covers the spec and inputs (as the caller states them), its function and arguments, and all code of `starchat` and `data_prep`; a
-folder with the same digest is taken as it is, one with another is thrown away. Where tasks run is not told here (`data_prep.engines`).
+value, its digest, the sizes of its files and a seal over all that. A task is pure: the same arguments give the same files and value
+wherever it runs. Its digest covers the spec and inputs (as the caller states them), its function and arguments, and all code of
+`starchat` and `data_prep`; a folder with the same digest is taken as it is, one with another is thrown away. Where tasks run is not told
+here (`data_prep.engines`).
 
 What is being made lies in ``FOLDER/.making-RUN``, which the run owns: the next run takes that folder away first, so that whatever an
 older one left, even a process that is still at work, can neither remain nor end up among the results. On this machine's disks and those
@@ -20,7 +21,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -110,6 +110,7 @@ def _stated(value: Any) -> Any:
 def begin_run(folder: str, digest: str) -> Run:
     """Return a run of its own in a folder, and take away what earlier runs left half-made."""
     making = MAKING + uuid.uuid4().hex
+    remote_files.sweep_temporary()
     if is_remote(folder):
         for name in {path.split("/", 1)[0] for path in remote_files.sizes_bytes(folder)}:
             if name.startswith(MAKING):
@@ -151,8 +152,8 @@ def run_task(task: Task, run: Run) -> Any:
         return done["value"]
     if not is_remote(run.folder):
         return _make(task, run, digest, local_path(run.folder) / run.making / f"{task.name}-{uuid.uuid4().hex}")
-    with tempfile.TemporaryDirectory(prefix="starchat-") as temporary:
-        return _make(task, run, digest, Path(temporary) / task.name)
+    with remote_files.temporary_folder() as temporary:
+        return _make(task, run, digest, temporary / task.name)
 
 
 def do_ordered(ordered: tuple[Task, Run]) -> Any:
@@ -169,7 +170,7 @@ def _make(task: Task, run: Run, digest: str, temporary: Path) -> Any:
         if DONE in sizes:
             raise ValueError(f"{task.function.__qualname__} wrote {DONE}, a name that is not its own")
         done = {"task": task.name, "digest": digest, "value": json.loads(stated), "files": dict(sorted(sizes.items()))}
-        (temporary / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        (temporary / DONE).write_text(json.dumps({**done, "seal": digest_json(done)}, indent=1) + "\n", encoding="utf-8")
         if is_remote(run.folder):
             _upload(task, run, temporary, sizes)
         else:
@@ -228,8 +229,7 @@ def _throw_away(path: Path, beside: Path) -> None:
 def _upload(task: Task, run: Run, temporary: Path, names: Iterable[str]) -> None:
     """Copy a result to a store, its marker last."""
     place = join(run.folder, task.name)
-    remote_files.remove(join(place, DONE))
-    remote_files.remove(place)
+    remote_files.remove(place, first=DONE)
     remote_files.put_files(temporary, names, place)
     if not remote_files.read_all([join(run.folder, run.making, "begun.json")]):
         raise UserError(f"{run.folder}: another run has begun there; let one at a time work in a folder")
@@ -238,22 +238,35 @@ def _upload(task: Task, run: Run, temporary: Path, names: Iterable[str]) -> None
 
 def find_done(tasks: Sequence[Task], run: Run) -> dict[str, Mapping[str, Any]]:
     """Return what ``done.json`` says, by name, of each task whose result is there, whole and of this run's digest."""
-    places = {task.name: join(run.folder, task.name) for task in tasks}
-    texts = remote_files.read_all(join(place, DONE) for place in places.values())
+    texts = remote_files.read_all(join(run.folder, task.name, DONE) for task in tasks)
+    # A store lists all files of all tasks for little more than those of one.
+    listed = _by_task(remote_files.sizes_bytes(run.folder)) if is_remote(run.folder) and len(texts) > 1 else None
     found: dict[str, Mapping[str, Any]] = {}
     for task in tasks:
-        text = texts.get(join(places[task.name], DONE))
+        text = texts.get(join(run.folder, task.name, DONE))
         done = _parsed(text) if text is not None else None
         if done is not None and done.get("digest") == task_digest(task, run):
-            sizes = remote_files.sizes_bytes(places[task.name])
+            sizes = remote_files.sizes_bytes(join(run.folder, task.name)) if listed is None else listed.get(task.name, {})
             if {name: size for name, size in sizes.items() if name != DONE} == done.get("files"):
                 found[task.name] = done
     return found
 
 
+def _by_task(sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for path, size in sizes.items():
+        name, _, inner = path.partition("/")
+        found.setdefault(name, {})[inner] = size
+    return found
+
+
 def _parsed(text: bytes) -> dict[str, Any] | None:
+    """Return what a ``done.json`` says, or None if that is not what was once written."""
     try:
         value = json.loads(text)
     except ValueError:
         return None
-    return value if isinstance(value, dict) and "value" in value else None
+    if not isinstance(value, dict):
+        return None
+    seal = value.pop("seal", None)
+    return value if seal == digest_json(value) else None
