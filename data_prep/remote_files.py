@@ -127,7 +127,7 @@ def read_all(paths: Iterable[str]) -> dict[str, bytes]:
     asked = list(paths)
     for path in asked:
         if not is_remote(path):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 found[path] = local_path(path).read_bytes()
     names = {_opened(path)[1] if number == 0 else path.split("://", 1)[1]: path for number, path in enumerate(filter(is_remote, asked))}
     if names:

@@ -170,7 +170,7 @@ def _make(task: Task, run: Run, digest: str, temporary: Path) -> Any:
         if DONE in sizes:
             raise ValueError(f"{task.function.__qualname__} wrote {DONE}, a name that is not its own")
         done = {"task": task.name, "digest": digest, "value": json.loads(stated), "files": dict(sorted(sizes.items()))}
-        (temporary / DONE).write_text(json.dumps({**done, "seal": digest_json(done)}, indent=1) + "\n", encoding="utf-8")
+        (temporary / DONE).write_bytes(_sealed(done))
         if is_remote(run.folder):
             _upload(task, run, temporary, sizes)
         else:
@@ -238,13 +238,13 @@ def _upload(task: Task, run: Run, temporary: Path, names: Iterable[str]) -> None
 
 def find_done(tasks: Sequence[Task], run: Run) -> dict[str, Mapping[str, Any]]:
     """Return what ``done.json`` says, by name, of each task whose result is there, whole and of this run's digest."""
-    texts = remote_files.read_all(join(run.folder, task.name, DONE) for task in tasks)
+    marks = remote_files.read_all(join(run.folder, task.name, DONE) for task in tasks)
     # A store lists all files of all tasks for little more than those of one.
-    listed = _by_task(remote_files.sizes_bytes(run.folder)) if is_remote(run.folder) and len(texts) > 1 else None
+    listed = _by_task(remote_files.sizes_bytes(run.folder)) if is_remote(run.folder) and len(marks) > 1 else None
     found: dict[str, Mapping[str, Any]] = {}
     for task in tasks:
-        text = texts.get(join(run.folder, task.name, DONE))
-        done = _parsed(text) if text is not None else None
+        data = marks.get(join(run.folder, task.name, DONE))
+        done = _unsealed(data) if data is not None else None
         if done is not None and done.get("digest") == task_digest(task, run):
             sizes = remote_files.sizes_bytes(join(run.folder, task.name)) if listed is None else listed.get(task.name, {})
             if {name: size for name, size in sizes.items() if name != DONE} == done.get("files"):
@@ -260,13 +260,18 @@ def _by_task(sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    """Return what a ``done.json`` says, or None if that is not what was once written."""
+def _sealed(done: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a ``done.json``."""
+    return json.dumps({**done, "seal": digest_json(done)}, indent=1).encode() + b"\n"
+
+
+def _unsealed(data: bytes) -> dict[str, Any] | None:
+    """Return what a ``done.json`` says, or None if it is not what was once written."""
     try:
-        value = json.loads(text)
+        value = json.loads(data)
     except ValueError:
         return None
     if not isinstance(value, dict):
         return None
-    seal = value.pop("seal", None)
-    return value if seal == digest_json(value) else None
+    value.pop("seal", None)
+    return value if _sealed(value) == data else None

@@ -46,7 +46,7 @@ def damage(folder: Path, rng: random.Random) -> str:
         if act == "folder":
             path.mkdir()
     elif act == "added":
-        (path.parent / f"stray-{rng.randrange(99)}").write_bytes(b"stray" * rng.randrange(3))
+        (place / f"stray-{rng.randrange(99)}").write_bytes(b"stray" * rng.randrange(3))
     elif act == "mark" and (place / DONE).is_file():
         data = bytearray((place / DONE).read_bytes() or b" ")
         data[rng.randrange(len(data))] = rng.randrange(256)
