@@ -60,3 +60,22 @@ def add_up(folder: Path, places: tuple[str, ...]) -> int:
         with open_to_read(f"{place}/inner/count") as file:
             assert len(file.read()) == 1000
     return total
+
+
+def slow_double(ordered: tuple[int, str]) -> int:
+    """Double a number; the first process that meets 3 is killed."""
+    number, mark = ordered
+    time.sleep(0.05)
+    if number == 3 and not os.path.exists(mark):
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def double_in_children(folder: Path, mark: str) -> list[int]:
+    """Have processes of this task's own do the work, one of which is killed."""
+    from data_prep.pool import run_tasks
+
+    doubled = list(run_tasks(slow_double, [(number, mark) for number in range(8)], 2))
+    (folder / "doubled").write_text(str(doubled), encoding="utf-8")
+    return doubled
