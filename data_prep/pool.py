@@ -146,10 +146,12 @@ def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], s
 
 
 def _new_pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"), initializer=_begin_worker)
+    """Return a pool whose workers have the variables of this process as they are now, and not as they were when the server began."""
+    context = multiprocessing.get_context("forkserver")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(dict(os.environ),))
 
 
-def _begin_worker() -> None:
+def _begin_worker(variables: dict[str, str]) -> None:
     """Have a worker end with the process that it works for, and look for cycles of garbage seldom, never in what it is born with.
 
     A worker that waits for a task would never learn that nobody is left to give it one: it holds the other end of that pipe itself.
@@ -157,6 +159,7 @@ def _begin_worker() -> None:
     Tasks make many small containers that live briefly, and next to no cycles: looking after each 700 of them, as is the rule, costs
     the workers of parsed JSON a fifth of their time.
     """
+    os.environ.update(variables)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
