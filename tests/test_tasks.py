@@ -112,9 +112,9 @@ def test_all_code_and_tables_are_in_the_code_digest(monkeypatch, tmp_path):
 
 def test_another_digest_throws_the_result_away(tmp_path):
     run_task(SQUARES, begun(tmp_path))
-    (tmp_path / "run" / "squares" / "stale").write_text("of old")
     changed = begun(tmp_path, job_digest({"a": 2}, []))
     assert find_done([SQUARES], changed) == {}
+    (tmp_path / "run" / "squares" / "stale").write_text("of old")
     run_task(SQUARES, changed)
     assert contents(tmp_path / "run" / "squares").keys() == {"squares.txt", "inner/count", DONE}
     assert json.loads((tmp_path / "run" / "squares" / DONE).read_text())["digest"] == task_digest(SQUARES, changed)
@@ -242,8 +242,8 @@ def test_in_a_store_the_marker_is_written_last(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="another run has begun there"):
         run_task(Task("late", write_squares, (1, 1)), run)
     changed = begin_run(folder, job_digest({"a": 2}, []))
-    store.pipe_file(f"/{tmp_path.name}/squares/stale", b"of old")
     assert find_done([SQUARES], changed) == {}
+    store.pipe_file(f"/{tmp_path.name}/squares/stale", b"of old")
     run_task(SQUARES, changed)
     end_run(changed)
     names = sorted(name.removeprefix(f"/{tmp_path.name}/") for name in store.find(f"/{tmp_path.name}"))
