@@ -107,7 +107,9 @@ def build_ours(folder: Path, workers: int) -> list[str]:
 def items(folder: Path, workers: int) -> Iterator[Item]:
     """Yield what this builder makes of a folder."""
     from data_prep.kinds import Setting, open_kind
+    from data_prep.pool import start_server
 
+    start_server(["data_prep.notebooks"], workers)
     mapping = {"kind": "notebooks", "path": str(folder), "rules": {"preset": "none"}}
     return open_kind("notebooks", mapping, "benchmark", Setting(workers=workers)).items()
 

@@ -85,8 +85,32 @@ Read the modules in this order; each kind of source by itself.
 ``license_policy``      what may be trained on
 ``comments``            how much of a file is comment
 ``filters``             thresholds on code and answers
+``benchmark_items``     the problems of benchmarks
+``verbatim``            texts found whole
+``gram_kernels``        n-grams: the compiled loops
+``gram_index``          texts found by their n-grams
+``canonical_python``    functions whatever their names
+``decontaminate``       problems in what is trained on
+``near_miss``           the report on them
+``secret_values``       secrets: which values are one
+``addresses``           which addresses of mail and machines are somebody's
+``secret_names``        which names tell one
+``secret_shapes``       what one looks like
+``secret_kinds``        the kinds of secrets
+``detect``              where they are
+``redact``              what stands for them
+``names``               names of people, by a model
+``record_redaction``    a record without any
+``shingle_arrays``      near-duplicates: the plain loops
+``shingle_kernels``     the compiled ones
+``shingles``            what texts are compared by
+``near_duplicates``     which texts resemble one that is kept
+``duplicate_tasks``     the same, wherever tasks run
+``loaded_kernels``      compiled code for workers
+``preferred``           which copy is kept
 ``item_files``          items between two passes
 ``curate``              the steps in their order
+``curate_all``          how they are run
 ``try_filters``         filters tried on a dataset
 ``unlearn``             requests against finished datasets and runs
 ``train_tokenizer``     a tokenizer with StarCoder's layout

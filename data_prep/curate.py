@@ -1,16 +1,19 @@
-"""The curate step of the prepare stage: what builders kept, without what must not be trained on.
+"""Curation: what builders kept, without what must not be trained on. Here: the steps of a spec, and what they do to one item.
 
-In: the items of all sources and the spec's key ``curate``. Out: the same items in the same order, some of them dropped with a reason or
-repaired, and nothing else: read = kept + dropped holds as it did. Each step is off unless the spec names it; a record meets them in this
-order, so that what somebody asked to be taken out is looked at by nothing else, and duplicates are told by what is left of a text:
+In: the spec's key ``curate``, and items. Out: the same items, some dropped with a reason or repaired, and nothing else: read = kept +
+dropped holds as it did. Each step is off unless the spec names it; a record meets them in this order, so that what somebody asked to be
+taken out is looked at by nothing else, benchmarks are looked for in the text as it was found, and duplicates are told by what is left:
 
-==================  ======================================  ===============================================================
-``opt_out``         `data_prep.opt_out`                     drop ``opt_out``, without its text; so lose all dropped units that name one
-``licenses``        `data_prep.license_policy`              drop ``license_...``
-``filters``         `data_prep.filters`                     drop, the reason is the rule's
-==================  ======================================  ===============================================================
+====================  ==================================  =================================================================
+``opt_out``           `data_prep.opt_out`                 drop ``opt_out``, without its text; so lose all dropped units that name one
+``licenses``          `data_prep.license_policy`          drop ``license_...``
+``filters``           `data_prep.filters`                 drop, the reason is the rule's
+``decontaminate``     `data_prep.decontaminate`           drop ``contaminated``; near misses are reported
+``redact``            `data_prep.redact`                  repairs ``redacted_...``; drop ``secret_...`` for the kinds of `drop`
+``near_duplicates``   `data_prep.near_duplicates`         drop ``near_duplicate``, or ``duplicate`` where the content is the same
+====================  ==================================  =================================================================
 
-Each record is looked at by itself, in batches on all cores.
+The first five look at each record by itself; how they are run, and the last, which needs all records: `data_prep.curate_all`.
 """
 
 from __future__ import annotations
@@ -18,26 +21,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher, texts_and_python
+from data_prep.detect import Detector
 from data_prep.filters import FilterRules, filter_fault, filter_rules
-from data_prep.item_files import Numbered
 from data_prep.kinds import Setting
 from data_prep.license_policy import LicenseRules, license_fault, license_rules
 from data_prep.opt_out import OptOuts, open_opt_outs
-from data_prep.pool import run_tasks
-from data_prep.record_texts import texts_of
+from data_prep.preferred import DuplicateRules, duplicate_rules
+from data_prep.record_redaction import RedactedRecord, redacted_record
 from data_prep.records import Dropped, Item, Kept
+from data_prep.redact import SecretRules, redact
 from data_prep.sources import as_text
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Record, to_row
 from starchat.errors import UserError
+from starchat.files import describe_file
 
 Rules = TypeVar("Rules")
-
-BATCH_CHARACTERS = 4 << 20
-BATCH_ITEMS = 2_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +51,14 @@ class CurateSpec:
     opt_out: dict[str, Any] | None = None
     licenses: dict[str, Any] | None = None
     filters: dict[str, Any] | None = None
+    decontaminate: dict[str, Any] | None = None
+    redact: dict[str, Any] | None = None
+    near_duplicates: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Curation:
-    """The steps, ready to be taken. `resolved` states all of their rules; `inputs` are the files that they read."""
+    """The steps, ready to be taken; `stated` is what `opened` makes them of again, in another process."""
 
     stated: str
     setting: Setting
@@ -60,29 +67,20 @@ class Curation:
     opt_outs: OptOuts | None = None
     licenses: LicenseRules | None = None
     filters: FilterRules | None = None
-
-    def items(self, items: Iterable[Numbered]) -> Iterator[Numbered]:
-        """Yield items, each as the steps leave it, in their order; the result does not depend on the number of workers."""
-        batches = (_Batch(self.stated, self.setting, batch) for batch in _batches(items))
-        for done in run_tasks(curate_batch, batches, self.setting.workers):
-            yield from done
+    matcher: Matcher | None = None
+    secrets: SecretRules | None = None
+    duplicates: DuplicateRules | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Batch:
-    """Items for one task, with the spec's ``curate`` as JSON: a worker reads once what that names."""
+def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matcher_file: str | None = None) -> Curation:
+    """Return the steps that a spec names; raise one `UserError` for the faults of all of them.
 
-    stated: str
-    setting: Setting
-    items: tuple[Numbered, ...]
-
-
-def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting) -> Curation:
-    """Return the steps that a spec names; raise `UserError` for every fault of their keys."""
+    `matcher_file` holds the matcher of benchmarks, made before, for a process that needs not make it again.
+    """
     spec = from_mapping(CurateSpec, mapping, place)
     faults: list[str] = []
 
-    def opened(step: Callable[[Mapping[str, Any], str], Rules], name: str) -> Rules | None:
+    def open_step(step: Callable[[Mapping[str, Any], str], Rules], name: str) -> Rules | None:
         stated = getattr(spec, name)
         try:
             return None if stated is None else step(stated, f"{place}.{name}")
@@ -90,46 +88,99 @@ def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting) -> C
             faults.append(str(error))
             return None
 
-    opt_outs, licenses = opened(open_opt_outs, "opt_out"), opened(license_rules, "licenses")
-    filters = opened(filter_rules, "filters")
+    opt_outs = open_step(open_opt_outs, "opt_out")
+    licenses = open_step(license_rules, "licenses")
+    filters = open_step(filter_rules, "filters")
+    matcher = open_step(_open_matcher, "decontaminate") if matcher_file is None else read_matcher(Path(matcher_file))
+    secrets = open_step(functools.partial(_secret_rules, setting=setting), "redact")
+    duplicates = open_step(duplicate_rules, "near_duplicates")
     if faults:
         raise UserError("\n".join(faults))
-    rules = {"opt_out": spec.opt_out, "licenses": licenses and to_mapping(licenses), "filters": filters and to_mapping(filters)}
-    resolved = {name: value for name, value in rules.items() if value is not None}
-    inputs = opt_outs.described if opt_outs else ()
-    return Curation(json.dumps([mapping, place]), setting, resolved, inputs, opt_outs, licenses, filters)
+    found = {
+        "opt_out": spec.opt_out,
+        "licenses": licenses and to_mapping(licenses),
+        "filters": filters and to_mapping(filters),
+        "decontaminate": matcher and to_mapping(matcher.rules),
+        "redact": secrets and to_mapping(secrets),
+        "near_duplicates": duplicates and to_mapping(duplicates),
+    }
+    resolved = {name: rules for name, rules in found.items() if rules is not None}
+    inputs = (*(opt_outs.described if opt_outs else ()), *(_described(matcher.rules) if matcher else ()))
+    return Curation(json.dumps([mapping, place]), setting, resolved, inputs, opt_outs, licenses, filters, matcher, secrets, duplicates)
 
 
-def curate_batch(batch: _Batch) -> list[Numbered]:
-    """Return the items of a batch as the steps leave them."""
-    curation = _opened(batch.stated, batch.setting)
-    return [(number, curate_item(item, curation)) for number, item in batch.items]
+@functools.lru_cache(2)
+def opened(stated: str, setting: Setting, matcher_file: str | None) -> Curation:
+    """Return a curation in a process that has only what it was stated as."""
+    mapping, place = json.loads(stated)
+    return open_curation(mapping, place, setting, matcher_file)
 
 
-def curate_item(item: Item, curation: Curation) -> Item:
-    """Return an item as the steps leave it: itself, repaired, or dropped."""
+def _open_matcher(mapping: Mapping[str, Any], place: str) -> Matcher:
+    return open_matcher(from_mapping(DecontaminationRules, mapping, place), place)
+
+
+def _described(rules: DecontaminationRules) -> list[dict[str, Any]]:
+    """Return what the result depends on of the benchmarks: digests of their files; those of the Hub are told by their names alone."""
+    from data_prep.sources import find_tables, table_files
+
+    named = [benchmark.problems for benchmark in rules.benchmarks]
+    files = sorted({file for path in named for table in find_tables(path) for file in table_files(table)})
+    return [describe_file(file) for file in files]
+
+
+def _secret_rules(mapping: Mapping[str, Any], place: str, setting: Setting) -> SecretRules:
+    """Return the rules for secrets; a style that is not stated is that of the tokenizer: StarCoder2's has tokens for what was taken out."""
+    from data_prep.redact import PLACEHOLDERS
+    from starchat.hub import start_folder
+    from starchat.tokens import control_names
+
+    if "style" not in mapping:
+        has_tokens = control_names(start_folder(setting.tokenizer)).issuperset(PLACEHOLDERS.values())
+        mapping = {**mapping, "style": "tokens" if has_tokens else "text"}
+    try:
+        return from_mapping(SecretRules, mapping, place)
+    except UserError as error:
+        raise UserError(str(error).replace("secrets.", f"{place}.")) from None
+
+
+def curate_item(item: Item, curation: Curation) -> tuple[Item, Sequence[Match]]:
+    """Return an item as the steps leave it, itself, repaired, or dropped, and what it shares with benchmarks."""
     if isinstance(item, Dropped):
-        named = curation.opt_outs is not None and curation.opt_outs.are_named_in(f"{item.place} {item.raw}")
-        return dataclasses.replace(item, raw="") if named else item
+        return _clear(item, curation), ()
     record = item.record
     if curation.opt_outs is not None and (request := curation.opt_outs.match(record.source)):
-        return Dropped("opt_out", record.source.place, f"{request.name}, asked for in {request.place}", "")
+        return Dropped("opt_out", record.source.place, f"{request.name}, asked for in {request.place}", ""), ()
     if curation.licenses is not None and (fault := license_fault(record.license, curation.licenses)):
-        return _dropped(record, fault)
+        return _dropped(record, fault, curation), ()
     if curation.filters is not None and (fault := filter_fault(record, curation.filters, _counter(curation))):
-        return _dropped(record, fault)
-    return item
+        return _dropped(record, fault, curation), ()
+    matches: Sequence[Match] = ()
+    if curation.matcher is not None:
+        matches = curation.matcher.match(*texts_and_python(record))
+        if matches and matches[0].contaminated:
+            return _dropped(record, ("contaminated", matches[0].detail()), curation), matches
+    if curation.secrets is not None:
+        found = redacted_record(record, curation.secrets)
+        if not isinstance(found, RedactedRecord):
+            return _dropped(record, found, curation), matches
+        item = Kept(found.record, tuple(dict.fromkeys((*item.repairs, *found.repairs))))
+    return item, matches
 
 
-def _dropped(record: Record, fault: tuple[str, str]) -> Dropped:
-    reason, detail = fault
-    return Dropped(reason, record.source.place, detail, as_text(to_row(record)))
+def _dropped(record: Record, fault: tuple[str, str], curation: Curation) -> Dropped:
+    return _clear(Dropped(fault[0], record.source.place, fault[1], as_text(to_row(record))), curation)
 
 
-@functools.lru_cache(4)
-def _opened(stated: str, setting: Setting) -> Curation:
-    mapping, place = json.loads(stated)
-    return open_curation(mapping, place, setting)
+def _clear(dropped: Dropped, curation: Curation) -> Dropped:
+    """Return a dropped unit without secrets in the text that is kept to look at; without any text, if it names what was opted out."""
+    raw, detail = dropped.raw, dropped.detail
+    if curation.opt_outs is not None and curation.opt_outs.are_named_in(f"{dropped.place} {raw}"):
+        raw = ""
+    if curation.secrets is not None:
+        detector = Detector(curation.secrets.redact)
+        raw, detail = redact(raw, detector).text, redact(detail, detector).text
+    return dataclasses.replace(dropped, raw=raw, detail=detail)
 
 
 def _counter(curation: Curation) -> Callable[[str], int] | None:
@@ -146,17 +197,3 @@ def token_counter(tokenizer: str) -> Callable[[str], int]:
 
     tokens = load_tokens(start_folder(tokenizer), None)
     return lambda text: len(tokens.encode_texts([text])[0])
-
-
-def _batches(items: Iterable[Numbered]) -> Iterator[tuple[Numbered, ...]]:
-    """Yield items in batches of about the same size."""
-    batch: list[Numbered] = []
-    size = 0
-    for number, item in items:
-        batch.append((number, item))
-        size += sum(map(len, texts_of(item.record))) if isinstance(item, Kept) else len(item.raw)
-        if size >= BATCH_CHARACTERS or len(batch) == BATCH_ITEMS:
-            yield tuple(batch)
-            batch, size = [], 0
-    if batch:
-        yield tuple(batch)

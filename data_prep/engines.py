@@ -145,7 +145,7 @@ def _ended(future: Future[Any]) -> Ended:
 
 def _on_pool(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
     workers = default_workers() if engine.workers is None else engine.workers
-    start_server(tasks[0].function.__module__, 2)
+    start_server(sorted({task.function.__module__ for task in tasks}), 2)
     for number, future in run_apart(do_ordered, [(task, run) for task in tasks], workers):
         yield tasks[number].name, _ended(future)
 

@@ -221,9 +221,8 @@ def _items(job: _Job, tables: Sequence[Table], format: str, workers: int) -> Ite
         for items in run_tasks(_build, (_Build(job, piece) for piece in pieces), workers):
             yield from items
         return
-    size = sum(
-        Path(t.path).stat().st_size * (PACKED if Path(t.path).suffix in COMPRESSIONS else 1) for t in tables if Path(t.path).is_file()
-    )
+    files = {file for table in tables for file in table_files(table)}
+    size = sum(file.stat().st_size * (PACKED if file.suffix in COMPRESSIONS else 1) for file in files)
     partitions = count_partitions(size)
     with tempfile.TemporaryDirectory(prefix="starchat-issues-") as folder:
         sorts = (_Sort(piece, job.spec.repository, f"{folder}/{number}", partitions) for number, piece in enumerate(pieces))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from data_prep.documents import Family, family_of
-from data_prep.pool import default_workers, start_server
+from data_prep.pool import default_workers
 from data_prep.records import Item
 from starchat.config import closest, from_mapping
 from starchat.errors import UserError
@@ -62,7 +62,6 @@ class Setting:
 
 def open_kind(kind: str, mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return a source of a kind in `KINDS`, ready to be read; raise `UserError` for every fault of its keys."""
-    start_server(KINDS[kind], setting.workers)
     opened: Opened = importlib.import_module(KINDS[kind]).open_kind(mapping, place, setting)
     return opened
 

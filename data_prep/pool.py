@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
@@ -82,7 +82,7 @@ def run_apart(
 
     Each worker is a pool of its own: one that dies takes nothing along but its own task, which is begun anew `MAX_BREAKS` times in all.
     """
-    start_server(function.__module__, 2)
+    start_server([function.__module__], 2)
     waiting = enumerate(tasks)
     under_way: dict[Future[Result], tuple[int, Task, int, ProcessPoolExecutor]] = {}
 
@@ -113,20 +113,20 @@ def run_apart(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def start_server(module: str, workers: int) -> None:
-    """Start the process that workers are forked from, which imports a builder's module while this process looks at the inputs.
+def start_server(modules: Sequence[str], workers: int) -> None:
+    """Start the process that workers are forked from, which imports what they need while this process looks at the inputs.
 
     Where there is one already it stays as it is, and workers import what it does not hold.
     """
     if workers > 1:
-        multiprocessing.get_context("forkserver").set_forkserver_preload(["data_prep.records", module])
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["data_prep.records", *modules])
         with _no_main():
             forkserver.ensure_running()
 
 
 def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], stream: Iterator[Task], workers: int) -> Iterator[Result]:
     """Yield the results of `waiting`, which keeps what has not been yielded, and of `stream` behind it."""
-    start_server(function.__module__, workers)
+    start_server([function.__module__], workers)
     pool = _new_pool(workers)
     futures: collections.deque[Future[Result]] = collections.deque()
     try:

@@ -21,10 +21,11 @@ from typing import Any
 
 from data_prep.card import write_card
 from data_prep.census import Census
-from data_prep.curate import Curation, open_curation
+from data_prep.curate import open_curation
+from data_prep.curate_all import CurateAll
 from data_prep.item_files import Numbered
 from data_prep.kinds import KINDS, Opened, Setting, open_kind
-from data_prep.pool import default_workers
+from data_prep.pool import default_workers, start_server
 from data_prep.records import Dropped, Item, Kept
 from data_prep.shards import DatasetWriter
 from data_prep.sources import as_text
@@ -32,9 +33,12 @@ from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.dialogue import Record, Turn, first_user_text, to_row
 from starchat.errors import UserError
-from starchat.files import already_finished, building, digest_bytes, digest_json, read_manifest, versions, write_manifest
+from starchat.files import already_finished, building, digest_bytes, digest_json, read_manifest, versions, write_json, write_manifest
 
 STAGE = "prepare"
+DECONTAMINATION = "decontamination.json"
+"""What the records share with benchmarks, dropped and nearly dropped: `data_prep.near_miss`."""
+
 MAX_FAULTS_SHOWN = 20
 MAX_WEIGHT = 1000
 
@@ -89,6 +93,7 @@ def prepare(
     """
     spec = load_spec(spec_path, overrides)
     setting = Setting(spec.tokenizer, spec.seed, default_workers() if workers is None else workers)
+    start_server(_modules(spec), setting.workers)
     curation = open_curation(spec.curate, f"{spec_path}: curate", setting) if spec.curate else None
     sources = _open_all(spec, str(spec_path), setting)
     inputs = [entry for source in sources for entry in source.opened.inputs]
@@ -103,7 +108,12 @@ def prepare(
         return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": True}
     with building(spec.output) as folder:
         with DatasetWriter(folder) as writer:
-            tallies, census = _write_all(spec, sources, curation, writer, progress)
+            run = None if curation is None else CurateAll(curation)
+            tallies, census = _write_all(spec, sources, run, writer, progress)
+        if run is not None and run.near_misses is not None:
+            write_json(folder / DECONTAMINATION, run.near_misses.as_json())
+            if progress:
+                print(run.near_misses.as_table(), file=sys.stderr)
         content = {
             "spec": resolved,
             "inputs": inputs,
@@ -114,6 +124,13 @@ def prepare(
         write_card(folder, content, census)
         write_manifest(folder, STAGE, digest, content)
     return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": False}
+
+
+def _modules(spec: PrepareSpec) -> list[str]:
+    """Return what the workers of a spec import."""
+    named = [KINDS[str(source["kind"])] for source in spec.sources if str(source.get("kind")) in KINDS]
+    steps = ["data_prep.curate_all"] * bool(spec.curate) + ["data_prep.loaded_kernels"] * ("near_duplicates" in spec.curate)
+    return list(dict.fromkeys([*named, *steps]))
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
@@ -172,7 +189,7 @@ def _open(mapping: Mapping[str, Any], place: str, setting: Setting) -> Weighted:
 
 
 def _write_all(
-    spec: PrepareSpec, sources: Sequence[Weighted], curation: Curation | None, writer: DatasetWriter, progress: bool
+    spec: PrepareSpec, sources: Sequence[Weighted], run: CurateAll | None, writer: DatasetWriter, progress: bool
 ) -> tuple[list[Tally], Census]:
     from tqdm import tqdm
 
@@ -181,7 +198,7 @@ def _write_all(
     tallies = [Tally() for _ in sources]
     with tqdm(unit=" units", disable=not progress, file=sys.stderr) as bar:
         items = _items(sources, bar)
-        for index, item in items if curation is None else curation.items(items):
+        for index, item in items if run is None else run.items(items):
             _write_item(item, index, sources[index], spec, seen, writer, tallies[index], census)
     for source, tally in zip(sources, tallies, strict=True):
         assert tally.read == tally.kept + tally.dropped.total(), source.opened.place

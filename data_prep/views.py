@@ -6,6 +6,7 @@ In: what a builder rendered, or the turns that it made. Out: a `Kept`, or a `Dro
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from data_prep.clean import clean, is_unsound, sound_text
@@ -13,6 +14,8 @@ from data_prep.documents import Rendered
 from data_prep.drafts import Draft, RowProblem
 from data_prep.records import Dropped, Item, Kept, encodable
 from starchat.dialogue import Part, Record, Source, Turn
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d[ -~]{0,25}")
 
 
 def document_item(rendered: Rendered, source: Source, license: str | None = None, repairs: Sequence[str] = ()) -> Item:
@@ -44,7 +47,9 @@ def _sound_name(name: str | None) -> str | None:
 
 
 def _sound_source(source: Source) -> Source:
-    """Return a source whose texts can be stored: names of files may be in any encoding."""
+    """Return a source whose texts can be stored, with a date only if it is one: names of files may be in any encoding."""
+    if source.date is not None and not _DATE.fullmatch(source.date):
+        source = dataclasses.replace(source, date=None)
     texts = (source.place, source.repository, source.path, source.commit, source.url)
     if all(text is None or (text.isascii() and "\0" not in text) for text in texts):
         return source

@@ -11,7 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starchat.files import digest_json
+import orjson
+
+from starchat.files import digest_bytes, digest_json
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -94,7 +96,15 @@ class Record:
     def id(self) -> str:
         """The digest of the content; the source, licence and split do not enter."""
         parts = [_plain(self.turns), [(p.marker, p.text) for p in self.parts], self.tools]
-        return digest_json([*parts, _plain([self.rejected])] if self.rejected else parts)
+        return _digest([*parts, _plain([self.rejected])] if self.rejected else parts)
+
+
+def _digest(value: list[Any]) -> str:
+    """Return `digest_json` of texts, truth values and lists of them, for which orjson writes the same bytes in a tenth of the time."""
+    try:
+        return digest_bytes(orjson.dumps(value))
+    except orjson.JSONEncodeError:  # half of a UTF-16 pair
+        return digest_json(value)
 
 
 def _plain(turns: Sequence[Turn]) -> list[tuple[Any, ...]]:

@@ -56,11 +56,12 @@ def test_the_order_of_steps_is_that_of_the_spec_class() -> None:
     record = Record(Source("x", "Ada/Engine"), (Turn("user", "q"), Turn("assistant", "As an AI")), license="GPL-3.0-only")
     setting = Setting(workers=1)
     rules: dict[str, Any] = {"licenses": {}, "filters": {"preset": "dialogues"}}
-    assert list(CurateSpec.__dataclass_fields__)[:3] == ["opt_out", "licenses", "filters"]
-    found = curate_item(Kept(record), open_curation(rules, "spec", setting))
+    steps = ["opt_out", "licenses", "filters", "decontaminate", "redact", "near_duplicates"]
+    assert list(CurateSpec.__dataclass_fields__) == steps
+    found = curate_item(Kept(record), open_curation(rules, "spec", setting))[0]
     assert isinstance(found, Dropped)
     assert (found.reason, "As an AI" in found.raw) == ("license_copyleft", True)
-    found = curate_item(Kept(record), open_curation({**rules, "licenses": None}, "spec", setting))
+    found = curate_item(Kept(record), open_curation({**rules, "licenses": None}, "spec", setting))[0]
     assert isinstance(found, Dropped)
     assert found.reason == "refusal"
 
@@ -111,7 +112,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 def test_same_bytes_with_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches depend on the input alone."""
-    monkeypatch.setattr("data_prep.curate.BATCH_ITEMS", 7)
+    monkeypatch.setattr("data_prep.curate_all.BATCH_ITEMS", 7)
     write_chats(tmp_path / "chats.jsonl", [f"Answer {n}." if n % 3 else "As an AI" for n in range(100)])
     spec = spec_file(tmp_path, sources=[{"kind": "dialogues", "path": str(tmp_path / "chats.jsonl")}], curate=ALL)
     made = []
@@ -143,5 +144,5 @@ def test_units_dropped_before_lose_their_text_where_they_name_a_request(tmp_path
     named = ['{"login": "Ada"}', "see https://github.com/Bob/Engine/pull/7", "Ada/notes", "by @ada:"]
     others = ["adage", "bob/engines", "bob", "engine"]
     for raw in named + others:
-        found = curate_item(Dropped("broken", "x:1", "detail", raw), curation)
+        found = curate_item(Dropped("broken", "x:1", "detail", raw), curation)[0]
         assert found == Dropped("broken", "x:1", "detail", "" if raw in named else raw)

@@ -566,3 +566,14 @@ def test_real_payloads_are_read(tmp_path: Path) -> None:
                 )
     items = build(write_lines(tmp_path / "x.json", rows), rules={"preset": "none"})
     assert {"kept", "pull_request"} == set(reasons(items)) and not any(item.fault for item in items if isinstance(item, Dropped))
+
+
+def test_a_time_that_is_none_is_no_date(tmp_path: Path) -> None:
+    """Exports hold any text in the place of a time; rows can be stored all the same."""
+    rows = []
+    for number, time in enumerate(("2026-01-02T03:04:05Z", "yesterday", "\ud800", "2026-01-02\ud800"), 1):
+        rows.append({"number": number, "title": "Why", "user": {"login": "a"}, "body": "It fails. " * 30, "created_at": time})
+    path = tmp_path / "issues.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    opened = open_kind("issues", {"path": str(path), "repository": "o/r", "rules": {"preset": "none"}}, "spec", Setting(workers=1))
+    assert [item.record.source.date for item in opened.items() if isinstance(item, Kept)] == ["2026-01-02T03:04:05Z", None, None, None]

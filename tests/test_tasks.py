@@ -191,8 +191,9 @@ def test_a_process_of_an_older_run_puts_nothing_in_place(tmp_path):
         run_task(Task("late", write_squares, (1, 1)), old)
 
 
-def test_the_sooner_of_two_that_do_the_same_task_stays(tmp_path):
-    run = begun(tmp_path)
+def test_the_sooner_of_two_that_do_the_same_task_stays(tmp_path, monkeypatch):
+    run, rename, renamed = begun(tmp_path), os.rename, []
+    monkeypatch.setattr(os, "rename", lambda one, other: (rename(one, other), renamed.append(Path(one)))[0])
     written, go = tmp_path / "written", tmp_path / "go"
     task = Task("squares", slow_writer, (str(go), str(written)))
     threads = [threading.Thread(target=run_task, args=(task, run)) for _ in range(3)]
@@ -204,6 +205,7 @@ def test_the_sooner_of_two_that_do_the_same_task_stays(tmp_path):
     for thread in threads:
         thread.join()
     assert find_done([task], run)["squares"]["value"] == 1
+    assert len(renamed) == 1, "nobody took the first result away again"
     assert list((tmp_path / "run" / run.making).iterdir()) == []
 
 

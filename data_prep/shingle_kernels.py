@@ -1,0 +1,270 @@
+"""The loops of `data_prep.shingles` and `data_prep.near_duplicates`, compiled by numba; `data_prep.shingle_arrays` does the same in numpy.
+
+In and out: numpy arrays. Compiled code is kept beside this file, or in the user's cache folder where that may not be written; where
+neither may be, each process compiles anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+SPACE, OPERATOR, WORD = 0, 1, 2
+"""As `data_prep.shingles` has them. Nothing is imported from there: numba keeps compiled code as long as this file is unchanged."""
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function compiled at its first call, which runs without Python's lock."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder for the cache may be written
+        return numba.njit(nogil=True)(function)
+
+
+ANY = 0x80
+"""From here on bytes are of characters beyond ASCII."""
+
+MANY = 1000
+"""So many hashes with the same first bits are next to always the same one; if not, insertion would take long."""
+
+
+@_compiled
+def mix(value: Any) -> Any:
+    """Return 64 bits spread over 64 bits, as MurmurHash3 (Appleby) ends."""
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))
+
+
+@_compiled
+def _beyond_ascii(data: Any, at: Any) -> Any:
+    """Return the code point whose UTF-8 begins here, and its length in bytes."""
+    lead = np.uint64(data[at])
+    width = np.uint64(2 if lead < 0xE0 else 3 if lead < 0xF0 else 4)
+    code = lead & (np.uint64(0x7F) >> width)
+    for step in range(np.uint64(1), width):
+        code = (code << np.uint64(6)) | (np.uint64(data[at + step]) & np.uint64(0x3F))
+    return code, width
+
+
+@_compiled
+def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, factor: Any, units: Any) -> Any:
+    """Write a raw hash of each unit of one text, which is UTF-8, and return how many there are.
+
+    `steps` has, for each ASCII character, the factor and the summand that its hash is taken on with, and whether it is of a word.
+    Without a branch that hangs on the character, a byte of ASCII takes six cycles; with such, twice as many.
+    """
+    unit, count, joined, has_word = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+    at, stop = np.uint64(first), np.uint64(end)
+    while at < stop:
+        while at < stop and data[at] < ANY:
+            code = data[at]
+            at += np.uint64(1)
+            word = steps[code, 2]
+            begins = word & has_word & ~joined
+            units[count] = unit
+            count += begins
+            unit = unit * (steps[code, 0] & (begins - np.uint64(1))) + steps[code, 1]
+            has_word |= word
+            joined = word
+        if at == stop:
+            break
+        point, width = _beyond_ascii(data, at)
+        at += width
+        kind = classes[point]
+        if kind == SPACE:
+            joined = np.uint64(0)
+            continue
+        word, joins = np.uint64(kind != OPERATOR), np.uint64(kind == WORD)
+        begins = word & has_word & ~(joined & joins)
+        units[count] = unit
+        count += begins
+        unit = unit * (factor & (begins - np.uint64(1))) + point + np.uint64(1)
+        has_word |= word
+        joined = joins
+    if unit:
+        units[count] = unit
+        count += np.uint64(1)
+    return np.int64(count)
+
+
+@_compiled
+def _steps(classes: Any, factor: Any) -> Any:
+    steps = np.zeros((ANY, 3), np.uint64)
+    steps[:, 0] = factor
+    for code in range(ANY):
+        if classes[code] == SPACE:
+            steps[code, 0] = 1
+        else:
+            steps[code, 1] = code + 33 if 65 <= code <= 90 else code + 1
+            steps[code, 2] = classes[code] != OPERATOR
+    return steps
+
+
+@_compiled
+def hash_shingles(data: Any, bounds: Any, classes: Any, size: int, factors: Any) -> Any:
+    """Return the hashes of the shingles of each text, in order, and how many each text has.
+
+    `data` is the texts as UTF-8, text `i` at ``bounds[i] : bounds[i + 1]``; `factors` are `data_prep.shingles.FACTORS`.
+    """
+    texts = bounds.size - 1
+    steps = _steps(classes, factors[0])
+    hashes = np.empty((data.size + texts) // 2 + 1, np.uint64)  # a unit takes two bytes at least, but for the last of a text
+    counts = np.zeros(texts, np.int64)
+    filled = 0
+    for text in range(texts):
+        units = hashes[filled:]
+        count = _hash_units(data, bounds[text], bounds[text + 1], classes, steps, factors[0], units)
+        if count == 0:
+            continue
+        for number in range(count):
+            units[number] = mix(units[number])
+        found, length = max(count - size + 1, 1), min(count, size)
+        for number in range(found):  # in place: what is read lies ahead of what is written
+            shingle = np.uint64(length) * factors[2]
+            for step in range(length):
+                shingle = shingle * factors[1] + units[number + step]
+            units[number] = mix(shingle)
+        counts[text] = found
+        filled += found
+    return hashes[:filled], counts
+
+
+@_compiled
+def _scatter(hashes: Any, first: int, end: int, shift: int, places: Any, target: Any) -> Any:
+    """Copy hashes so that their highest bits ascend, and return how many have the same at most; `places` is room for counting."""
+    places[:] = 0
+    for position in range(first, end):
+        places[hashes[position] >> np.uint64(shift)] += 1
+    total, most = 0, 0
+    for value in range(places.size):  # from how many there are to where they begin
+        count = places[value]
+        places[value] = total
+        total += count
+        most = max(most, count)
+    for position in range(first, end):
+        bucket = hashes[position] >> np.uint64(shift)
+        target[places[bucket]] = hashes[position]
+        places[bucket] += 1
+    return most
+
+
+@_compiled
+def sort_unique(hashes: Any, counts: Any) -> Any:
+    """Return the hashes of each text ascending, each once, and the bounds of the texts; the first argument is changed.
+
+    Hashes are spread evenly: of `n`, about one has the same first ``log2(n)`` bits as another, but for those that repeat.
+    """
+    bounds = np.zeros(counts.size + 1, np.int64)
+    scratch = np.empty(counts.max() if counts.size else 0, np.uint64)
+    first, filled = 0, 0
+    for text in range(counts.size):
+        count, bits = counts[text], 1
+        while (1 << bits) < count:
+            bits += 1
+        if _scatter(hashes, first, first + count, 64 - bits, np.empty(1 << bits, np.int64), scratch) > MANY:
+            scratch[:count].sort()
+        for position in range(1, count):
+            value, place = scratch[position], position
+            while place > 0 and scratch[place - 1] > value:
+                scratch[place] = scratch[place - 1]
+                place -= 1
+            scratch[place] = value
+        for position in range(count):
+            if position == 0 or scratch[position] != scratch[position - 1]:
+                hashes[filled] = scratch[position]
+                filled += 1
+        first += count
+        bounds[text + 1] = filled
+    return hashes[:filled].copy(), bounds
+
+
+@_compiled
+def sketch(hashes: Any, bounds: Any, factors: Any, summands: Any, rows: int, unit_factor: Any) -> Any:
+    """Return the hash of each band of each text, ``(bands, texts)``: of `rows` minima over its shingles under permutations of 32 bits."""
+    bands, texts = factors.size // rows, bounds.size - 1
+    found = np.zeros((bands, texts), np.uint64)
+    minima = np.empty(factors.size, np.uint32)
+    for text in range(texts):
+        minima[:] = np.uint32(0xFFFFFFFF)
+        last = bounds[text + 1] - 1
+        for position in range(bounds[text], bounds[text + 1], 4):  # four at a time: minima are loaded and stored less often
+            one, two, three, four = (
+                np.uint32(hashes[position] >> np.uint64(32)),
+                np.uint32(hashes[min(position + 1, last)] >> np.uint64(32)),
+                np.uint32(hashes[min(position + 2, last)] >> np.uint64(32)),
+                np.uint32(hashes[min(position + 3, last)] >> np.uint64(32)),
+            )
+            for number in range(factors.size):
+                factor, summand = factors[number], summands[number]
+                least = min(np.uint32(factor * one + summand), np.uint32(factor * two + summand))
+                least = min(least, min(np.uint32(factor * three + summand), np.uint32(factor * four + summand)))
+                minima[number] = min(minima[number], least)
+        for band in range(bands):
+            together = np.uint64(0)
+            for number in range(band * rows, (band + 1) * rows):
+                together = mix(together * unit_factor + np.uint64(minima[number]))
+            found[band, text] = together
+    return found
+
+
+@_compiled
+def similarity(hashes: Any, a: int, a_end: int, b: int, b_end: int, threshold: float) -> float:
+    """Return the Jaccard similarity of two sets, ascending in ``hashes[a:a_end]`` and ``hashes[b:b_end]``; 0 if below the threshold."""
+    a_size, b_size = a_end - a, b_end - b
+    total = a_size + b_size
+    need: Any = max(int(threshold * total / (1.0 + threshold)) - 1, 0)  # how many they must share, or one or two fewer; now exactly:
+    while need < total and need / (total - need) < threshold:
+        need += 1
+    a_spare, b_spare = a_size - need, b_size - need
+    shared = 0
+    while a < a_end and b < b_end and a_spare >= 0 and b_spare >= 0:
+        if hashes[a] == hashes[b]:
+            shared += 1
+            a += 1
+            b += 1
+        elif hashes[a] < hashes[b]:
+            a_spare -= 1
+            a += 1
+        else:
+            b_spare -= 1
+            b += 1
+    return shared / (total - shared) if shared >= need else 0.0
+
+
+@_compiled
+def resolve(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float) -> Any:
+    """Return for each text the kept one that it is removed for, or -1, and their similarity.
+
+    Texts come in the order in which they are preferred; the shingles of each are ``hashes[start:end]``. `buckets`, ``(bands, texts)``,
+    are numbers from 0, different in each band: texts share a band where they have the same number. A text is removed if an earlier kept
+    one that shares a band is at least as similar as the threshold; of several it names the most similar, the earliest of those.
+    """
+    bands, texts = buckets.shape
+    latest = np.full(buckets.max() + 1, -1, np.int64)
+    before = np.empty((texts, bands), np.int64)
+    seen = np.full(texts, -1, np.int64)
+    twins = np.full(texts, -1, np.int64)
+    similarities = np.zeros(texts, np.float64)
+    for text in range(texts):
+        twin, best = -1, threshold
+        for band in range(bands):
+            kept = latest[buckets[band, text]]
+            while kept >= 0:
+                if seen[kept] != text:
+                    seen[kept] = text
+                    found = similarity(hashes, starts[text], ends[text], starts[kept], ends[kept], best)
+                    if found > best or (found == best and (twin < 0 or kept < twin)):
+                        twin, best = kept, found
+                kept = before[kept, band]
+        if twin >= 0:
+            twins[text] = twin
+            similarities[text] = best
+            continue
+        for band in range(bands):
+            before[text, band] = latest[buckets[band, text]]
+            latest[buckets[band, text]] = text
+    return twins, similarities

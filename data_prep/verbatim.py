@@ -1,0 +1,107 @@
+"""Which needles occur in a text word for word, white space aside.
+
+In: needles and texts in UTF-8. Out: for a text, the needles that it holds, and where. All white space of ASCII is taken out of both, so
+that other indentation and other line ends hide nothing.
+
+A needle that occurs anywhere covers a block of 16 bytes that begins at a multiple of 16 of the text: of each needle the blocks at 16
+places in a row are kept in a table, of a text every sixteenth place is looked at, and only where a block is found are both compared.
+That costs less than an automaton that takes every byte, and needs no library for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_prep import gram_kernels
+from data_prep.gram_kernels import SPREAD
+
+SPACE = b"\t\n\v\f\r "
+BLOCK = 16
+MIN_BYTES = 2 * BLOCK - 1
+"""The shortest needle that covers a whole block wherever it lies."""
+
+_STEPS = (~np.isin(np.arange(256), list(SPACE))).astype(np.int64)
+BITS_A_BLOCK = 64
+MIN_BITS = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VerbatimIndex:
+    """Needles without white space. `anchors` has for a block the needles that hold it, each with the block's place in it."""
+
+    needles: tuple[bytes, ...]
+    anchors: Mapping[bytes, tuple[tuple[int, int], ...]]
+    bits: Any
+
+    def found(self, data: bytes, engine: str | None = None) -> dict[int, int]:
+        """Return the needles that occur in a text, each with a place in the text without white space."""
+        if not self.anchors or len(data) < MIN_BYTES:
+            return {}
+        bare, blocks = self._blocks(data, engine)
+        places: dict[int, int] = {}
+        for block in blocks.tolist():
+            begin = block * BLOCK
+            for needle, offset in self.anchors.get(bare[begin : begin + BLOCK], ()):
+                if needle not in places and begin >= offset and bare.startswith(self.needles[needle], begin - offset):
+                    places[needle] = begin - offset
+        return dict(sorted(places.items()))
+
+    def _blocks(self, data: bytes, engine: str | None) -> tuple[bytes, Any]:
+        """Return a text without white space, and the numbers of its blocks that may be in `anchors`."""
+        shift = np.uint64(64 - (len(self.bits) * 8).bit_length() + 1)
+        kernels = None if engine == "numpy" else gram_kernels.compiled()
+        if kernels is not None:
+            kept = np.empty((len(data) // BLOCK + 1) * BLOCK, np.uint8)
+            blocks = np.empty(len(data) // BLOCK + 1, np.int64)
+            array = np.frombuffer(data, np.uint8)
+            length, count = kernels.find_blocks(array, _STEPS, self.bits, shift, kept, kept.view(np.uint64), blocks)
+            return (kept[:length].tobytes() if count else b""), blocks[:count]
+        bare = data.translate(None, SPACE)
+        slots = block_slots(bare, shift)
+        return bare, np.flatnonzero((self.bits[slots >> np.uint64(3)] >> (slots & np.uint64(7)).astype(np.uint8)) & 1)
+
+
+def build_verbatim(needles: Sequence[bytes]) -> VerbatimIndex:
+    """Return the index of needles without white space, each of at least `MIN_BYTES`.
+
+    >>> index = build_verbatim([bare(b"for row in rows: total = total + row.size * 2")])
+    >>> index.found(b"if rows:\\n    for row in rows:\\n        total = total + row.size * 2\\n")
+    {0: 7}
+    """
+    frequency: dict[bytes, int] = {}
+    for needle in needles:
+        assert len(needle) >= MIN_BYTES, needle
+        for block in {needle[i : i + BLOCK] for i in range(len(needle) - BLOCK + 1)}:
+            frequency[block] = frequency.get(block, 0) + 1
+    anchors: dict[bytes, list[tuple[int, int]]] = {}
+    for number, needle in enumerate(needles):
+        first = _rarest(needle, frequency)
+        for offset in range(first, first + BLOCK):
+            anchors.setdefault(needle[offset : offset + BLOCK], []).append((number, offset))
+    exponent = max(MIN_BITS, (BITS_A_BLOCK * len(anchors)).bit_length())
+    bits = np.zeros(1 << (exponent - 3), np.uint8)
+    slots = block_slots(b"".join(anchors), np.uint64(64 - exponent))
+    np.bitwise_or.at(bits, slots >> np.uint64(3), np.uint8(1) << (slots & np.uint64(7)).astype(np.uint8))
+    return VerbatimIndex(tuple(needles), {block: tuple(places) for block, places in anchors.items()}, bits)
+
+
+def bare(data: bytes) -> bytes:
+    """Return a text without white space of ASCII."""
+    return data.translate(None, SPACE)
+
+
+def block_slots(data: bytes, shift: Any) -> Any:
+    """Return the slot of each block of a text in a table of ``2 ** (64 - shift)``."""
+    words = np.frombuffer(data, np.uint64, count=len(data) // BLOCK * 2)
+    return (((words[::2] * np.uint64(SPREAD)) ^ words[1::2]) * np.uint64(SPREAD)) >> shift
+
+
+def _rarest(needle: bytes, frequency: Mapping[bytes, int]) -> int:
+    """Return where in a needle the 16 blocks in a row begin that the fewest other needles have: few comparisons in vain."""
+    shares = [frequency[needle[i : i + BLOCK]] for i in range(len(needle) - BLOCK + 1)]
+    sums = np.convolve(shares, np.ones(BLOCK, np.int64), "valid")
+    return int(np.argmin(sums))
