@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import fuzz_near_duplicates
-from data_prep.engines import Engine
 from data_prep.duplicate_tasks import find_near_duplicates_on
+from data_prep.engines import Engine
 from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates
 from data_prep.tasks import job_digest
 from fuzz_near_duplicates import read
