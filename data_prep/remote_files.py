@@ -129,9 +129,10 @@ def read_all(paths: Iterable[str]) -> dict[str, bytes]:
         if not is_remote(path):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 found[path] = local_path(path).read_bytes()
-    names = {_opened(path)[1] if number == 0 else path.split("://", 1)[1]: path for number, path in enumerate(filter(is_remote, asked))}
-    if names:
-        store, _ = _opened(next(iter(names.values())))
+    remote = [path for path in asked if is_remote(path)]
+    if remote:
+        store, _ = _opened(remote[0])
+        names = {store._strip_protocol(path): path for path in remote}  # as the store spells them in its answer
         found.update({names[name]: data for name, data in store.cat(list(names), on_error="omit").items()})
     return found
 

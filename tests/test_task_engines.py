@@ -18,7 +18,7 @@ import pytest
 from data_prep.engines import DIED, Engine, cause_of, run_tasks_on
 from data_prep.tasks import MAKING, Task, job_digest
 from starchat.errors import UserError
-from task_work import add_up, die, die_once, refuse, stumble, write_squares
+from task_work import add_up, die, die_once, double_in_children, refuse, stumble, write_squares
 
 ROOT = Path(__file__).parent.parent
 DIGEST = job_digest({"a": 1}, [])
@@ -74,6 +74,12 @@ def test_a_killed_worker_costs_its_own_task_alone(tmp_path):
     assert (tmp_path / "died-0").exists() and (tmp_path / "died-1").exists()
     assert sorted(Path(log).read_text().split()) == ["0", "10", "20", "30"], "what ran beside it was not begun anew"
     assert not list((tmp_path / "run").glob(f"{MAKING}*"))
+
+
+def test_a_child_of_a_task_is_killed(tmp_path):
+    tasks = [Task("children", double_in_children, (str(tmp_path / "mark"),)), *squares(2)]
+    assert run_tasks_on(Engine(workers=2), tasks, tmp_path / "run", DIGEST)[0] == [2 * n for n in range(8)]
+    assert (tmp_path / "mark").exists()
 
 
 def test_failures_are_told_when_the_others_have_ended(tmp_path):
