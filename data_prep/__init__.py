@@ -8,6 +8,10 @@ Read the modules in this order; each kind of source by itself.
 ``kinds``               the kinds of sources, and what each gives to the prepare stage
 ``views``               a unit as a document or as a dialogue, made sound
 ``pool``                pure tasks on all cores, results in order
+``remote_files``        paths on this machine and in stores of objects
+``tasks``               pieces of work that write a folder each, whole or not at all
+``slurm_array``         tasks as an array of Slurm jobs
+``engines``             where tasks run: processes, Ray, Slurm
 ``prepare``             the stage: sources to one dataset folder
 ``shards``              its Parquet files
 ``census``              what it is made of
@@ -103,6 +107,7 @@ Read the modules in this order; each kind of source by itself.
 ``shingle_kernels``     the compiled ones
 ``shingles``            what texts are compared by
 ``near_duplicates``     which texts resemble one that is kept
+``duplicate_tasks``     the same, wherever tasks run
 ``loaded_kernels``      compiled code for workers
 ``preferred``           which copy is kept
 ``item_files``          items between two passes

@@ -4,8 +4,8 @@ In: a function of a module and a stream of picklable tasks. Out: what the functi
 processes is, so that a dataset's bytes do not depend on it. Tasks are drawn as results leave: memory does not grow with their number.
 
 A worker that is killed, or that the system ends for want of memory, costs nothing: the tasks that were under way are done again by
-new workers. Workers are forked from a small server process, never from this one, whose threads a fork would tear apart; they do not
-import the program that began it all, which needs no guard for that.
+new workers. If this process is killed, its workers end too. Workers are forked from a small server process, never from this one, whose
+threads a fork would tear apart; they do not import the program that began it all, which needs no guard for that.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import itertools
 import multiprocessing
 import os
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from typing import TypeVar
@@ -74,6 +75,44 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
                 ) from None
 
 
+def run_apart(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None
+) -> Iterator[tuple[int, Future[Result]]]:
+    """Yield the number of each task, from 0, with its ended future, which holds the result or the error, as they end.
+
+    Each worker is a pool of its own: one that dies takes nothing along but its own task, which is begun anew `MAX_BREAKS` times in all.
+    """
+    start_server([function.__module__], 2)
+    waiting = enumerate(tasks)
+    under_way: dict[Future[Result], tuple[int, Task, int, ProcessPoolExecutor]] = {}
+
+    def begin(number: int, task: Task, turn: int, pool: ProcessPoolExecutor) -> None:
+        with _no_main():
+            under_way[pool.submit(function, task)] = (number, task, turn, pool)
+
+    try:
+        for number, task in itertools.islice(waiting, default_workers() if workers is None else workers):
+            begin(number, task, 1, _new_pool(1))
+        while under_way:
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                number, task, turn, pool = under_way.pop(future)
+                broken = isinstance(future.exception(), BrokenProcessPool)
+                if broken:
+                    pool.shutdown()
+                    pool = _new_pool(1)
+                if broken and turn < MAX_BREAKS:
+                    begin(number, task, turn + 1, pool)
+                    continue
+                if (following := next(waiting, None)) is not None:
+                    begin(*following, 1, pool)
+                else:
+                    pool.shutdown(wait=False)
+                yield number, future
+    finally:
+        for _, _, _, pool in under_way.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def start_server(modules: Sequence[str], workers: int) -> None:
     """Start the process that workers are forked from, which imports what they need while this process looks at the inputs.
 
@@ -88,7 +127,7 @@ def start_server(modules: Sequence[str], workers: int) -> None:
 def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], stream: Iterator[Task], workers: int) -> Iterator[Result]:
     """Yield the results of `waiting`, which keeps what has not been yielded, and of `stream` behind it."""
     start_server([function.__module__], workers)
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"), initializer=_rarely_collect)
+    pool = _new_pool(workers)
     futures: collections.deque[Future[Result]] = collections.deque()
     try:
         with _no_main():
@@ -106,14 +145,31 @@ def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], s
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _rarely_collect() -> None:
-    """Have a worker look for cycles of garbage seldom, and never in what it is born with.
+def _new_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool whose workers have the variables of this process as they are now, and not as they were when the server began."""
+    context = multiprocessing.get_context("forkserver")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(dict(os.environ),))
+
+
+def _begin_worker(variables: dict[str, str]) -> None:
+    """Have a worker end with the process that it works for, and look for cycles of garbage seldom, never in what it is born with.
+
+    A worker that waits for a task would never learn that nobody is left to give it one: it holds the other end of that pipe itself.
 
     Tasks make many small containers that live briefly, and next to no cycles: looking after each 700 of them, as is the rule, costs
     the workers of parsed JSON a fifth of their time.
     """
+    os.environ.update(variables)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextlib.contextmanager

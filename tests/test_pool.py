@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.pool import AHEAD, run_tasks
+from data_prep.pool import AHEAD, run_apart, run_tasks
 from starchat.errors import UserError
 
 
@@ -85,3 +85,58 @@ def test_a_program_needs_no_guard(tmp_path):
     program.write_text("from data_prep.pool import run_tasks\nprint('begun', list(run_tasks(abs, [-1, -2, -3], 2)))\n")
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
     assert done.stdout == "begun [1, 2, 3]\n"
+
+
+def variable(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_workers_have_the_variables_of_this_moment(monkeypatch):
+    assert list(run_tasks(variable, ["STARCHAT_NOW"] * 3, 2)) == [None] * 3
+    monkeypatch.setenv("STARCHAT_NOW", "set")
+    assert list(run_tasks(variable, ["STARCHAT_NOW"] * 3, 2)) == ["set"] * 3
+
+
+def test_apart_a_killed_worker_takes_nothing_along(tmp_path):
+    tasks = [(number, str(tmp_path / "died")) for number in range(12)]
+    assert sorted((number, future.result()) for number, future in run_apart(die_once, tasks, 3)) == [(n, n) for n in range(12)]
+    ended = dict(run_apart(die, [(7, "x"), (8, "x")], 2))
+    assert [type(ended[number].exception()).__name__ for number in range(2)] == ["BrokenProcessPool"] * 2
+    ended = dict(run_apart(refuse, range(3), 2))
+    assert [str(ended[number].exception()) for number in range(3)] == [f"row {n} is not right" for n in range(3)]
+
+
+def test_workers_end_with_the_process_that_was_killed(tmp_path):
+    """Those that wait for a task, and those that are in the middle of one."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, time\nfrom test_pool import note_and_wait\nfrom data_prep.pool import run_tasks\n"
+        f"run = run_tasks(note_and_wait, [({str(tmp_path)!r}, n) for n in range(3)], 3)\n"
+        "next(run)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
+    done = subprocess.run([sys.executable, program], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    workers = [int(path.name.removeprefix("worker-")) for path in tmp_path.glob("worker-*")]
+    assert len(workers) == 3
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline, "workers outlive the process that they work for"
+        time.sleep(0.05)
+
+
+def note_and_wait(task: tuple[str, int]) -> int:
+    folder, number = task
+    (Path(folder) / f"worker-{os.getpid()}").touch()
+    while len(list(Path(folder).glob("worker-*"))) < 3:
+        time.sleep(0.01)
+    time.sleep(60 if number == 2 else 0)
+    return number
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

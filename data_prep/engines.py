@@ -1,0 +1,230 @@
+"""Where tasks run: processes of this machine, a Ray cluster, or an array of Slurm jobs.
+
+In: tasks (`data_prep.tasks`), a folder and the digest of what they all depend on. Out: their values in order, their files in the folder.
+The bytes are the same wherever they run. A worker that is killed costs its own task, which is begun again. After a failed task the others
+are still done; then one `UserError` names what failed. Run again, only what is not finished is done.
+
+==========  ========================================================================================================
+``pool``    processes of this machine (`data_prep.pool.run_apart`)
+``ray``     plain Ray tasks, on the cluster of `address` or of ``RAY_ADDRESS``, or on one of this process
+``slurm``   an array (`data_prep.slurm_array`), each index a stretch of the tasks: ``python -m data_prep.engines FOLDER INDEX``
+==========  ========================================================================================================
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from data_prep.pool import MAX_BREAKS, default_workers, run_apart, start_server
+from data_prep.remote_files import is_remote, local_path
+from data_prep.slurm_array import find_array, read_stretch, run_array, write_failure
+from data_prep.tasks import Run, Task, begin_run, code_digest, do_ordered, end_run, find_done
+from starchat.config import closest
+from starchat.errors import UserError, guarded
+from starchat.files import alone_in
+
+MAX_FAILURES_SHOWN = 20
+MAX_CAUSE_CHARACTERS = 500
+
+DIED = f"its process died {MAX_BREAKS} times; it may need more memory than there is: take fewer workers, or smaller shards"
+
+RAY_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(MAX_BREAKS - 1)}
+"""Ray as it comes reports its use to its makers, and begins a task that needs too much memory again for ever."""
+
+RAY_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Has a cluster of one process listen on the loopback address alone, as seen with Ray 2.60; else whoever reaches its ports can run code."""
+
+RAY_TASKS_AHEAD = 1000
+"""Tasks that the cluster is told of beforehand, so that a driver of millions stays small."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where tasks run. `workers`: how many at once (pool: all cores; Ray: all that the cluster has), for Slurm the indices of the array.
+
+    `address` is a Ray cluster's, ``auto`` for the one that runs on this machine, or ``local``. `sbatch` are further options, such as
+    ``--cpus-per-task=8``, which then is how many tasks an index does at once. Without `submit` the command is told, to submit by hand.
+    """
+
+    kind: str = "pool"
+    workers: int | None = None
+    address: str | None = None
+    sbatch: tuple[str, ...] = ()
+    submit: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """How a task ended: with a value, or because of something."""
+
+    value: Any = None
+    cause: str | None = None
+
+
+def run_tasks_on(engine: Engine, tasks: Sequence[Task], folder: str | Path, digest: str, progress: bool = False) -> list[Any]:
+    """Return the value of each task, in order; raise `UserError` that names each one that failed, when the others have ended.
+
+    `digest` is that of everything all tasks depend on, but the code (`data_prep.tasks.job_digest`). Names of tasks name their folders.
+    """
+    from tqdm import tqdm
+
+    _require_sound(engine, tasks)
+    place = str(folder) if is_remote(folder) else str(local_path(folder).absolute())
+    failed: dict[str, str] = {}
+    with contextlib.nullcontext() if is_remote(place) else alone_in(Path(place)):
+        stated = Run(place, digest, code_digest(), "")
+        values = {name: done["value"] for name, done in find_done(tasks, stated).items()}
+        left = [task for task in tasks if task.name not in values]
+        run = find_array(tasks, left, stated, engine.kind == "slurm") or begin_run(place, digest)
+        with tqdm(total=len(tasks), initial=len(values), unit=" tasks", disable=not progress, file=sys.stderr) as bar:
+            for name, ended in ENGINES[engine.kind](engine, left, run) if left else ():
+                (values if ended.cause is None else failed)[name] = ended.value if ended.cause is None else ended.cause
+                bar.update()
+        if engine.kind != "slurm" or not failed:
+            end_run(run)
+    if failed:
+        raise UserError(_failures(failed, len(tasks), place))
+    return [values[task.name] for task in tasks]
+
+
+def _require_sound(engine: Engine, tasks: Sequence[Task]) -> None:
+    if engine.kind not in ENGINES:
+        raise UserError(f"engine.kind: {engine.kind!r}; {closest(engine.kind, ENGINES)}")
+    if engine.workers is not None and engine.workers < 1:
+        raise UserError(f"engine.workers: {engine.workers}; expected a number from 1, the tasks that run at once")
+    counts = collections.Counter(task.name for task in tasks)
+    assert all(count == 1 for count in counts.values()), "each task has a name of its own"
+    assert all(re.fullmatch(r"\w[\w.-]*", name) for name in counts), "a name is that of a folder"
+    for task in tasks:
+        function = task.function
+        assert function.__module__ != "__main__" and function.__qualname__.isidentifier(), f"{function} is not found by other processes"
+
+
+def _failures(failed: dict[str, str], tasks: int, folder: str) -> str:
+    """Return what to tell of failed tasks, those that failed alike together."""
+    alike: dict[str, list[str]] = {}
+    for name, cause in sorted(failed.items()):
+        alike.setdefault(cause, []).append(name)
+    lines = [
+        f"{folder}: task {names[0]}{f' and {len(names) - 1} others' if names[1:] else ''}: {cause}"
+        for cause, names in list(alike.items())[:MAX_FAILURES_SHOWN]
+    ]
+    if len(alike) > MAX_FAILURES_SHOWN:
+        lines.append(f"and {len(alike) - MAX_FAILURES_SHOWN} other causes")
+    lines.append(f"{len(failed)} of {tasks} tasks failed, the others are done; mend the cause and run again: only these are run")
+    return "\n".join(lines)
+
+
+def cause_of(error: BaseException, trace: str = "") -> str:
+    """Return why a task failed, and where if nobody foresaw it."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, BrokenProcessPool):
+        return DIED
+    places = re.findall(r'File "([^"\n]+)", line (\d+), in', f"{error.__cause__ or ''}{trace}")
+    where = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
+    said = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {said[:MAX_CAUSE_CHARACTERS]}{where}"
+
+
+def _ended(future: Future[Any]) -> Ended:
+    error = future.exception()
+    return Ended(future.result()) if error is None else Ended(cause=cause_of(error))
+
+
+def _on_pool(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+    workers = default_workers() if engine.workers is None else engine.workers
+    start_server(sorted({task.function.__module__ for task in tasks}), 2)
+    for number, future in run_apart(do_ordered, [(task, run) for task in tasks], workers):
+        yield tasks[number].name, _ended(future)
+
+
+def _on_ray(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+    with _ray(engine) as ray:
+        remote = ray.remote(num_cpus=1, max_retries=MAX_BREAKS - 1, retry_exceptions=[BrokenProcessPool])(do_ordered)
+        waiting = iter(tasks)
+        names: dict[Any, str] = {}
+        while True:
+            for task in waiting:
+                names[remote.remote((task, run))] = task.name
+                if len(names) >= (engine.workers or RAY_TASKS_AHEAD):
+                    break
+            if not names:
+                return
+            ray.wait(list(names))
+            for reference in ray.wait(list(names), num_returns=len(names), timeout=0)[0]:
+                try:
+                    ended = Ended(ray.get(reference))
+                except ray.exceptions.RayTaskError as error:
+                    ended = Ended(cause=cause_of(error.cause, str(error)))
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
+                    ended = Ended(cause=DIED)
+                except ray.exceptions.RayError as error:
+                    ended = Ended(cause=cause_of(error))
+                yield names.pop(reference), ended
+
+
+@contextlib.contextmanager
+def _ray(engine: Engine) -> Iterator[Any]:
+    """Give Ray, connected; what was not connected before is let go of."""
+    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
+    for name, value in {**RAY_ALWAYS, **(RAY_ALONE if address == "local" else {})}.items():
+        os.environ.setdefault(name, value)
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError:
+        raise UserError("engine.kind: ray: the package is not installed; pip install 'starchat[ray]', or take kind: pool") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    own = {"num_cpus": engine.workers or default_workers(), "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, ValueError) as error:
+        remedy = "expected a running Ray cluster, or local; begin one with ray start --head"
+        raise UserError(f"engine.address: {address!r}: {str(error).split(chr(10), 1)[0]}; {remedy}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _on_slurm(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+    for name, value, cause in run_array(tasks, run, engine.workers, engine.sbatch, engine.submit):
+        yield name, Ended(value, cause)
+
+
+ENGINES: dict[str, Callable[[Engine, Sequence[Task], Run], Iterator[tuple[str, Ended]]]] = {
+    "pool": _on_pool,
+    "ray": _on_ray,
+    "slurm": _on_slurm,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do the stretch of tasks of one index of an array; return 0 if all of them are done, 1 otherwise."""
+    making, index = arguments
+    tasks, run = read_stretch(making, int(index))
+    workers = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
+    failures = 0
+    for number, future in run_apart(do_ordered, [(task, run) for task in tasks], workers):
+        if (cause := _ended(future).cause) is not None:
+            failures += 1
+            write_failure(tasks[number].name, run, cause)
+            print(f"task {tasks[number].name}: {cause}", file=sys.stderr, flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))
