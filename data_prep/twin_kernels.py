@@ -13,14 +13,34 @@ import numpy as np
 
 from data_prep.shingle_kernels import compiled
 
+EXACT_COUNTS, STEPS_PER_DOUBLING = 16, 8
+"""How shingles are told apart by how many texts have them: each number below the first, and so many steps to its double above."""
+
+FINE = 40
+"""Shingles of this class, 128 texts, and more common ones have a list for each size of text; others have one."""
+
+SIZES_PER_DOUBLING = 32
+"""Sizes of texts within 2 % of each other are one."""
+
+FACTOR = 0x9E3779B97F4A7C15
+"""An odd factor that spreads what is multiplied by it, 2**64 divided by the golden ratio (Knuth, volume 3, section 6.4)."""
+
+
+@compiled
+def _need(total: int, threshold: float) -> Any:
+    """Return how many shingles two texts of so many together, each counted by itself, must share to reach the threshold."""
+    need: Any = max(int(threshold * total / (1.0 + threshold)) - 1, 0)  # or one or two fewer; now exactly:
+    while need < total and need / (total - need) < threshold:
+        need += 1
+    return need
+
+
 @compiled
 def similarity(hashes: Any, a: int, a_end: int, b: int, b_end: int, threshold: float) -> float:
     """Return the Jaccard similarity of two sets, ascending in ``hashes[a:a_end]`` and ``hashes[b:b_end]``; 0 if below the threshold."""
     a_size, b_size = a_end - a, b_end - b
     total = a_size + b_size
-    need: Any = max(int(threshold * total / (1.0 + threshold)) - 1, 0)  # how many they must share, or one or two fewer; now exactly:
-    while need < total and need / (total - need) < threshold:
-        need += 1
+    need = _need(total, threshold)
     a_spare, b_spare = a_size - need, b_size - need
     shared = 0
     while a < a_end and b < b_end and a_spare >= 0 and b_spare >= 0:
@@ -70,19 +90,6 @@ def resolve(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float)
             before[text, band] = latest[buckets[band, text]]
             latest[buckets[band, text]] = text
     return twins, similarities
-
-
-EXACT_COUNTS, STEPS_PER_DOUBLING = 16, 8
-"""How shingles are told apart by how many texts have them: each number below the first, and so many steps to its double above."""
-
-COMMON = 64
-"""A shingle that so many texts have is kept in a list for each size of text, not in one."""
-
-SIZES_PER_DOUBLING = 32
-"""Sizes of texts within 2 % of each other are one."""
-
-FACTOR = 0x9E3779B97F4A7C15
-"""An odd factor that spreads what is multiplied by it, 2**64 divided by the golden ratio (Knuth, volume 3, section 6.4)."""
 
 
 @compiled
@@ -136,11 +143,9 @@ def reaches(most: int, threshold: float) -> Any:
 
 @compiled
 def _similarity(hashes: Any, classes: Any, a: int, a_end: int, b: int, b_end: int, threshold: float) -> float:
-    """Return what `similarity` does of shingles in order of rarity: texts that are not alike are soon told by their rarest."""
+    """Return what `similarity` does, of shingles in the order of rarity: texts that are not alike are soon told by their rarest."""
     total = a_end - a + b_end - b
-    need: Any = max(int(threshold * total / (1.0 + threshold)) - 1, 0)
-    while need < total and need / (total - need) < threshold:
-        need += 1
+    need = _need(total, threshold)
     a_spare, b_spare = a_end - a - need, b_end - b - need
     shared = 0
     while a < a_end and b < b_end and a_spare >= 0 and b_spare >= 0:
@@ -166,70 +171,71 @@ def _share_a_band(buckets: Any, one: int, other: int) -> bool:
 
 
 @compiled
+def _list_of(shingle: Any, rarity: Any, size_class: Any, bits: int) -> Any:
+    """Return the number of the list that a shingle is looked up in for a size of text; different ones may meet in one list."""
+    if rarity < FINE:
+        size_class = np.uint64(0)
+    return ((shingle + size_class) * np.uint64(FACTOR)) >> np.uint64(64 - bits)
+
+
+@compiled
+def _size_classes(most: int) -> Any:
+    """Return the class of each size of text from 0 to `most`."""
+    return (1 + SIZES_PER_DOUBLING * np.log2(np.maximum(np.arange(most + 1), 1))).astype(np.uint64)
+
+
+@compiled
 def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float) -> Any:
-    """Return what `resolve` does; `hashes` is put into another order.
+    """Return what `resolve` does; `hashes` is put into another order. It must have fewer than 2**31.
 
     Shingles are taken in one order in all texts, the rarest first (Chaudhuri, Ganti, Kaushik, "A primitive operator for similarity joins",
     2006; Bayardo, Ma, Srikant, "Scaling up all pairs similarity search", 2007). Where the first shingle that two texts share is at place
     `i` of one of size `n` and at `j` of another of size `m`, they share ``n - i`` and ``m - j`` at most; if these let them reach the
     threshold, then ``n + m <= reach[n - i]`` and ``n + m <= reach[m - j]`` (the positional filter of Xiao et al., "Efficient similarity
     joins for near duplicate detection", 2008). So kept texts stand in lists by shingle, as far as their places allow any twin, with the
-    size that a twin may have; and a text looks up its own rarest shingles only, in the lists of sizes that it may resemble.
+    largest size that a twin may have; and a text looks up its rarest shingles only, in the lists of the sizes that it may resemble.
     """
-    sizes = ends - starts
     bits = 10
     while (1 << bits) < hashes.size:
         bits += 1
     classes = order_by_rarity(hashes, starts, ends, np.zeros(1 << bits, np.uint32))
+    sizes = ends - starts
     most = sizes.max()
-    reach = reaches(most, threshold)
-    size_class = (1 + SIZES_PER_DOUBLING * np.log2(np.maximum(np.arange(most + 1), 1))).astype(np.uint64)
-    heads, shift = np.full(1 << bits, -1, np.int32), np.uint64(64 - bits)
-    room_for = 1024
-    listed, rooms, before = np.empty(room_for, np.int32), np.empty(room_for, np.int32), np.empty(room_for, np.int32)
-    filled = 0
+    reach, size_classes = reaches(most, threshold), _size_classes(most)
+    latest = np.full(1 << bits, -1, np.int32)
+    entries, filled = np.empty((1024, 4), np.int32), 0  # kept text, its size, the largest size of a twin, the entry before
     seen = np.full(starts.size, -1, np.int32)
     twins, similarities = np.full(starts.size, -1, np.int64), np.zeros(starts.size, np.float64)
     for text in range(starts.size):
-        size, start = sizes[text], starts[text]
-        least = 1
+        start, size, twin, best, least = starts[text], sizes[text], -1, threshold, 1
         while reach[least] < least + size:
             least += 1
-        twin, best = -1, threshold
-        for place in range(size):
-            room = min(reach[size - place] - size, most)
-            if room < least:
-                break
-            if classes[start + place] < 2:
+        prefix = 0
+        while prefix < size and reach[size - prefix] - size >= least:
+            prefix += 1
+        for place in range(prefix):
+            shingle, rarity, room = hashes[start + place], classes[start + place], min(reach[size - place] - size, most)
+            if rarity == 1:
                 continue
-            first, last = size_class[least], size_class[room]
-            if classes[start + place] < 32:
-                first, last = np.uint64(0), np.uint64(0)
-            for by_size in range(first, last + np.uint64(1)):
-                entry = heads[((hashes[start + place] + np.uint64(by_size)) * np.uint64(FACTOR)) >> shift]
+            for size_class in range(size_classes[least if rarity >= FINE else room], size_classes[room] + np.uint64(1)):
+                entry = latest[_list_of(shingle, rarity, np.uint64(size_class), bits)]
                 while entry >= 0:
-                    kept = listed[entry]
-                    if rooms[entry] >= size and sizes[kept] <= room and seen[kept] != text:
+                    kept, kept_size, kept_room, entry = entries[entry]
+                    if kept_room >= size and kept_size <= room and seen[kept] != text:
                         seen[kept] = text
                         found = _similarity(hashes, classes, start, ends[text], starts[kept], ends[kept], best)
                         if (found > best or (found == best and (twin < 0 or kept < twin))) and _share_a_band(buckets, text, kept):
                             twin, best = kept, found
-                    entry = before[entry]
         if twin >= 0:
             twins[text], similarities[text] = twin, best
             continue
-        for place in range(size):
-            room = reach[size - place] - size
-            if room < least:
-                break
-            if classes[start + place] < 2:
-                continue
-            by_size = size_class[size] if classes[start + place] >= 32 else np.uint64(0)
-            head = ((hashes[start + place] + by_size) * np.uint64(FACTOR)) >> shift
-            if filled == room_for:
-                listed, rooms, before = (np.append(listed, listed), np.append(rooms, rooms), np.append(before, before))
-                room_for *= 2
-            listed[filled], rooms[filled], before[filled] = text, room, heads[head]
-            heads[head] = filled
-            filled += 1
+        while filled + prefix > entries.shape[0]:
+            entries = np.concatenate((entries, np.empty_like(entries)))
+        for place in range(prefix):
+            if classes[start + place] > 1:
+                number = _list_of(hashes[start + place], classes[start + place], size_classes[size], bits)
+                entries[filled, 0], entries[filled, 1] = text, size
+                entries[filled, 2], entries[filled, 3] = min(reach[size - place] - size, most), latest[number]
+                latest[number] = filled
+                filled += 1
     return twins, similarities
