@@ -50,6 +50,9 @@ FEW_HASHES = 2_000_000
 HAND_BYTES = 256_000_000
 """About how much memory a task of the fourth step takes, if no part alone takes more."""
 
+CROWDED = 4
+"""More pairs than so many times the shingles are found by rare shingles, not by bands alone."""
+
 REMOVAL = np.dtype([("document", "<i8"), ("twin", "<i8"), ("similarity", "<f8")])
 
 Reader = Callable[[Any], Iterable[tuple[str, int]]]
@@ -277,7 +280,9 @@ def resolve(task: ResolveTask) -> Path:
     held = _load(task.signed, documents)
     order = np.lexsort((documents, held.ranks))
     starts, ends, buckets = held.bounds[:-1][order], held.bounds[1:][order], _buckets(held.bands, order)
-    twins, similarities = kernels().resolve(held.hashes, starts, ends, buckets, task.rules.threshold)
+    loops = kernels("twin")
+    find = loops.resolve_by_prefixes if are_crowded(buckets, held.hashes.size) else loops.resolve
+    twins, similarities = find(held.hashes, starts, ends, buckets, task.rules.threshold)
     documents = documents[order]
     removed = np.flatnonzero(twins >= 0)
     table = np.empty(removed.size, REMOVAL)
@@ -321,7 +326,15 @@ def load_kernels() -> None:
     """Have every loop compiled, or loaded from where that is kept."""
     shingles = shingles_of(["a b"])
     bands = band_hashes(shingles, 1, 1)
-    kernels().resolve(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], _buckets(bands, np.zeros(1, np.int64)), 1.0)
+    buckets = _buckets(bands, np.zeros(1, np.int64))
+    for find in (kernels("twin").resolve, kernels("twin").resolve_by_prefixes):
+        find(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], buckets, 1.0)
+
+
+def are_crowded(buckets: Numbers, shingles: int) -> bool:
+    """Return whether so many texts share bands that comparing all of them may take longer than ordering their shingles."""
+    pairs = float(np.square(np.bincount(buckets.ravel()), dtype=np.float64).sum()) / 2
+    return CROWDED * shingles < pairs and shingles < 2**31
 
 
 def _buckets(bands: Hashes, order: Numbers) -> Numbers:

@@ -79,28 +79,3 @@ def sketch(hashes: Hashes, bounds: Numbers, factors: Any, summands: Any, rows: i
     for row in range(rows):
         together = mix(together * unit_factor + minima[row::rows].astype(np.uint64))
     return together
-
-
-def resolve(hashes: Hashes, starts: Numbers, ends: Numbers, buckets: Numbers, threshold: float) -> tuple[Numbers, Any]:
-    """Return for each text the kept one that it is removed for, or -1, and their similarity."""
-    twins, similarities = np.full(starts.size, -1, np.int64), np.zeros(starts.size)
-    kept_in: dict[int, list[int]] = {}
-    sets = [hashes[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    for text, column in enumerate(buckets.T.tolist()):
-        for kept in sorted({kept for bucket in column for kept in kept_in.get(bucket, ())}):
-            found = similarity(sets[text], sets[kept], threshold)
-            if found >= threshold and found > similarities[text]:
-                twins[text], similarities[text] = kept, found
-        if twins[text] < 0:
-            for bucket in column:
-                kept_in.setdefault(bucket, []).append(text)
-    return twins, similarities
-
-
-def similarity(one: Hashes, other: Hashes, threshold: float) -> float:
-    """Return the Jaccard similarity of two ascending sets; 0 if their sizes alone put it below the threshold."""
-    total, most = one.size + other.size, min(one.size, other.size)
-    if most / (total - most) < threshold:
-        return 0.0
-    shared = int(np.intersect1d(one, other, assume_unique=True).size)
-    return shared / (total - shared)

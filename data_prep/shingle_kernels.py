@@ -1,4 +1,4 @@
-"""The loops of `data_prep.shingles` and `data_prep.near_duplicates`, compiled by numba; `data_prep.shingle_arrays` does the same in numpy.
+"""The loops of `data_prep.shingles`, compiled by numba; `data_prep.shingle_arrays` does the same in numpy.
 
 In and out: numpy arrays. Compiled code is kept beside this file, or in the user's cache folder where that may not be written; where
 neither may be, each process compiles anew.
@@ -16,7 +16,7 @@ SPACE, OPERATOR, WORD = 0, 1, 2
 """As `data_prep.shingles` has them. Nothing is imported from there: numba keeps compiled code as long as this file is unchanged."""
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function compiled at its first call, which runs without Python's lock."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
@@ -31,7 +31,7 @@ MANY = 1000
 """So many hashes with the same first bits are next to always the same one; if not, insertion would take long."""
 
 
-@_compiled
+@compiled
 def mix(value: Any) -> Any:
     """Return 64 bits spread over 64 bits, as MurmurHash3 (Appleby) ends."""
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
@@ -39,7 +39,7 @@ def mix(value: Any) -> Any:
     return value ^ (value >> np.uint64(33))
 
 
-@_compiled
+@compiled
 def _beyond_ascii(data: Any, at: Any) -> Any:
     """Return the code point whose UTF-8 begins here, and its length in bytes."""
     lead = np.uint64(data[at])
@@ -50,7 +50,7 @@ def _beyond_ascii(data: Any, at: Any) -> Any:
     return code, width
 
 
-@_compiled
+@compiled
 def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, factor: Any, units: Any) -> Any:
     """Write a raw hash of each unit of one text, which is UTF-8, and return how many there are.
 
@@ -91,7 +91,7 @@ def _hash_units(data: Any, first: int, end: int, classes: Any, steps: Any, facto
     return np.int64(count)
 
 
-@_compiled
+@compiled
 def _steps(classes: Any, factor: Any) -> Any:
     steps = np.zeros((ANY, 3), np.uint64)
     steps[:, 0] = factor
@@ -104,7 +104,7 @@ def _steps(classes: Any, factor: Any) -> Any:
     return steps
 
 
-@_compiled
+@compiled
 def hash_shingles(data: Any, bounds: Any, classes: Any, size: int, factors: Any) -> Any:
     """Return the hashes of the shingles of each text, in order, and how many each text has.
 
@@ -133,7 +133,7 @@ def hash_shingles(data: Any, bounds: Any, classes: Any, size: int, factors: Any)
     return hashes[:filled], counts
 
 
-@_compiled
+@compiled
 def _scatter(hashes: Any, first: int, end: int, shift: int, places: Any, target: Any) -> Any:
     """Copy hashes so that their highest bits ascend, and return how many have the same at most; `places` is room for counting."""
     places[:] = 0
@@ -152,7 +152,7 @@ def _scatter(hashes: Any, first: int, end: int, shift: int, places: Any, target:
     return most
 
 
-@_compiled
+@compiled
 def sort_unique(hashes: Any, counts: Any) -> Any:
     """Return the hashes of each text ascending, each once, and the bounds of the texts; the first argument is changed.
 
@@ -182,7 +182,7 @@ def sort_unique(hashes: Any, counts: Any) -> Any:
     return hashes[:filled].copy(), bounds
 
 
-@_compiled
+@compiled
 def sketch(hashes: Any, bounds: Any, factors: Any, summands: Any, rows: int, unit_factor: Any) -> Any:
     """Return the hash of each band of each text, ``(bands, texts)``: of `rows` minima over its shingles under permutations of 32 bits."""
     bands, texts = factors.size // rows, bounds.size - 1
@@ -209,62 +209,3 @@ def sketch(hashes: Any, bounds: Any, factors: Any, summands: Any, rows: int, uni
                 together = mix(together * unit_factor + np.uint64(minima[number]))
             found[band, text] = together
     return found
-
-
-@_compiled
-def similarity(hashes: Any, a: int, a_end: int, b: int, b_end: int, threshold: float) -> float:
-    """Return the Jaccard similarity of two sets, ascending in ``hashes[a:a_end]`` and ``hashes[b:b_end]``; 0 if below the threshold."""
-    a_size, b_size = a_end - a, b_end - b
-    total = a_size + b_size
-    need: Any = max(int(threshold * total / (1.0 + threshold)) - 1, 0)  # how many they must share, or one or two fewer; now exactly:
-    while need < total and need / (total - need) < threshold:
-        need += 1
-    a_spare, b_spare = a_size - need, b_size - need
-    shared = 0
-    while a < a_end and b < b_end and a_spare >= 0 and b_spare >= 0:
-        if hashes[a] == hashes[b]:
-            shared += 1
-            a += 1
-            b += 1
-        elif hashes[a] < hashes[b]:
-            a_spare -= 1
-            a += 1
-        else:
-            b_spare -= 1
-            b += 1
-    return shared / (total - shared) if shared >= need else 0.0
-
-
-@_compiled
-def resolve(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float) -> Any:
-    """Return for each text the kept one that it is removed for, or -1, and their similarity.
-
-    Texts come in the order in which they are preferred; the shingles of each are ``hashes[start:end]``. `buckets`, ``(bands, texts)``,
-    are numbers from 0, different in each band: texts share a band where they have the same number. A text is removed if an earlier kept
-    one that shares a band is at least as similar as the threshold; of several it names the most similar, the earliest of those.
-    """
-    bands, texts = buckets.shape
-    latest = np.full(buckets.max() + 1, -1, np.int64)
-    before = np.empty((texts, bands), np.int64)
-    seen = np.full(texts, -1, np.int64)
-    twins = np.full(texts, -1, np.int64)
-    similarities = np.zeros(texts, np.float64)
-    for text in range(texts):
-        twin, best = -1, threshold
-        for band in range(bands):
-            kept = latest[buckets[band, text]]
-            while kept >= 0:
-                if seen[kept] != text:
-                    seen[kept] = text
-                    found = similarity(hashes, starts[text], ends[text], starts[kept], ends[kept], best)
-                    if found > best or (found == best and (twin < 0 or kept < twin)):
-                        twin, best = kept, found
-                kept = before[kept, band]
-        if twin >= 0:
-            twins[text] = twin
-            similarities[text] = best
-            continue
-        for band in range(bands):
-            before[text, band] = latest[buckets[band, text]]
-            latest[buckets[band, text]] = text
-    return twins, similarities

@@ -87,9 +87,9 @@ def character_classes() -> NDArray[np.uint8]:
 
 
 @functools.cache
-def kernels() -> types.ModuleType:
-    """Return the module whose functions do the loops: compiled ones where numba is installed."""
-    return importlib.import_module(f"data_prep.{'shingle_kernels' if importlib.util.find_spec('numba') else 'shingle_arrays'}")
+def kernels(subject: str = "shingle") -> types.ModuleType:
+    """Return the module whose functions do the loops of a subject: compiled ones where numba is installed."""
+    return importlib.import_module(f"data_prep.{subject}_{'kernels' if importlib.util.find_spec('numba') else 'arrays'}")
 
 
 def shingles_of(texts: Sequence[str], words_per_shingle: int = 5) -> Shingles:

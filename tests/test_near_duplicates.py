@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fuzz_near_duplicates
-from data_prep import near_duplicates, shingle_arrays, shingles
+from data_prep import near_duplicates, shingle_arrays, shingles, twin_arrays, twin_kernels
 from data_prep.near_duplicates import NearDuplicate, NearDuplicateRules, find_near_duplicates
 from data_prep.shingles import candidate_probability
 from fuzz_near_duplicates import by_definition, read
@@ -106,7 +106,9 @@ def test_shards_slices_batches_and_loops_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(near_duplicates, "BATCH_CHARS", 500)
     assert plain(found_in(tmp_path, documents)) == told
     for module in (near_duplicates, shingles):
-        monkeypatch.setattr(module, "kernels", lambda: shingle_arrays)
+        monkeypatch.setattr(module, "kernels", lambda subject="shingle": {"shingle": shingle_arrays, "twin": twin_arrays}[subject])
+    assert plain(found_in(tmp_path, documents)) == told
+    monkeypatch.setattr(near_duplicates, "CROWDED", 0)
     assert plain(found_in(tmp_path, documents)) == told
 
 
