@@ -132,7 +132,6 @@ PLANTED: list[tuple[dict[str, Any], str]] = [
     ({"content": 7}, "wrong_type"),
     ({"content": ["x"]}, "wrong_type"),
     ({"path": None}, "unknown_language"),
-    ({"path": "a"}, "unknown_language"),
     ({"path": "a.csv"}, "other_language"),
     ({"path": "third_party/z.c"}, "vendored"),
     ({"path": "yarn.lock"}, "generated_code"),
