@@ -146,7 +146,8 @@ def run_task(task: Task, run: Run) -> Any:
     """Return a task's value, having done it unless its result is there."""
     if run.code != code_digest():
         host = socket.gethostname()
-        raise UserError(f"{host}: its code of {' and '.join(PACKAGES)} is not that of the run; install the same version everywhere")
+        what = f"its code of {' and '.join(PACKAGES)} is not that of the run"
+        raise UserError(f"{host}: {what}; install the same version everywhere, or run again if it was changed meanwhile")
     digest = task_digest(task, run)
     if (done := find_done([task], run).get(task.name)) is not None:
         return done["value"]

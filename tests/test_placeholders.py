@@ -238,6 +238,17 @@ def test_a_window_ends_before_a_placeholder_and_not_inside(bases):
     assert sum(one.count(pem) for one in texts) == 20, "each is whole in one window"
 
 
+@pytest.mark.parametrize("spm_rate", [0.0, 1.0])
+def test_a_permuted_window_has_each_placeholder_whole(bases, spm_rate):
+    tokens = load_tokens(bases["starcoder"], None)
+    body = f"\n{MAIL}{KEY}" * 6
+    records = [Record(Source("x:1"), parts=(Part("<filename>", str(n)), Part("", body)), placeholders=(MAIL, KEY)) for n in range(40)]
+    rows, _ = rows_of(encode_documents(records, tokens, 1000, Fim(rate=1.0, spm_rate=spm_rate), 42))
+    texts = [tokens.decode(row.ids) for row in rows]
+    assert all("<fim_middle>" in one and one.count(MAIL) == one.count(KEY) == 6 for one in texts)
+    assert len({one.partition("<fim_suffix>")[2].index("<fim_middle>") for one in texts}) > 5, "the cuts differ"
+
+
 def test_a_window_of_placeholders_alone_sets_its_document_aside(bases):
     tokens = load_tokens(bases["starcoder"], None)
     records = [
