@@ -164,7 +164,8 @@ def curate_item(item: Item, curation: Curation) -> tuple[Item, Sequence[Match]]:
         found = redacted_record(record, curation.secrets)
         if not isinstance(found, RedactedRecord):
             return _dropped(record, found, curation), matches
-        item = Kept(found.record, tuple(dict.fromkeys((*item.repairs, *found.repairs))))
+        redacted = dataclasses.replace(found.record, placeholders=tuple(sorted({*record.placeholders, *found.placeholders})))
+        item = Kept(redacted, tuple(dict.fromkeys((*item.repairs, *found.repairs))))
     return item, matches
 
 

@@ -159,7 +159,9 @@ def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:
     assert manifest["counts"]["repaired"] == {"redacted_email": 1}
     for path in sorted((tmp_path / "out").rglob("*.parquet")):
         assert MAIL not in json.dumps(pq.read_table(path).to_pylist())
-    assert "user1@example.com" in "".join(part["text"] for part in kept(tmp_path / "out")[0]["document"])
+    row = kept(tmp_path / "out")[0]
+    assert "user1@example.com" in "".join(part["text"] for part in row["document"])
+    assert row["placeholders"] == ["user1@example.com"]
 
 
 def test_one_secret_has_one_surrogate_in_all_texts_of_a_record() -> None:
