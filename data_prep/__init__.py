@@ -106,6 +106,8 @@ Read the modules in this order; each kind of source by itself.
 ``shingle_arrays``      near-duplicates: the plain loops
 ``shingle_kernels``     the compiled ones
 ``shingles``            what texts are compared by
+``twin_arrays``         rare shingles first: the plain loops
+``twin_kernels``        the compiled ones
 ``near_duplicates``     which texts resemble one that is kept
 ``duplicate_tasks``     the same, wherever tasks run
 ``loaded_kernels``      compiled code for workers

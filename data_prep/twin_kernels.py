@@ -164,7 +164,7 @@ def _similarity(hashes: Any, classes: Any, a: int, a_end: int, b: int, b_end: in
 
 @compiled
 def _share_a_band(buckets: Any, one: int, other: int) -> bool:
-    for band in range(buckets.shape[0]):
+    for band in range(buckets.shape[0]):  # noqa: SIM110 - numba compiles no generators
         if buckets[band, one] == buckets[band, other]:
             return True
     return False
