@@ -30,15 +30,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def damage(folder: Path, rng: random.Random) -> str:
-    """Damage a folder of results in one way and return which."""
+def damage(folder: Path, rng: random.Random, resized: set[Path]) -> str:
+    """Damage a folder of results in one way and return which. A file is resized once: cut and lengthened it might have its length again."""
     place = folder / rng.choice(TASKS).name
     files = [path for path in folder.rglob("*") if path.is_file()]
     if not place.is_dir() or not files:
         return "nothing left to damage"
     path = rng.choice(files)
     act = rng.choice(["cut", "longer", "gone", "added", "folder", "mark", "swap", "remove", "file", "litter", "empty"])
-    if act in ("cut", "longer"):
+    if act in ("cut", "longer") and path not in resized:
+        resized.add(path)
         data = path.read_bytes()
         path.write_bytes(data[: rng.randrange(len(data))] if act == "cut" and data else data + b"x")
     elif act in ("gone", "folder"):
@@ -73,7 +74,8 @@ def fuzz_one(rng: random.Random, folder: Path) -> list[str]:
     values = [run_task(task, run) for task in TASKS]
     end_run(run)
     before = contents(root)
-    acts = [damage(root, rng) for _ in range(rng.randint(1, 4))]
+    resized: set[Path] = set()
+    acts = [damage(root, rng, resized) for _ in range(rng.randint(1, 4))]
     run = begin_run(str(root), DIGEST)
     found = find_done(TASKS, run)
     whole = {path: data for path, data in contents(root).items() if path.split("/", 1)[0] in found}
