@@ -14,7 +14,6 @@ import argparse
 import math
 import multiprocessing
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -155,11 +154,17 @@ def resolved(task: ResolveTask, crowded: float) -> tuple[float, float, float, by
     """Return a task's seconds of processor, the largest memory before and after it in MB, and what it removes; compiled before."""
     near_duplicates.load_kernels()
     near_duplicates.CROWDED = crowded
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    before = most_megabytes()
     begin = time.process_time()
     place = near_duplicates.resolve(task)
     seconds = time.process_time() - begin
-    return seconds, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, np.load(place).tobytes()
+    return seconds, before, most_megabytes(), np.load(place).tobytes()
+
+
+def most_megabytes() -> float:
+    """Return the largest memory of this process so far, in MB."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1e3
 
 
 if __name__ == "__main__":

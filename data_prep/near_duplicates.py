@@ -334,7 +334,7 @@ def load_kernels() -> None:
 def are_crowded(buckets: Numbers, shingles: int) -> bool:
     """Return whether so many texts share bands that comparing all of them may take longer than ordering their shingles."""
     pairs = float(np.square(np.bincount(buckets.ravel()), dtype=np.float64).sum()) / 2
-    return CROWDED * shingles < pairs and shingles < 2**31
+    return CROWDED * shingles < pairs
 
 
 def _buckets(bands: Hashes, order: Numbers) -> Numbers:
