@@ -3,9 +3,10 @@
     python benchmarks/templated_duplicates.py --rows 20000 100000 500000 --by-bands 20000
 
 A row is one of a few templates, each some words, an argument, some words, and so on; arguments are drawn from 50, 1,000 or 50,000 values.
-One row in a hundred is an earlier one with a word changed. Rows come from the seed and their number alone. Printed are, for each number of rows, the time of the whole with all
-workers, and the time and the memory of the largest task of the fourth step, by itself in a process; also as it is by bands alone, up to
-the number of rows that ``--by-bands`` gives, when it is looked at whether both remove the same.
+One row in a hundred is an earlier one with a word changed. Rows come from the seed and their number alone. Printed are, for each number
+of rows, the time of the whole with all workers, and the time and the memory of the largest task of the fourth step, by itself in a
+process; also as it is by bands alone, up to the number of rows that ``--by-bands`` gives, when it is looked at whether both remove the
+same.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def likeness(shard: tuple[int, int, int, int]) -> str:
     sets = [set(found.hashes[first:end].tolist()) for first, end in zip(found.bounds[:-1], found.bounds[1:], strict=True)]
     alike = [len(one & other) / len(one | other) for at, one in enumerate(sets) for other in sets[:at]]
     low, middle, high = np.quantile([each for each in alike if each > 0.1], [0.01, 0.5, 0.99])
-    return f"pairs of a template {low:.2f} to {high:.2f} alike (98 % of them), half {middle:.2f} or more; {found.hashes.size / 400:.0f} shingles each"
+    shingles = found.hashes.size / 400
+    return f"98 % of the pairs of a template {low:.2f} to {high:.2f} alike, half {middle:.2f} or more; {shingles:.0f} shingles each"
 
 
 def print_removed(rows: int, seed: int, removed: Sequence[NearDuplicate], seconds: float) -> bool:

@@ -94,7 +94,7 @@ def resolve(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float)
 
 @compiled
 def codes_by_rarity(hashes: Any, starts: Any, ends: Any, counts: Any) -> Any:
-    """Return 32 bits for each shingle, those of each text ascending: a class, 1 of one text only, higher if more common, and 24 of the hash.
+    """Return 32 bits for each shingle, ascending in each text: a class, 1 of one text only, the more common the higher, and 24 of the hash.
 
     `counts` is room to count in, all 0, its size a power of two. Shingles that meet there count as more common than they are, and some
     that differ have one code. Both only let texts seem more alike than they are.
@@ -136,14 +136,6 @@ def _may_reach(codes: Any, a: int, a_end: int, b: int, b_end: int, need: int) ->
         a_spare -= one < other
         b_spare -= other < one
     return a_spare >= 0 and b_spare >= 0
-
-
-@compiled
-def _share_a_band(buckets: Any, one: int, other: int) -> bool:
-    for band in range(buckets.shape[0]):
-        if buckets[band, one] == buckets[band, other]:
-            return True
-    return False
 
 
 @compiled
@@ -230,7 +222,8 @@ def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, thres
                     if not _may_reach(codes, start, end, starts[kept], ends[kept], _need(size + sizes[kept], best)):
                         continue
                     found = similarity(hashes, start, end, starts[kept], ends[kept], best)
-                    if (found > best or (found == best and (twin < 0 or kept < twin))) and _share_a_band(buckets, text, kept):
+                    nearer = found > best or (found == best and (twin < 0 or kept < twin))
+                    if nearer and (buckets[:, text] == buckets[:, kept]).any():
                         twin, best = kept, found
         if twin >= 0:
             twins[text], similarities[text] = twin, best

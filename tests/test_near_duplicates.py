@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fuzz_near_duplicates
-from data_prep import near_duplicates, shingle_arrays, shingles, twin_arrays, twin_kernels
+from data_prep import near_duplicates, shingle_arrays, shingles, twin_arrays
 from data_prep.near_duplicates import NearDuplicate, NearDuplicateRules, find_near_duplicates
 from data_prep.shingles import candidate_probability
 from fuzz_near_duplicates import by_definition, read
