@@ -106,7 +106,7 @@ Read the modules in this order; each kind of source by itself.
 ``shingle_arrays``      near-duplicates: the plain loops
 ``shingle_kernels``     the compiled ones
 ``shingles``            what texts are compared by
-``twin_arrays``         rare shingles first: the plain loops
+``twin_arrays``         which of them resemble a kept one: the plain loops
 ``twin_kernels``        the compiled ones
 ``near_duplicates``     which texts resemble one that is kept
 ``duplicate_tasks``     the same, wherever tasks run

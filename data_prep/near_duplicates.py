@@ -16,7 +16,9 @@ Four steps, each of pure tasks that write their files whole or not at all into o
 3. `deal`, one task: the connected parts, dealt out evenly. In memory 8 bytes a document for what part it is in, 16 while parts are
    joined, and up to 50 more for each that is in a part with others; and one file of links.
 4. `resolve`, a task a hand of parts: walks their documents in order. In memory the shingles of its documents, 8 bytes each, and
-   ``16 * bands`` bytes a document, more for those that are kept; on disk 24 bytes a removal.
+   ``16 * bands`` bytes a document, more for those that are kept; where many share bands that are not alike, such as texts made from a
+   template, they are told apart by their rarest shingles (`data_prep.twin_kernels`), which takes up to 16 bytes a shingle more. On disk
+   24 bytes a removal.
 
 The step that needs the most memory is the resolving of one very large part, which one task does.
 """
@@ -334,7 +336,7 @@ def load_kernels() -> None:
 def are_crowded(buckets: Numbers, shingles: int) -> bool:
     """Return whether so many texts share bands that comparing all of them may take longer than ordering their shingles."""
     pairs = float(np.square(np.bincount(buckets.ravel()), dtype=np.float64).sum()) / 2
-    return CROWDED * shingles < pairs and shingles < 2**31
+    return CROWDED * shingles < pairs
 
 
 def _buckets(bands: Hashes, order: Numbers) -> Numbers:

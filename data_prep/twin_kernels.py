@@ -16,8 +16,8 @@ from data_prep.shingle_kernels import compiled
 EXACT_COUNTS, STEPS_PER_DOUBLING = 16, 8
 """How shingles are told apart by how many texts have them: each number below the first, and so many steps to its double above."""
 
-FINE = 40
-"""Shingles of this class, 128 texts, and more common ones have a list for each size of text; others have one."""
+SHARED, FINE = 2 << 24, 40 << 24
+"""From these codes on (`codes_by_rarity`) a shingle is of more than one text; of 128 or more, and has a list for each size of text."""
 
 SIZES_PER_DOUBLING = 32
 """Sizes of texts within 2 % of each other are one."""
@@ -93,40 +93,24 @@ def resolve(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float)
 
 
 @compiled
-def order_by_rarity(hashes: Any, starts: Any, ends: Any, counts: Any) -> Any:
-    """Put the rarest shingles of each text first, in place; return a class of each: 1 of one text only, the higher the more common.
+def codes_by_rarity(hashes: Any, starts: Any, ends: Any, counts: Any) -> Any:
+    """Return 32 bits for each shingle, ascending in each text: a class, 1 of one text only, the more common the higher, and 24 of the hash.
 
-    Of one class those with the lower hash come first, so that the order is the same in all texts. `counts` is room to count in, all 0, its
-    size a power of two: shingles that meet there count as more common than they are, which changes no result.
+    `counts` is room to count in, all 0, its size a power of two. Shingles that meet there count as more common than they are, and some
+    that differ have one code. Both only let texts seem more alike than they are.
     """
     mask = np.uint64(counts.size - 1)
-    classes = np.empty(hashes.size, np.uint8)
-    places = np.empty(256, np.int64)
-    scratch = np.empty((ends - starts).max() if starts.size else 0, np.uint64)
+    codes = np.empty(hashes.size, np.uint32)
     for position in range(hashes.size):
         counts[hashes[position] & mask] += 1
+    for position in range(hashes.size):
+        rarity = np.uint64(counts[hashes[position] & mask])
+        if rarity >= EXACT_COUNTS:
+            rarity = np.uint64(EXACT_COUNTS + STEPS_PER_DOUBLING * np.log2(rarity / EXACT_COUNTS))
+        codes[position] = (rarity << np.uint64(24)) | (hashes[position] & np.uint64(0xFFFFFF))
     for text in range(starts.size):
-        start, end = starts[text], ends[text]
-        places[:] = 0
-        for position in range(start, end):
-            count = counts[hashes[position] & mask]
-            if count >= EXACT_COUNTS:
-                count = EXACT_COUNTS + int(STEPS_PER_DOUBLING * np.log2(count / EXACT_COUNTS))
-            classes[position] = count
-            places[count] += 1
-            scratch[position - start] = hashes[position]
-        total = start
-        for value in range(places.size):
-            count = places[value]
-            places[value] = total
-            total += count
-        values = classes[start:end].copy()
-        for position in range(end - start):
-            value = values[position]
-            hashes[places[value]] = scratch[position]
-            classes[places[value]] = value
-            places[value] += 1
-    return classes
+        codes[starts[text] : ends[text]].sort()
+    return codes
 
 
 @compiled
@@ -142,51 +126,66 @@ def reaches(most: int, threshold: float) -> Any:
 
 
 @compiled
-def _similarity(hashes: Any, classes: Any, a: int, a_end: int, b: int, b_end: int, threshold: float) -> float:
-    """Return what `similarity` does, of shingles in the order of rarity: texts that are not alike are soon told by their rarest."""
-    total = a_end - a + b_end - b
-    need = _need(total, threshold)
+def _may_reach(codes: Any, a: int, a_end: int, b: int, b_end: int, need: int) -> bool:
+    """Return whether two texts share so many codes. Where they do not, their rarest tell; nothing branches on which code is less."""
     a_spare, b_spare = a_end - a - need, b_end - b - need
-    shared = 0
     while a < a_end and b < b_end and a_spare >= 0 and b_spare >= 0:
-        if hashes[a] == hashes[b]:
-            shared += 1
-            a += 1
-            b += 1
-        elif classes[a] < classes[b] or (classes[a] == classes[b] and hashes[a] < hashes[b]):
-            a_spare -= 1
-            a += 1
-        else:
-            b_spare -= 1
-            b += 1
-    return shared / (total - shared) if shared >= need else 0.0
+        one, other = codes[a], codes[b]
+        a += one <= other
+        b += other <= one
+        a_spare -= one < other
+        b_spare -= other < one
+    return a_spare >= 0 and b_spare >= 0
 
 
 @compiled
-def _share_a_band(buckets: Any, one: int, other: int) -> bool:
-    for band in range(buckets.shape[0]):  # noqa: SIM110 - numba compiles no generators
-        if buckets[band, one] == buckets[band, other]:
-            return True
-    return False
+def _prefix(reach: Any, size: int) -> Any:
+    """Return the least size of a twin, and how many of the rarest shingles are to be looked up."""
+    least, prefix = 1, 0
+    while reach[least] < least + size:
+        least += 1
+    while prefix < size and reach[size - prefix] - size >= least:
+        prefix += 1
+    return least, prefix
 
 
 @compiled
-def _list_of(shingle: Any, rarity: Any, size_class: Any, bits: int) -> Any:
-    """Return the number of the list that a shingle is looked up in for a size of text; different ones may meet in one list."""
-    if rarity < FINE:
+def _list_of(code: Any, size_class: Any, lists: int) -> Any:
+    """Return the number of the list that a code is looked up in for a class of sizes; several may meet in one list."""
+    if code < FINE:
         size_class = np.uint64(0)
-    return ((shingle + size_class) * np.uint64(FACTOR)) >> np.uint64(64 - bits)
+    return (((np.uint64(code) << np.uint64(16)) + size_class) * np.uint64(FACTOR)) >> np.uint64(64 - lists)
 
 
 @compiled
-def _size_classes(most: int) -> Any:
-    """Return the class of each size of text from 0 to `most`."""
-    return (1 + SIZES_PER_DOUBLING * np.log2(np.maximum(np.arange(most + 1), 1))).astype(np.uint64)
+def _empty_lists(codes: Any, starts: Any, ends: Any, reach: Any, size_classes: Any) -> Any:
+    """Return where each list begins and ends, which is the same yet, and room for what all texts would put into them.
+
+    An entry is a kept text, its size, and the largest size of a twin. Room that is never written takes no memory.
+    """
+    prefixes, total, bits = np.empty(starts.size, np.int64), 0, 4
+    for text in range(starts.size):
+        prefixes[text] = _prefix(reach, ends[text] - starts[text])[1]
+        for place in range(starts[text], starts[text] + prefixes[text]):
+            total += codes[place] >= SHARED
+    while (1 << bits) < total:
+        bits += 1
+    lists = np.zeros((1 << bits, 2), np.int64)
+    for text in range(starts.size):
+        for place in range(starts[text], starts[text] + prefixes[text]):
+            if codes[place] >= SHARED:
+                lists[_list_of(codes[place], size_classes[ends[text] - starts[text]], bits), 1] += 1
+    begin = 0
+    for number in range(lists.shape[0]):
+        count = lists[number, 1]
+        lists[number] = begin
+        begin += count
+    return lists, np.empty((total, 3), np.int32), bits
 
 
 @compiled
 def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float) -> Any:
-    """Return what `resolve` does; `hashes` is put into another order. It must have fewer than 2**31.
+    """Return what `resolve` does. No text may have 2**31 shingles.
 
     Shingles are taken in one order in all texts, the rarest first (Chaudhuri, Ganti, Kaushik, "A primitive operator for similarity joins",
     2006; Bayardo, Ma, Srikant, "Scaling up all pairs similarity search", 2007). Where the first shingle that two texts share is at place
@@ -198,44 +197,42 @@ def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, thres
     bits = 10
     while (1 << bits) < hashes.size:
         bits += 1
-    classes = order_by_rarity(hashes, starts, ends, np.zeros(1 << bits, np.uint32))
+    codes = codes_by_rarity(hashes, starts, ends, np.zeros(1 << bits, np.uint32))
     sizes = ends - starts
     most = sizes.max()
-    reach, size_classes = reaches(most, threshold), _size_classes(most)
-    latest = np.full(1 << bits, -1, np.int32)
-    entries, filled = np.empty((1024, 4), np.int32), 0  # kept text, its size, the largest size of a twin, the entry before
+    reach = reaches(most, threshold)
+    size_classes = (1 + SIZES_PER_DOUBLING * np.log2(np.maximum(np.arange(most + 1), 1))).astype(np.uint64)
+    lists, entries, bits = _empty_lists(codes, starts, ends, reach, size_classes)
     seen = np.full(starts.size, -1, np.int32)
     twins, similarities = np.full(starts.size, -1, np.int64), np.zeros(starts.size, np.float64)
     for text in range(starts.size):
-        start, size, twin, best, least = starts[text], sizes[text], -1, threshold, 1
-        while reach[least] < least + size:
-            least += 1
-        prefix = 0
-        while prefix < size and reach[size - prefix] - size >= least:
-            prefix += 1
+        start, end, size, twin, best = starts[text], ends[text], sizes[text], -1, threshold
+        least, prefix = _prefix(reach, size)
         for place in range(prefix):
-            shingle, rarity, room = hashes[start + place], classes[start + place], min(reach[size - place] - size, most)
-            if rarity == 1:
+            code, room = codes[start + place], min(reach[size - place] - size, most)
+            if code < SHARED:
                 continue
-            for size_class in range(size_classes[least if rarity >= FINE else room], size_classes[room] + np.uint64(1)):
-                entry = latest[_list_of(shingle, rarity, np.uint64(size_class), bits)]
-                while entry >= 0:
-                    kept, kept_size, kept_room, entry = entries[entry]
-                    if kept_room >= size and kept_size <= room and seen[kept] != text:
-                        seen[kept] = text
-                        found = _similarity(hashes, classes, start, ends[text], starts[kept], ends[kept], best)
-                        if (found > best or (found == best and (twin < 0 or kept < twin))) and _share_a_band(buckets, text, kept):
-                            twin, best = kept, found
+            for size_class in range(size_classes[least if code >= FINE else room], size_classes[room] + np.uint64(1)):
+                number = _list_of(code, np.uint64(size_class), bits)
+                for entry in range(lists[number, 0], lists[number, 1]):
+                    kept = entries[entry, 0]
+                    if entries[entry, 2] < size or entries[entry, 1] > room or seen[kept] == text:
+                        continue
+                    seen[kept] = text
+                    if not _may_reach(codes, start, end, starts[kept], ends[kept], _need(size + sizes[kept], best)):
+                        continue
+                    found = similarity(hashes, start, end, starts[kept], ends[kept], best)
+                    nearer = found > best or (found == best and (twin < 0 or kept < twin))
+                    if nearer and (buckets[:, text] == buckets[:, kept]).any():
+                        twin, best = kept, found
         if twin >= 0:
             twins[text], similarities[text] = twin, best
             continue
-        while filled + prefix > entries.shape[0]:
-            entries = np.concatenate((entries, np.empty_like(entries)))
         for place in range(prefix):
-            if classes[start + place] > 1:
-                number = _list_of(hashes[start + place], classes[start + place], size_classes[size], bits)
-                entries[filled, 0], entries[filled, 1] = text, size
-                entries[filled, 2], entries[filled, 3] = min(reach[size - place] - size, most), latest[number]
-                latest[number] = filled
-                filled += 1
+            code = codes[start + place]
+            if code >= SHARED:
+                number = _list_of(code, size_classes[size], bits)
+                entry = lists[number, 1]
+                entries[entry, 0], entries[entry, 1], entries[entry, 2] = text, size, min(reach[size - place] - size, most)
+                lists[number, 1] = entry + 1
     return twins, similarities
