@@ -49,7 +49,7 @@ def test_command_exists(page: str, line: list[str]) -> None:
         assert rest[0] == "launch"
         assert "starchat.train" in rest
     else:
-        assert program in ("python", "git", "cd", "pip", "export", "sbatch", "kubectl"), f"{page}: {program}"
+        assert program in ("python", "git", "cd", "pip", "export", "sbatch", "kubectl", "ray"), f"{page}: {program}"
     for word in line:
         if word.startswith(("recipes/", "benchmarks/", "docs/")):
             assert (ROOT / word).exists(), f"{page}: {word}"
