@@ -161,7 +161,7 @@ def _list_of(code: Any, size_class: Any, lists: int) -> Any:
 def _empty_lists(codes: Any, starts: Any, ends: Any, reach: Any, size_classes: Any) -> Any:
     """Return where each list begins and ends, which is the same yet, and room for what all texts would put into them.
 
-    An entry is a kept text, its size, and the largest size of a twin. Room that is never written takes no memory.
+    An entry is a kept text, its size, the largest size of a twin, and the place of the shingle. Room that is never written takes no memory.
     """
     prefixes, total, bits = np.empty(starts.size, np.int64), 0, 4
     for text in range(starts.size):
@@ -180,7 +180,7 @@ def _empty_lists(codes: Any, starts: Any, ends: Any, reach: Any, size_classes: A
         count = lists[number, 1]
         lists[number] = begin
         begin += count
-    return lists, np.empty((total, 3), np.int32), bits
+    return lists, np.empty((total, 4), np.int32), bits
 
 
 @compiled
@@ -218,8 +218,11 @@ def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, thres
                     kept = entries[entry, 0]
                     if entries[entry, 2] < size or entries[entry, 1] > room or seen[kept] == text:
                         continue
+                    if codes[starts[kept] + entries[entry, 3]] != code:
+                        continue
                     seen[kept] = text
-                    if not _may_reach(codes, start, end, starts[kept], ends[kept], _need(size + sizes[kept], best)):
+                    need = _need(size + sizes[kept], best)
+                    if not _may_reach(codes, start + place, end, starts[kept] + entries[entry, 3], ends[kept], need):
                         continue
                     found = similarity(hashes, start, end, starts[kept], ends[kept], best)
                     nearer = found > best or (found == best and (twin < 0 or kept < twin))
@@ -233,6 +236,7 @@ def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, thres
             if code >= SHARED:
                 number = _list_of(code, size_classes[size], bits)
                 entry = lists[number, 1]
-                entries[entry, 0], entries[entry, 1], entries[entry, 2] = text, size, min(reach[size - place] - size, most)
+                entries[entry, 0], entries[entry, 1] = text, size
+                entries[entry, 2], entries[entry, 3] = min(reach[size - place] - size, most), place
                 lists[number, 1] = entry + 1
     return twins, similarities
