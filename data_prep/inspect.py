@@ -26,7 +26,7 @@ ROLE_COLORS = {"system": "#7f7f7f", "user": "#1f77b4", "assistant": "#2ca02c", "
 
 
 @dataclasses.dataclass
-class Census:
+class RowCounts:
     """What is counted while the rows go by; `characters` and `turns` have one entry a row."""
 
     kinds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -45,43 +45,43 @@ def inspect(dataset: Path, samples: int = 3, reason: str | None = None) -> dict[
     """
     manifest = require_prepared(dataset)
     counts = manifest["counts"]
-    census = take_census(dataset, samples)
+    counted = count_what_rows_hold(dataset, samples)
     reasons = counts["dropped"]
     if reason is not None and reason not in reasons:
         raise UserError(f"{dataset}: nothing was dropped for {reason!r}; {closest(reason, reasons) if reasons else 'nothing was dropped'}")
     return {
         "folder": str(dataset),
         "counts": counts,
-        "kinds": dict(census.kinds),
-        "characters": quantiles(census.characters),
-        "turns": quantiles(census.turns),
-        "roles": {role: {"turns": n, "characters": census.role_characters[role]} for role, n in census.roles.most_common()},
-        "licenses": dict(census.licenses.most_common()),
-        "samples": census.samples,
+        "kinds": dict(counted.kinds),
+        "characters": quantiles(counted.characters),
+        "turns": quantiles(counted.turns),
+        "roles": {role: {"turns": n, "characters": counted.role_characters[role]} for role, n in counted.roles.most_common()},
+        "licenses": dict(counted.licenses.most_common()),
+        "samples": counted.samples,
         "dropped_samples": {name: _dropped_samples(dataset, name, samples) for name in ([reason] if reason else sorted(reasons))},
     }
 
 
-def take_census(dataset: Path, samples: int = 0) -> Census:
+def count_what_rows_hold(dataset: Path, samples: int = 0) -> RowCounts:
     """Return what the rows of a dataset hold; `samples` of them are kept whole."""
-    census = Census()
+    counted = RowCounts()
     total = count_rows(dataset)
     wanted = {(2 * n + 1) * total // (2 * samples) for n in range(samples)} if total else set()
     for number, row in enumerate(prepared_rows(dataset)):
         lengths = [(message["role"], len(message["content"])) for message in row["messages"] or ()]
         lengths += [(REJECTED, len(row["rejected"]["content"]))] if row.get("rejected") else []
         for role, characters in lengths:
-            census.roles[role] += 1
-            census.role_characters[role] += characters
+            counted.roles[role] += 1
+            counted.role_characters[role] += characters
         document = sum(len(part["text"]) for part in row["document"] or ())
-        census.kinds[row["kind"]] += 1
-        census.licenses[row["license"] or "not stated"] += 1
-        census.characters.append(sum(n for _, n in lengths) + document)
+        counted.kinds[row["kind"]] += 1
+        counted.licenses[row["license"] or "not stated"] += 1
+        counted.characters.append(sum(n for _, n in lengths) + document)
         if row["messages"]:
-            census.turns.append(len(row["messages"]))
+            counted.turns.append(len(row["messages"]))
         if number in wanted:
-            census.samples.append(row)
-    return census
+            counted.samples.append(row)
+    return counted
 
 
 def quantiles(values: Sequence[int]) -> dict[str, float]:
@@ -134,12 +134,12 @@ def plot(dataset: Path, path_png: Path) -> None:
     from matplotlib.figure import Figure
 
     counts = require_prepared(dataset)["counts"]
-    census = take_census(dataset)
+    counted = count_what_rows_hold(dataset)
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2)
-    _draw_lengths(axes[0][0], census.characters)
-    _draw_turns(axes[0][1], census.turns)
-    _draw_bars(axes[1][0], dict(census.role_characters.most_common()), "characters by role", ROLE_COLORS)
+    _draw_lengths(axes[0][0], counted.characters)
+    _draw_turns(axes[0][1], counted.turns)
+    _draw_bars(axes[1][0], dict(counted.role_characters.most_common()), "characters by role", ROLE_COLORS)
     _draw_bars(axes[1][1], dict(sorted(counts["dropped"].items(), key=lambda pair: -pair[1])[:12]), "units dropped by reason", {})
     dropped = sum(counts["dropped"].values())
     figure.suptitle(f"{dataset}: {counts['read']} read = {counts['kept']} kept + {dropped} dropped; {counts['written']} rows written")

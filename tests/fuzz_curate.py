@@ -5,9 +5,9 @@ python tests/fuzz_curate.py --count 10000 --seed 1
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from data_prep.kinds import Setting
 from data_prep.preferred import compared_text, rank_of
 from data_prep.record_texts import code_of, texts_of
 from data_prep.records import Dropped, Item, Kept
+from fuzzing import run_mutants
 from made_up_benchmark import ROWS, write_problems
 from secret_cases import labelled_cases
 from starchat.dialogue import Part, Record, Source, Turn, to_row
@@ -115,26 +116,12 @@ def check(item: Item, curation: Curation, folder: Path) -> str:
 SECRETS = [case.text for case in labelled_cases(0)]
 
 
-def main() -> None:
-    """Make mutants and count what became of them; the first that breaks a law ends the run with its seed."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--count", type=int, default=10_000)
-    arguments.add_argument("--seed", type=int, default=0)
-    options = arguments.parse_args()
-    outcomes: dict[str, int] = {}
+def main() -> int:
+    """Make mutants and count what became of them."""
     with tempfile.TemporaryDirectory() as name:
         steps = opened(Path(name))
-        for number in range(options.count):
-            try:
-                outcome = check(mutant(random.Random(f"{options.seed}:{number}"), SECRETS), steps, Path(name))
-            except BaseException:
-                print(f"--- mutant {number} of seed {options.seed}")
-                raise
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
-    print(f"{options.count} mutants, 0 failures")
-    for outcome, count in sorted(outcomes.items(), key=lambda pair: -pair[1])[:30]:
-        print(f"{count:>8}  {outcome}")
+        return run_mutants(__doc__, lambda rng: [check(mutant(rng, SECRETS), steps, Path(name))])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

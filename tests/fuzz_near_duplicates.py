@@ -8,12 +8,10 @@ exhaustive search by the definition removes, whichever loops do the work.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import numpy as np
 from data_prep import near_duplicates, twin_arrays, twin_kernels
 from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates
 from data_prep.shingles import band_hashes, shingles_of
+from fuzzing import run_mutants
 from mutate import HOSTILE_TEXTS, mutated_text
 
 WORDS = [*"abcdefgh", "中文", "x1", "()", "+=", "é", "ไทย", "\ud800", "\u3000"]
@@ -98,17 +97,8 @@ def outcome_of(rng: random.Random) -> collections.Counter[str]:
 
 def main() -> int:
     """Run the mutants and print what became of them."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--count", type=int, default=10_000)
-    arguments.add_argument("--seed", type=int, default=0)
-    options = arguments.parse_args()
     np.seterr(divide="raise", invalid="raise")
-    outcomes: collections.Counter[str] = collections.Counter()
-    begin = time.monotonic()
-    for number in range(options.count):
-        outcomes.update(outcome_of(random.Random(f"{options.seed}:{number}")))
-    print(f"{options.count:,} corpora, seed {options.seed}, {time.monotonic() - begin:.0f} s: {dict(outcomes)}")
-    return 0
+    return run_mutants(__doc__, outcome_of)
 
 
 if __name__ == "__main__":

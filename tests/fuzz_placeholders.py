@@ -7,14 +7,12 @@ Records are dialogues, pairs and documents, of all families of tokenizers; their
 
 from __future__ import annotations
 
-import argparse
-import collections
 import random
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from fuzzing import run_mutants
 from hostile import FRAGMENTS, write_tokenizer
 from mutate import HOSTILE_TEXTS, mutated_text
 from starchat.check import examine
@@ -111,24 +109,9 @@ def _parts(rng: random.Random, tokens: Tokens) -> tuple[Part, ...]:
 
 def main() -> int:
     """Run the mutants and print what became of them."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--count", type=int, default=10_000)
-    arguments.add_argument("--seed", type=int, default=0)
-    options = arguments.parse_args()
-    outcomes: collections.Counter[str] = collections.Counter()
-    failures, begin = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         known = all_tokens(Path(folder))
-        for number in range(options.count):
-            try:
-                outcomes[outcome_of(random.Random(f"{options.seed}:{number}"), known)] += 1
-            except Exception as error:  # noqa: BLE001  # any escape at all is the finding
-                failures += 1
-                print(f"mutant {number} of seed {options.seed}: {type(error).__name__}: {str(error)[:3000]}", file=sys.stderr)
-    print(f"placeholders: {options.count:,} mutants, seed {options.seed}, {failures} failures, {time.monotonic() - begin:.0f} s")
-    for outcome, count in outcomes.most_common():
-        print(f"  {count:>8,}  {outcome}")
-    return 1 if failures else 0
+        return run_mutants(__doc__, lambda rng: [outcome_of(rng, known)])
 
 
 if __name__ == "__main__":

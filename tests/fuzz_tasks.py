@@ -9,16 +9,14 @@ there before. A file changed within its length is not found: that would take rea
 
 from __future__ import annotations
 
-import argparse
-import collections
 import random
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from data_prep.tasks import DONE, Task, begin_run, end_run, find_done, job_digest, run_task
+from fuzzing import run_mutants
 from task_work import write_squares
 
 TASKS = [Task(f"part-{number}", write_squares, (number, 2)) for number in range(3)]
@@ -89,17 +87,12 @@ def fuzz_one(rng: random.Random, folder: Path) -> list[str]:
 
 def main() -> int:
     """Run the damages and print how many there were of each."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--count", type=int, default=10_000)
-    arguments.add_argument("--seed", type=int, default=0)
-    options = arguments.parse_args()
-    outcomes: collections.Counter[str] = collections.Counter()
-    begin = time.monotonic()
-    for number in range(options.count):
+
+    def one(rng: random.Random) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
-            outcomes.update(fuzz_one(random.Random(f"{options.seed}:{number}"), Path(folder)))
-    print(f"{options.count:,} folders, seed {options.seed}, {time.monotonic() - begin:.0f} s: {dict(outcomes.most_common())}")
-    return 0
+            return fuzz_one(rng, Path(folder))
+
+    return run_mutants(__doc__, one)
 
 
 if __name__ == "__main__":

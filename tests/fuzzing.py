@@ -1,10 +1,16 @@
-"""What must hold of whatever a data builder makes of a damaged input."""
+"""What must hold of whatever a data builder makes of a damaged input, and the command that makes mutants by the thousand."""
 
 from __future__ import annotations
 
+import argparse
 import collections
 import functools
 import json
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
 
 from data_prep.kinds import Setting, open_kind
 from data_prep.records import Dropped, Item, Kept
@@ -49,3 +55,26 @@ def require_sound(item: Item) -> None:
 def identity(item: Item) -> str:
     """Return what tells an item from others."""
     return item.record.id if isinstance(item, Kept) else f"{item.reason} {item.place} {item.raw}"
+
+
+def run_mutants(description: str | None, one: Callable[[random.Random], Iterable[str]]) -> int:
+    """Make as many mutants as the command line says, and print what became of them; the exit status is 1 if any broke a law.
+
+    `one` makes and judges a mutant with the random numbers that it is given, and returns what became of its parts.
+    """
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--count", type=int, default=10_000)
+    arguments.add_argument("--seed", type=int, default=0)
+    options = arguments.parse_args()
+    outcomes: collections.Counter[str] = collections.Counter()
+    failures, begin = 0, time.monotonic()
+    for number in range(options.count):
+        try:
+            outcomes.update(one(random.Random(f"{options.seed}:{number}")))
+        except Exception:  # noqa: BLE001  # any escape at all is the finding
+            failures += 1
+            print(f"--- mutant {number} of seed {options.seed}", traceback.format_exc(), sep="\n", file=sys.stderr)
+    print(f"{options.count:,} mutants, seed {options.seed}, {failures} failures, {time.monotonic() - begin:.0f} s")
+    for outcome, count in outcomes.most_common(30):
+        print(f"  {count:>8,}  {outcome}")
+    return 1 if failures else 0

@@ -166,7 +166,7 @@ BODY = "\n    return a + 1\n"
     ("name", "doc", "body", "reason"),
     [
         ("test_a", "Check that both are the same.", BODY, "test_function"),
-        ("f", "TODO: say what this is for.", BODY, "todo_doc"),
+        ("f", "Todo: say what this is for.", BODY, "todo_doc"),
         ("f", "eslint-disable-next-line for this", BODY, "directive_doc"),
         ("f", ":param a: a number of things", BODY, "parameters_only_doc"),
         ("f", "Args:\n    a: a number of things", BODY, "parameters_only_doc"),

@@ -51,7 +51,7 @@ CASES: list[tuple[dict[str, Any], str, Record, Record]] = [
     ({"max_comments": 0.8}, "many_comments", document("# a comment and no more\n"), document(f"# Sums.\n{FINE}")),
     ({"empty_code": "drop"}, "empty_code", block("\n"), block("x\n")),
     ({"empty_code": "drop"}, "empty_code", block("# your code here\npass\n"), block("# your code here\npass_through()\n")),
-    ({"empty_code": "drop"}, "empty_code", block("// TODO: implement\n...\n", "js"), block("// TODO: implement\nrun(...args)\n", "js")),
+    ({"empty_code": "drop"}, "empty_code", block("// Todo: implement\n...\n", "js"), block("// Todo: implement\nrun(...args)\n", "js")),
     ({"unparsable_code": "drop"}, "does_not_parse", block("def f(:\n"), block(FINE)),
     ({"unparsable_code": "drop"}, "does_not_parse", block("{'a': 1}\n", "json"), block('{"a": 1}\n', "json")),
     ({"refusals": "drop"}, "refusal", dialogue("I'm sorry, but I can't do that."), dialogue("I'm sorry for the bug; here is the fix.")),
