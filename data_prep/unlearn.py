@@ -64,6 +64,7 @@ def _touched_rows(opt_outs: OptOuts, folder: Path) -> dict[str, Any]:
     rows = [
         {
             **{key: row[key] for key in ("id", "copy", "license")},
+            "origin": row.get("origin"),
             **row["source"],
             "request": request.name,
             "asked_in": request.place,
@@ -106,7 +107,7 @@ def write_without(report: Mapping[str, Any], output: Path, overwrite: bool = Fal
     with building(output) as target:
         _copy_rows(folder, target, gone)
         _copy_dropped(folder, target, before["rows"])
-        counts = _counts_without(manifest["counts"], before["rows"], folder, gone)
+        counts = _counts_without(manifest["counts"], before["rows"], target)
         receipt = {**{key: before[key] for key in ("folder", "digest", "rows")}, "digest_after": _digest(target)}
         write_json(target / RECEIPT, receipt)
         content = {**{key: manifest[key] for key in ("spec", "inputs", "versions")}, "counts": counts}
@@ -154,17 +155,23 @@ def _copy_dropped(folder: Path, target: Path, rows: Sequence[Mapping[str, Any]])
                 writer.write_table(pa.Table.from_pylist(now, schema=dropped_schema()))
 
 
-def _counts_without(
-    counts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder: Path, gone: set[tuple[str, int]]
-) -> dict[str, Any]:
-    """Return the counts of a manifest after rows were taken out: what was kept is dropped by request. Sources keep their own counts."""
+def _counts_without(counts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], target: Path) -> dict[str, Any]:
+    """Return the counts of a manifest after rows were taken out: what was kept is dropped by request, in all and for each source.
+
+    Rows of datasets that tell no `origin` change the sums alone.
+    """
+    splits = collections.Counter(row["split"] for row in prepared_rows(target))
+    sources = [_without(source, [row for row in rows if row["origin"] == number]) for number, source in enumerate(counts["sources"])]
+    whole = _without(counts, rows)
+    known = {"splits": {split: splits[split] for split in counts["splits"]}, "sources": sources}
+    return {**whole, **known, "copies": whole["written"] - whole["kept"]}
+
+
+def _without(counts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     records = sum(row["copy"] == 0 for row in rows)
-    splits = collections.Counter(row["split"] for row in prepared_rows(folder) if (row["id"], row["copy"]) not in gone)
-    written = counts["written"] - len(rows)
-    dropped = {**counts["dropped"], REASON: counts["dropped"].get(REASON, 0) + records}
-    kept = counts["kept"] - records
-    changed = {"kept": kept, "dropped": dict(sorted(dropped.items())), "written": written, "copies": written - kept}
-    return {**counts, **changed, "splits": {split: splits[split] for split in counts["splits"]}}
+    dropped = {**counts["dropped"], **({REASON: counts["dropped"].get(REASON, 0) + records} if records else {})}
+    changed = {"kept": counts["kept"] - records, "dropped": dict(sorted(dropped.items())), "written": counts["written"] - len(rows)}
+    return {**counts, **changed}
 
 
 def render_touched(report: Mapping[str, Any]) -> str:

@@ -75,6 +75,10 @@ def test_the_dataset_without_them(dataset: Path, tmp_path: Path) -> None:
     assert after["counts"]["kept"] == before["counts"]["kept"] - 4
     assert after["counts"]["dropped"]["opt_out"] == 4
     assert after["counts"]["read"] == after["counts"]["kept"] + sum(after["counts"]["dropped"].values())
+    for counts in (after["counts"], *after["counts"]["sources"]):
+        assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+    assert sum(source["kept"] for source in after["counts"]["sources"]) == after["counts"]["kept"]
+    assert [source["dropped"].get("opt_out", 0) for source in after["counts"]["sources"]] == [0, 4, 0]
     left = [record for split in ("train", "test") for record in read_records(str(tmp_path / "out"), split)]
     all_rows = [record for split in ("train", "test") for record in read_records(str(dataset), split)]
     assert left == [record for record in all_rows if record.source.repository != "ada/notes"]
