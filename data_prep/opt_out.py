@@ -268,6 +268,15 @@ def _files(path: str) -> Iterable[Path]:
     return [Path(path)]
 
 
+def names_its_owner(source: Source) -> bool:
+    """Return whether a source tells whose it is, so that a request can find it.
+
+    >>> names_its_owner(Source("x", "Ada/engine")), names_its_owner(Source("x", "engine"))
+    (True, False)
+    """
+    return any("/" in name for name in _repositories(source))
+
+
 def _repositories(source: Source) -> Iterator[str]:
     """Yield the repositories that a source names, in lower case: its own, and that of its address."""
     if source.repository:

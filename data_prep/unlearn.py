@@ -16,7 +16,7 @@ from typing import Any
 
 from data_prep.card import write_card
 from data_prep.census import census_of
-from data_prep.opt_out import OptOuts, Request
+from data_prep.opt_out import OptOuts, Request, names_its_owner
 from data_prep.prepared import open_parquet, prepared_files, prepared_rows, require_prepared
 from data_prep.shards import dropped_schema
 from starchat.dialogue import from_row, to_source
@@ -71,7 +71,8 @@ def _touched_rows(opt_outs: OptOuts, folder: Path) -> dict[str, Any]:
         }
         for row, request in _matches(opt_outs, folder)
     ]
-    return {"folder": str(folder), "digest": _digest(folder), "of": manifest["counts"]["written"], "rows": rows}
+    ownerless = sum(not names_its_owner(to_source(row["source"])) for row in prepared_rows(folder))
+    return {"folder": str(folder), "digest": _digest(folder), "of": manifest["counts"]["written"], "ownerless": ownerless, "rows": rows}
 
 
 def _matches(opt_outs: OptOuts, folder: Path) -> Iterator[tuple[dict[str, Any], Request]]:
@@ -181,6 +182,11 @@ def render_touched(report: Mapping[str, Any]) -> str:
     for dataset in report["datasets"]:
         rows = dataset["rows"]
         lines.append(f"{dataset['folder']}: {len(rows):,} of {dataset['of']:,} rows")
+        if dataset["ownerless"]:
+            lines.append(
+                f"  {dataset['ownerless']:,} rows tell no owner/repository: no request for one can find them; "
+                "state it with repository: in the spec's source, and prepare again"
+            )
         for row in rows[:MAX_SHOWN_ROWS]:
             where = row["repository"] or row["url"] or row["place"]
             lines.append(f"  {row['id'][:12]} {where} {row['path'] or ''} ({row['license'] or 'no licence stated'}): {row['asked_in']}")

@@ -121,3 +121,23 @@ def test_the_command(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["optout", requests, str(dataset), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["datasets"][0]["rows"]) == 4
     assert main(["optout", str(tmp_path / "gone.txt"), str(dataset)]) == 2
+
+
+def test_rows_that_no_request_can_find_are_told(tmp_path: Path) -> None:
+    """A clone of a folder has no owner in its name: silence would look like an answer."""
+    clone = new(tmp_path / "tool")
+    commit(clone, "Begin", {"a.py": "def f(x):\n    return x\n" * 9})
+    spec = tmp_path / "spec.yaml"
+    source = {"kind": "source", "path": str(clone), "view": "document"}
+    spec.write_text(json.dumps({"sources": [source], "output": str(tmp_path / "out"), "test_fraction": 0}), encoding="utf-8")
+    prepare(spec, progress=False)
+    report = find_touched(open_opt_outs({"lists": [str(asked(tmp_path, "ada/tool"))]}, "x"), [tmp_path / "out"])
+    assert report["datasets"][0]["ownerless"] == 1
+    assert "1 rows tell no owner/repository" in render_touched(report)
+
+
+def test_nothing_is_told_where_all_rows_name_their_owner(dataset: Path, tmp_path: Path) -> None:
+    """Where every row can be found, nobody is alarmed."""
+    report = find_touched(open_opt_outs({"lists": [str(asked(tmp_path, "carol"))]}, "x"), [dataset])
+    assert report["datasets"][0]["ownerless"] == 0
+    assert "tell no owner" not in render_touched(report)
