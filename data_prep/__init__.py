@@ -12,8 +12,13 @@ Read the modules in this order; each kind of source by itself.
 ``tasks``               pieces of work that write a folder each, whole or not at all
 ``slurm_array``         tasks as an array of Slurm jobs
 ``engines``             where tasks run: processes, Ray, Slurm
-``prepare``             the stage: sources to one dataset folder
-``shards``              its Parquet files
+``item_files``          items between two passes
+``build_shards``        pieces of sources to items, as tasks
+``verdicts``            what becomes of each item, told by all of them
+``tables``              the Parquet files of a dataset
+``write_portions``      each of them as a task
+``dataset``             all of that, one behind the other
+``prepare``             the stage: a spec to one dataset folder
 ``census``              what it is made of
 ``card_plots``          the same as a picture
 ``card``                its data card
@@ -112,9 +117,7 @@ Read the modules in this order; each kind of source by itself.
 ``duplicate_tasks``     the same, wherever tasks run
 ``loaded_kernels``      compiled code for workers
 ``preferred``           which copy is kept
-``item_files``          items between two passes
 ``curate``              the steps in their order
-``curate_all``          how they are run
 ``try_filters``         filters tried on a dataset
 ``unlearn``             requests against finished datasets and runs
 ``train_tokenizer``     a tokenizer with StarCoder's layout

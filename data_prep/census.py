@@ -41,6 +41,12 @@ class Census:
         self.lengths[1 << sum(map(len, texts_of(record))).bit_length()] += 1
         self.attribution.add(source.repository, record.license, source.url)
 
+    def merge(self, other: Census) -> None:
+        """Add the counts of other records."""
+        for name in ("kinds", "languages", "licenses", "lengths"):
+            getattr(self, name).update(getattr(other, name))
+        self.attribution.merge(other.attribution)
+
     def to_json(self) -> dict[str, Any]:
         """Return the counts, the largest first; of licences also their classes."""
         classes: collections.Counter[str] = collections.Counter()

@@ -10,22 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_prep.drafts import RowProblem, optional_text, required_text
-from data_prep.pool import run_tasks
+from data_prep.kinds import Piece
 from data_prep.records import Dropped, Item
 from data_prep.sources import Row, Table, as_text, read_table
 from starchat.batches import batched
 from starchat.dialogue import Source
 
 RowItem = Callable[[str, str, str, Source, str | None, Any], Item]
-ROWS_OF_A_TASK = 256
+ROWS_OF_A_PIECE = 256
 SHOWN_KEYS = ("commit", "old_file", "new_file", "repos", "license")
 
 
-def build_rows(tables: Sequence[Table], builder: Any, item_of: RowItem, workers: int) -> Iterator[Item]:
-    """Yield the item of every row: what `item_of`, a function of a module, makes of its texts, or why it has none."""
+def row_pieces(tables: Sequence[Table], builder: Any, item_of: RowItem) -> Iterator[Piece]:
+    """Yield the rows in pieces, of which each row's item is what `item_of`, a function of a module, makes of its texts."""
     rows = (row for table in tables for row in read_table(table))
-    for items in run_tasks(functools.partial(_items, builder, item_of), batched(rows, ROWS_OF_A_TASK), workers):
-        yield from items
+    yield from (Piece(functools.partial(_items, builder, item_of), some) for some in batched(rows, ROWS_OF_A_PIECE))
 
 
 def _items(builder: Any, item_of: RowItem, rows: tuple[Row | Dropped, ...]) -> list[Item]:

@@ -20,19 +20,18 @@ from typing import Any, Literal
 from data_prep import git
 from data_prep.commit_rules import PRESETS, CommitRules, Draws, draws, path_problem, size_problem, subject_problem
 from data_prep.commit_texts import Message, answer_of, read_message, shown
-from data_prep.commitpack import build_rows
+from data_prep.commitpack import row_pieces
 from data_prep.documents import Commit, Family, render_commit
-from data_prep.kinds import Opened, Setting, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, preset_rules
 from data_prep.languages import language_of
-from data_prep.pool import run_tasks
-from data_prep.records import Dropped, Item, Kept
+from data_prep.records import Claim, Dropped, Found, Item, Kept
 from data_prep.sources import as_text, find_tables, table_files
 from data_prep.views import dialogue_item, document_item
 from starchat.batches import batched
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
-from starchat.files import describe_file
+from starchat.files import describe_file, digest_bytes
 
 COMMITS_OF_A_TASK = 512
 """Git unpacks a file from its neighbours in history; a process that reads few commits unpacks the same ones again."""
@@ -82,7 +81,7 @@ class Builder:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
+class Stretch:
     """A stretch of history: consecutive commits, and those of them at which a shallow clone ends."""
 
     builder: Builder
@@ -124,40 +123,43 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         inputs: list[dict[str, Any]] = [
             {"git": spec.path, "ref": spec.ref, "commit": commit, "cut_off": sorted(git.shallow_commits(spec.path))}
         ]
-        return Opened(spec.path, "git", resolved, inputs, lambda: build_commits(builder, commit, setting.workers))
+        return Opened(spec.path, "git", resolved, lambda: inputs, lambda _: commit_pieces(builder, commit), setting.workers)
     if Path(spec.path).is_dir() and not any(Path(spec.path).iterdir()):
         raise UserError(f"{spec.path}: an empty folder; give a git clone, a bare repository, or a file of CommitPack rows")
     tables = find_tables(spec.path)
-    inputs = [describe_file(file) for table in tables for file in table_files(table)]
-    return Opened(spec.path, "commitpack", resolved, inputs, lambda: build_rows(tables, builder, row_item, setting.workers))
+    files = [file for table in tables for file in table_files(table)]
+    return Opened(
+        *(spec.path, "commitpack", resolved, lambda: [describe_file(file) for file in files]),
+        *(lambda _: row_pieces(tables, builder, row_item), setting.workers),
+    )
 
 
-def build_commits(builder: Builder, commit: str | None, workers: int) -> Iterator[Item]:
-    """Yield the items of a commit and all that lie before it; an empty repository has none, which is an error."""
+def commit_pieces(builder: Builder, commit: str | None) -> Iterator[Piece]:
+    """Yield the pieces of a commit and all that lie before it; an empty repository has none, which is an error."""
     if commit is None:
         raise UserError(f"{builder.path}: a repository without commits; give one with a history")
     store = git.open_store(builder.path)
     shallow = git.shallow_commits(store)
     groups = batched(git.list_commits(store, commit), COMMITS_OF_A_TASK)
-    pieces = (Piece(builder, store, ids, shallow.intersection(ids)) for ids in groups)
-    taken: set[str] = set()
-    for items in run_tasks(piece_items, pieces, workers):
-        for item in items:
-            yield _first_of_its_path(item, taken) if builder.rules.one_per_file else item
+    yield from (Piece(found_in, Stretch(builder, store, ids, shallow.intersection(ids))) for ids in groups)
 
 
-def _first_of_its_path(item: Item, taken: set[str]) -> Item:
+def found_in(piece: Stretch) -> list[Found]:
+    """Return what is in a stretch of history, newest first: of each path perhaps only what is found first."""
+    items = piece_items(piece)
+    return [_claim_of_its_path(item) for item in items] if piece.builder.rules.one_per_file else [*items]
+
+
+def _claim_of_its_path(item: Item) -> Item | Claim:
     if isinstance(item, Dropped):
         return item
     source = item.record.source
-    if source.path in taken:
-        detail = "a newer commit of the same file is kept"
-        return Dropped("one_per_file", source.place, detail, as_text({"commit": source.commit, "path": source.path}))
-    taken.add(source.path or "")
-    return item
+    told = as_text({"commit": source.commit, "path": source.path})
+    otherwise = Dropped("one_per_file", source.place, "a newer commit of the same file is kept", told)
+    return Claim(bytes.fromhex(digest_bytes((source.path or "").encode())), (item,), otherwise)
 
 
-def piece_items(piece: Piece) -> list[Item]:
+def piece_items(piece: Stretch) -> list[Item]:
     """Return the items of a stretch of history, in order."""
     builder, items = piece.builder, list[Item | None]()
     messages = zip(piece.commits, git.read_blobs(piece.store, piece.commits), strict=True)

@@ -15,17 +15,19 @@ from typing import Any, Literal
 from data_prep.clean import clean, sound_text
 from data_prep.drafts import Draft, RowProblem
 from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_columns
-from data_prep.kinds import Opened, Setting
+from data_prep.kinds import Opened, Piece, Setting, pieces_of
 from data_prep.oasst import read_oasst
 from data_prep.preferences import clean_pair
 from data_prep.records import Dropped, Item, Kept
 from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
+from starchat.batches import batched
 from starchat.config import closest, from_mapping, to_mapping
 from starchat.dialogue import ROLES, Record, Source
 from starchat.errors import UserError
 from starchat.files import describe_file
 
 DETECTION_ROWS = 50
+ROWS_OF_A_PIECE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,10 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     tables = find_dialogues(spec)
     found = sorted({file for table in tables for file in table_files(table.table)})
     formats = ", ".join(sorted({table.format for table in tables}))
-    return Opened(spec.path, formats, to_mapping(spec), [describe_file(file) for file in found], lambda: build_dialogues(spec, tables))
+    return Opened(
+        *(spec.path, formats, to_mapping(spec), lambda: [describe_file(file) for file in found]),
+        *(lambda _: _pieces(spec, tables), setting.workers),
+    )
 
 
 def find_dialogues(spec: DialoguesSpec) -> tuple[DialogueTable, ...]:
@@ -84,16 +89,20 @@ def embedded_path(path: str) -> str:
     return str(files("starchat") / "nano" / "dialogues" / "*.jsonl") if path == "nano" else path
 
 
-def build_dialogues(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Item]:
-    """Yield one item for each unit of the tables, in order."""
+def _pieces(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Piece]:
     for table in tables:
         rows = (_renamed(row, spec.columns) for row in read_table(table.table))
         if table.format == "oasst":
-            for unit in read_oasst(rows, spec.paths, spec.roles):
-                yield unit if isinstance(unit, Dropped) else _item(unit.row, unit.result, spec)
+            units = read_oasst(rows, spec.paths, spec.roles)
+            yield from pieces_of(unit if isinstance(unit, Dropped) else _item(unit.row, unit.result, spec) for unit in units)
         else:
-            for row in rows:
-                yield row if isinstance(row, Dropped) else _item(row, _draft(row, table.format, spec), spec)
+            yield from (Piece(build_rows, (spec, table.format, batch)) for batch in batched(rows, ROWS_OF_A_PIECE))
+
+
+def build_rows(task: tuple[DialoguesSpec, str, tuple[Row | Dropped, ...]]) -> Iterator[Item]:
+    """Yield the item of each row of a table of some format."""
+    spec, format, rows = task
+    return (row if isinstance(row, Dropped) else _item(row, _draft(row, format, spec), spec) for row in rows)
 
 
 def _format(table: Table, spec: DialoguesSpec) -> str:

@@ -6,6 +6,7 @@ are still done; then one `UserError` names what failed. Run again, only what is 
 
 ==========  ========================================================================================================
 ``pool``    processes of this machine (`data_prep.pool.run_apart`)
+``here``    this process, one task behind the other; the first error is raised as it is
 ``ray``     plain Ray tasks, on the cluster of `address` or of ``RAY_ADDRESS``, or on one of this process
 ``slurm``   an array (`data_prep.slurm_array`), each index a stretch of the tasks: ``python -m data_prep.engines FOLDER INDEX``
 ==========  ========================================================================================================
@@ -13,21 +14,22 @@ are still done; then one `UserError` names what failed. Run again, only what is 
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from data_prep import remote_files
 from data_prep.pool import MAX_BREAKS, default_workers, run_apart, start_server
-from data_prep.remote_files import is_remote, local_path
+from data_prep.remote_files import is_remote, join, local_path
 from data_prep.slurm_array import find_array, read_stretch, run_array, write_failure
 from data_prep.tasks import Run, Task, begin_run, code_digest, do_ordered, end_run, find_done
 from starchat.config import closest
@@ -55,6 +57,7 @@ class Engine:
 
     `address` is a Ray cluster's, ``auto`` for the one that runs on this machine, or ``local``. `sbatch` are further options, such as
     ``--cpus-per-task=8``, which then is how many tasks an index does at once. Without `submit` the command is told, to submit by hand.
+    With `stop` the first error of a task is raised as it is, and the others are not waited for.
     """
 
     kind: str = "pool"
@@ -62,6 +65,7 @@ class Engine:
     address: str | None = None
     sbatch: tuple[str, ...] = ()
     submit: bool = True
+    stop: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,45 +74,88 @@ class Ended:
 
     value: Any = None
     cause: str | None = None
+    error: BaseException | None = None
 
 
-def run_tasks_on(engine: Engine, tasks: Sequence[Task], folder: str | Path, digest: str, progress: bool = False) -> list[Any]:
-    """Return the value of each task, in order; raise `UserError` that names each one that failed, when the others have ended.
+def run_tasks_on(
+    engine: Engine,
+    tasks: Iterable[Task],
+    folder: str | Path,
+    digest: str,
+    progress: str | None = None,
+    is_current: Callable[[Any], bool] = lambda value: True,
+) -> list[Any]:
+    """Return the value of each task, in order; raise `TasksFailed` that names each one that failed, when the others have ended.
 
     `digest` is that of everything all tasks depend on, but the code (`data_prep.tasks.job_digest`). Names of tasks name their folders.
+    A stream of tasks is drawn as workers get free, where they are processes of this machine; with `stop` of the engine the first error is
+    raised as it is. `progress` names a bar. A result is made again if its value is not current.
     """
     from tqdm import tqdm
 
-    _require_sound(engine, tasks)
+    require_engine(engine)
     place = str(folder) if is_remote(folder) else str(local_path(folder).absolute())
+    names: dict[str, None] = {}
+    values: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    with contextlib.nullcontext() if is_remote(place) else alone_in(Path(place)):
+    with (
+        contextlib.nullcontext() if is_remote(place) else alone_in(Path(place)),
+        tqdm(desc=progress, unit=" tasks", disable=progress is None, file=sys.stderr) as bar,
+    ):
         stated = Run(place, digest, code_digest(), "")
-        values = {name: done["value"] for name, done in find_done(tasks, stated).items()}
-        left = [task for task in tasks if task.name not in values]
-        run = find_array(tasks, left, stated, engine.kind == "slurm") or begin_run(place, digest)
-        with tqdm(total=len(tasks), initial=len(values), unit=" tasks", disable=not progress, file=sys.stderr) as bar:
-            for name, ended in ENGINES[engine.kind](engine, left, run) if left else ():
-                (values if ended.cause is None else failed)[name] = ended.value if ended.cause is None else ended.cause
-                bar.update()
+
+        def left_of(some: Sequence[Task]) -> Iterator[Task]:
+            """Yield the tasks that are not done."""
+            found = find_done(some, stated)
+            for task in some:
+                _require_sound(task, names)
+                names[task.name] = None
+                if task.name in found and is_current(value := found[task.name]["value"]):
+                    values[task.name] = value
+                    bar.update()
+                    continue
+                if task.name in found:
+                    remote_files.remove(join(place, task.name))
+                yield task
+
+        if isinstance(tasks, Sequence) or engine.kind not in ("pool", "here"):
+            tasks = list(tasks)
+            bar.total = len(tasks)
+            left = list(left_of(tasks))
+            run = find_array(tasks, left, stated, engine.kind == "slurm") or begin_run(place, digest)
+            endings = ENGINES[engine.kind](engine, iter(left), run) if left else iter(())
+        else:
+            run = find_array((), (), stated, join_in=False) or begin_run(place, digest)
+            endings = ENGINES[engine.kind](engine, (task for one in tasks for task in left_of((one,))), run)
+        for name, ended in endings:
+            (values if ended.cause is None else failed)[name] = ended.value if ended.cause is None else ended.cause
+            if engine.stop and ended.error is not None and not isinstance(ended.error, BrokenProcessPool):
+                raise ended.error
+            bar.update()
         if engine.kind != "slurm" or not failed:
             end_run(run)
     if failed:
-        raise UserError(_failures(failed, len(tasks), place))
-    return [values[task.name] for task in tasks]
+        raise TasksFailed(_failures(failed, len(names), place))
+    return [values[name] for name in names]
 
 
-def _require_sound(engine: Engine, tasks: Sequence[Task]) -> None:
+class TasksFailed(UserError):
+    """Some tasks failed, and the others are done: run again, only what failed is."""
+
+
+def require_engine(engine: Engine) -> None:
+    """Raise `UserError` for an engine that is none."""
     if engine.kind not in ENGINES:
         raise UserError(f"engine.kind: {engine.kind!r}; {closest(engine.kind, ENGINES)}")
     if engine.workers is not None and engine.workers < 1:
         raise UserError(f"engine.workers: {engine.workers}; expected a number from 1, the tasks that run at once")
-    counts = collections.Counter(task.name for task in tasks)
-    assert all(count == 1 for count in counts.values()), "each task has a name of its own"
-    assert all(re.fullmatch(r"\w[\w.-]*", name) for name in counts), "a name is that of a folder"
-    for task in tasks:
-        function = task.function
-        assert function.__module__ != "__main__" and function.__qualname__.isidentifier(), f"{function} is not found by other processes"
+
+
+def _require_sound(task: Task, names: Container[str]) -> None:
+    assert task.name not in names, "each task has a name of its own"
+    assert re.fullmatch(r"\w[\w.-]*", task.name), "a name is that of a folder"
+    function = task.function
+    assert function.__module__ != "__main__" and function.__qualname__.isidentifier(), f"{function} is not found by other processes"
 
 
 def _failures(failed: dict[str, str], tasks: int, folder: str) -> str:
@@ -140,17 +187,32 @@ def cause_of(error: BaseException, trace: str = "") -> str:
 
 def _ended(future: Future[Any]) -> Ended:
     error = future.exception()
-    return Ended(future.result()) if error is None else Ended(cause=cause_of(error))
+    return Ended(future.result()) if error is None else Ended(cause=cause_of(error), error=error)
 
 
-def _on_pool(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+def _on_pool(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
     workers = default_workers() if engine.workers is None else engine.workers
-    start_server(sorted({task.function.__module__ for task in tasks}), 2)
-    for number, future in run_apart(do_ordered, [(task, run) for task in tasks], workers):
-        yield tasks[number].name, _ended(future)
+    names: list[str] = []
+    first = next(tasks, None)
+    if first is None:
+        return
+    start_server([first.function.__module__], 2)
+
+    def ordered() -> Iterator[tuple[Task, Run]]:
+        for task in itertools.chain((first,), tasks):
+            names.append(task.name)
+            yield task, run
+
+    for number, future in run_apart(do_ordered, ordered(), workers):
+        yield names[number], _ended(future)
 
 
-def _on_ray(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+def _here(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+    for task in tasks:
+        yield task.name, Ended(do_ordered((task, run)))
+
+
+def _on_ray(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
     with _ray(engine) as ray:
         remote = ray.remote(num_cpus=1, max_retries=MAX_BREAKS - 1, retry_exceptions=[BrokenProcessPool])(do_ordered)
         waiting = iter(tasks)
@@ -200,13 +262,15 @@ def _ray(engine: Engine) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _on_slurm(engine: Engine, tasks: Sequence[Task], run: Run) -> Iterator[tuple[str, Ended]]:
-    for name, value, cause in run_array(tasks, run, engine.workers, engine.sbatch, engine.submit):
+def _on_slurm(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+    left = list(tasks)
+    for name, value, cause in run_array(left, run, engine.workers, engine.sbatch, engine.submit):
         yield name, Ended(value, cause)
 
 
-ENGINES: dict[str, Callable[[Engine, Sequence[Task], Run], Iterator[tuple[str, Ended]]]] = {
+ENGINES: dict[str, Callable[[Engine, Iterator[Task], Run], Iterator[tuple[str, Ended]]]] = {
     "pool": _on_pool,
+    "here": _here,
     "ray": _on_ray,
     "slurm": _on_slurm,
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 from data_prep.inspect import shown_content, shown_text
 from data_prep.license_policy import license_class
-from data_prep.prepared import open_parquet, prepared_rows, require_prepared
+from data_prep.prepared import dropped_files, open_parquet, prepared_rows, require_prepared
 from starchat.errors import UserError
 
 MIN_ID_CHARACTERS = 4
@@ -49,8 +49,8 @@ def history_of(dataset: Path, id: str, samples: int = 10) -> dict[str, Any]:
 
 def _siblings(dataset: Path, row: Mapping[str, Any], reasons: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     home = _STEP.sub("", row["source"]["place"])
-    for reason in sorted(reasons):
-        with open_parquet(dataset / "dropped" / f"{reason}.parquet") as file:
+    for reason, path in [(name, path) for name in sorted(reasons) for path in dropped_files(dataset, name)]:
+        with open_parquet(path) as file:
             for batch in file.iter_batches(batch_size=2_000, columns=["place", "detail"]):
                 for dropped in batch.to_pylist():
                     if row["id"] in dropped["detail"] or dropped["place"] == home or _STEP.sub("", dropped["place"]) == home:

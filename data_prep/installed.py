@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from data_prep.documents import Family, SourceFile, render_source
-from data_prep.kinds import Opened, Setting
+from data_prep.kinds import Opened, Setting, pieces_of
 from data_prep.licenses import distribution_license, foreign_header, is_permissive
 from data_prep.pool import run_tasks
 from data_prep.python_syntax import python_tree
@@ -128,7 +128,10 @@ def open_installed(mapping: Mapping[str, Any], place: str, setting: Setting) -> 
     found = sorted((d.metadata["Name"] or "", d.version or "") for d in importlib.metadata.distributions())
     inputs = [{"distribution": name, "version": version} for name, version in found]
     family = setting.family
-    return Opened(spec.path, "python", to_mapping(spec), inputs, lambda: build_installed(spec, family, setting.workers))
+    return Opened(
+        *(spec.path, "python", to_mapping(spec), lambda: inputs),
+        *(lambda _: pieces_of(build_installed(spec, family, setting.workers)), setting.workers),
+    )
 
 
 def build_installed(spec: InstalledSpec, family: Family, workers: int) -> Iterator[Item]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from data_prep.drafts import RowProblem
 from data_prep.github_events import Sighting, assembled, read_bigcode, sightings_of, sightings_of_row
 from data_prep.issue_rules import PRESETS, IssueRules, Refused, ruled
 from data_prep.issue_views import dialogue_of, document_of, thread_text
-from data_prep.kinds import Opened, Setting, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules
 from data_prep.pool import run_tasks
 from data_prep.records import Dropped, Item
 from data_prep.sources import Row, Table, as_text, find_tables, parse_json, read_line, read_table, table_files
@@ -118,9 +117,13 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         raise UserError(
             f"{place}: path: {unfit.path} is a table; GHArchive's hours are read as they are: .json or .jsonl, with .gz or .zst"
         )
-    inputs = [describe_file(file) for file in sorted({file for table in tables for file in table_files(table)})]
+    files = sorted({file for table in tables for file in table_files(table)})
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
-    return Opened(spec.path, format, resolved, inputs, lambda: _items(_Job(spec, rules, family), tables, format, setting.workers))
+    job = _Job(spec, rules, family)
+    return Opened(
+        *(spec.path, format, resolved, lambda: [describe_file(file) for file in files]),
+        *(lambda folder: _cut(job, tables, format, folder, setting.workers), setting.workers),
+    )
 
 
 def _check_rules(rules: IssueRules, place: str) -> None:
@@ -214,25 +217,24 @@ def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
                     first += data.count(b"\n")
 
 
-def _items(job: _Job, tables: Sequence[Table], format: str, workers: int) -> Iterator[Item]:
-    """Yield one item for each unit: first what cannot be read, then the threads, partition by partition; or all in their order."""
+def _cut(job: _Job, tables: Sequence[Table], format: str, folder: Path, workers: int) -> Iterator[Piece]:
+    """Yield the work: first what cannot be read, then the threads, partition by partition; or all in their order.
+
+    What belongs to one thread may lie anywhere: such formats are sorted into files of `folder` first.
+    """
     pieces = _pieces(tables, format)
     if format not in JOINED:
-        for items in run_tasks(_build, (_Build(job, piece) for piece in pieces), workers):
-            yield from items
+        yield from (Piece(_build, _Build(job, piece)) for piece in pieces)
         return
     files = {file for table in tables for file in table_files(table)}
     size = sum(file.stat().st_size * (PACKED if file.suffix in COMPRESSIONS else 1) for file in files)
     partitions = count_partitions(size)
-    with tempfile.TemporaryDirectory(prefix="starchat-issues-") as folder:
-        sorts = (_Sort(piece, job.spec.repository, f"{folder}/{number}", partitions) for number, piece in enumerate(pieces))
-        spilled: list[Spilled] = []
-        for dropped, written in run_tasks(_sort, sorts, workers):
-            yield from dropped
-            spilled.append(written)
-        builds = (_Build(job, None, stretches(spilled, number)) for number in range(partitions))
-        for items in run_tasks(_build, builds, workers):
-            yield from items
+    sorts = (_Sort(piece, job.spec.repository, f"{folder}/{number}", partitions) for number, piece in enumerate(pieces))
+    spilled: list[Spilled] = []
+    for dropped, written in run_tasks(_sort, sorts, workers):
+        yield from pieces_of(dropped)
+        spilled.append(written)
+    yield from (Piece(_build, _Build(job, None, stretches(spilled, number))) for number in range(partitions))
 
 
 def _sort(task: _Sort) -> tuple[list[Dropped], Spilled]:

@@ -1,8 +1,8 @@
 """The kinds of sources, and what each gives to the prepare stage.
 
 A kind is a module with a function ``open_kind(mapping, place, setting) -> Opened``, imported when a spec names it. It reads its keys
-strictly (`starchat.config.from_mapping`), finds its inputs, and returns without reading them; `Opened.items` yields one item for each
-unit, in an order that depends on the input alone.
+strictly (`starchat.config.from_mapping`), finds its inputs, and returns without reading them. `Opened.pieces` cuts them, in an order and
+of a size that depend on the input alone, into pieces of work for any process; together they give one item for each unit, in order.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from data_prep.documents import Family, family_of
-from data_prep.pool import default_workers
-from data_prep.records import Item
+from data_prep.pool import default_workers, run_tasks
+from data_prep.record_texts import texts_of
+from data_prep.records import Found, Item, Kept, settled
 from starchat.config import closest, from_mapping
 from starchat.errors import UserError
 
@@ -32,15 +36,63 @@ KINDS: Mapping[str, str] = {
 """Each kind and the module that opens it."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a source: ``function(argument)`` gives what is in it, in whatever process; `reads` names files that it reads there."""
+
+    function: Callable[[Any], Iterable[Found]]
+    argument: Any
+    reads: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A source that is ready to be read: its resolved `spec` and what it depends on."""
+    """A source that is ready to be read: its resolved `spec`, and its pieces, cut with the help of a folder that all workers see.
+
+    `inputs` says what it depends on, which may take as long as reading it. With `tells` the pieces say so themselves, by `Read`.
+    """
 
     place: str
     format: str
     spec: Mapping[str, Any]
-    inputs: list[dict[str, Any]]
-    items: Callable[[], Iterator[Item]]
+    inputs: Callable[[], list[dict[str, Any]]]
+    pieces: Callable[[Path], Iterator[Piece]]
+    workers: int
+    tells: bool = False
+
+    def items(self) -> Iterator[Item]:
+        """Yield the items of the source, made by its workers."""
+        with tempfile.TemporaryDirectory(prefix="starchat-source-") as folder:
+            found = run_tasks(found_in, self.pieces(Path(folder)), self.workers)
+            yield from settled(itertools.chain.from_iterable(found))
+
+
+def found_in(piece: Piece) -> list[Found]:
+    """Return what is in a piece."""
+    return list(piece.function(piece.argument))
+
+
+BATCH_ITEMS, BATCH_CHARACTERS = 500, 4 << 20
+"""How much of items that are made here goes to another process at a time."""
+
+
+def pieces_of(items: Iterable[Item]) -> Iterator[Piece]:
+    """Yield pieces of items that are made by this process, one behind the other."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += sum(map(len, texts_of(item.record))) if isinstance(item, Kept) else len(item.raw)
+        if size >= BATCH_CHARACTERS or len(batch) == BATCH_ITEMS:
+            yield Piece(as_they_are, tuple(batch))
+            batch, size = [], 0
+    if batch:
+        yield Piece(as_they_are, tuple(batch))
+
+
+def as_they_are(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Return items that were made before."""
+    return items
 
 
 @dataclasses.dataclass(frozen=True)

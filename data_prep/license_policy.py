@@ -131,6 +131,10 @@ class Attribution:
         """Count a row; what has no repository is named by the address it came from, if it has one."""
         self._rows[repository or "", license or "", "" if repository else url or ""] += 1
 
+    def merge(self, other: Attribution) -> None:
+        """Add the counts of other rows."""
+        self._rows.update(other._rows)
+
     def lines(self) -> Iterable[dict[str, Any]]:
         """Yield one object a repository (or address) and licence, in order."""
         for (repository, license, url), rows in sorted(self._rows.items()):

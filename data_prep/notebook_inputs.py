@@ -70,7 +70,7 @@ class Inputs:
     """Notebooks by the batch, what they depend on, and where they lie: ``notebooks``, ``tables`` or ``git``."""
 
     kind: str
-    described: list[dict[str, Any]]
+    described: Callable[[], list[dict[str, Any]]]
     batches: Callable[[], Iterator[Batch]]
 
 
@@ -129,8 +129,11 @@ def _of_files(path: str, found: list[Unit | Dropped], workers: int) -> Inputs:
     units = [item for item in found if isinstance(item, Unit)]
     if not units:
         raise UserError(f"{path}: holds no notebooks; give a file that ends in {SUFFIX}, a folder or repository of such, or a table")
-    with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
-        described = [one for some in pool.map(_described, batched(units, FILES_OF_A_THREAD)) for one in some]
+
+    def described() -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
+            return [one for some in pool.map(_described, batched(units, FILES_OF_A_THREAD)) for one in some]
+
     return Inputs("notebooks", described, lambda: _cut(found))
 
 
@@ -138,12 +141,16 @@ def _described(units: Sequence[Unit]) -> list[dict[str, Any]]:
     found = []
     for unit in units:
         assert unit.file is not None
-        name = encodable(unit.file)
         try:
-            found.append(describe_file(unit.file, name))
+            found.append(describe_file(unit.file, encodable(unit.file)))
         except OSError:
-            found.append({"path": name, "bytes": None, "sha256": None})
+            found.append(undescribed(unit.file))
     return found
+
+
+def undescribed(path: str) -> dict[str, Any]:
+    """Return what manifests say of a file that cannot be read."""
+    return {"path": encodable(path), "bytes": None, "sha256": None}
 
 
 def _unit(path: str, repository: str | None, name: str) -> Unit:
@@ -203,7 +210,7 @@ def _of_git(path: str, repository: str | None, ref: str) -> Inputs:
     found = list(_of_tree(path, name, commit))
     if not any(isinstance(item, Unit) for item in found):
         raise UserError(f"{path}: commit {commit[:12]} holds no notebooks; give a repository with files that end in {SUFFIX}")
-    return Inputs("git", [{"path": path, "commit": commit}], lambda: _cut(found))
+    return Inputs("git", lambda: [{"path": path, "commit": commit}], lambda: _cut(found))
 
 
 def _of_tree(path: str, repository: str, commit: str) -> Iterator[Unit | Dropped]:
@@ -231,7 +238,7 @@ def _holds_tables(folder: Path) -> bool:
 
 def _of_tables(tables: tuple[Table, ...], column: str) -> Inputs:
     files = sorted({file for table in tables for file in table_files(table)})
-    return Inputs("tables", [describe_file(file) for file in files], lambda: _cut(_rows(tables, column)))
+    return Inputs("tables", lambda: [describe_file(file) for file in files], lambda: _cut(_rows(tables, column)))
 
 
 def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Line | Dropped]:

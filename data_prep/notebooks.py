@@ -23,29 +23,31 @@ Repairs of its own: ``kaggle_template`` (the comments that every new notebook of
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.documents import Cell, Family, render_notebook, render_script
 from data_prep.drafts import RowProblem
 from data_prep.git import Oversize, read_blobs
-from data_prep.kinds import Opened, Setting, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, preset_rules
 from data_prep.languages import LINE_COMMENTS, fence_label, languages
 from data_prep.magics import cell_language, guess_python, language_named, without_magics
 from data_prep.nbformats import Notebook, notebook_of, read_notebook
-from data_prep.notebook_inputs import Batch, Line, Unit, find_notebooks, unit_of
+from data_prep.notebook_inputs import Batch, Line, Unit, find_notebooks, undescribed, unit_of
 from data_prep.notebook_rules import PRESETS, NotebookRules, require_worth
-from data_prep.pool import run_tasks
-from data_prep.records import Dropped, Item
+from data_prep.records import Dropped, Found, Item, Read
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
 from starchat.config import closest, from_mapping, to_mapping
 from starchat.dialogue import Turn
 from starchat.errors import UserError
 from starchat.fences import fenced
+from starchat.files import describe_file
 
 _KAGGLE = re.compile(
     r"^#[ \t]*(?:This Python 3 environment comes with many helpful analytics libraries|It is defined by the kaggle/python"
@@ -99,12 +101,13 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         (render_script if spec.form == "script" else render_notebook)((), family)  # an absent token is an error before any work
     inputs = find_notebooks(spec.path, spec.repository, spec.column, spec.ref, setting.workers)
 
-    def items() -> Iterator[Item]:
-        tasks = (_Task(batch, spec, rules, family) for batch in inputs.batches())
-        for found in run_tasks(build_batch, tasks, setting.workers):
-            yield from found
+    def pieces(_: Path) -> Iterator[Piece]:
+        for batch in inputs.batches():
+            files = tuple(unit.file for unit in batch if isinstance(unit, Unit) and unit.file is not None)
+            yield Piece(build_batch, _Task(batch, spec, rules, family), files)
 
-    return Opened(spec.path, inputs.kind, {**to_mapping(spec), "rules": to_mapping(rules)}, inputs.described, items)
+    resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
+    return Opened(spec.path, inputs.kind, resolved, inputs.described, pieces, setting.workers, inputs.kind == "notebooks")
 
 
 def _require_keys(spec: NotebooksSpec, rules: NotebookRules, mapping: Mapping[str, Any], place: str) -> None:
@@ -117,13 +120,13 @@ def _require_keys(spec: NotebooksSpec, rules: NotebookRules, mapping: Mapping[st
             raise UserError(f"{place}: {key}: {value}; expected a number from 1, or null for no limit")
 
 
-def build_batch(task: _Task) -> list[Item]:
-    """Return the items of a batch, one for each unit of it."""
+def build_batch(task: _Task) -> list[Found]:
+    """Return the items of a batch, one for each unit of it, each file's behind what was read for it."""
     spec = task.spec
     blobs: Iterator[Any] = iter(())
     if oids := [unit.oid for unit in task.batch if isinstance(unit, Unit) and unit.oid is not None]:
         blobs = read_blobs(spec.path, oids, spec.max_file_bytes)
-    items: list[Item] = []
+    items: list[Found] = []
     for found in task.batch:
         unit = unit_of(found) if isinstance(found, Line) else found
         if isinstance(unit, Dropped):
@@ -131,7 +134,7 @@ def build_batch(task: _Task) -> list[Item]:
             continue
         content: Any = None
         try:
-            content = _content(unit, spec, blobs)
+            content = _content(unit, spec, blobs, items)
             items.append(_item(content, unit, task))
         except RowProblem as problem:
             items.append(Dropped(problem.reason, unit.source.place, problem.detail, _raw(content), problem.fault))
@@ -142,16 +145,12 @@ def _raw(content: Any) -> str:
     return as_text(content.decode("utf-8", "backslashreplace") if isinstance(content, bytes) else content or "")
 
 
-def _content(unit: Unit, spec: NotebooksSpec, blobs: Iterator[Any]) -> Any:
-    """Return the bytes of a notebook, or the JSON value of a table; raise `RowProblem` if they cannot be had."""
+def _content(unit: Unit, spec: NotebooksSpec, blobs: Iterator[Any], found: list[Found]) -> Any:
+    """Return the bytes of a notebook, or the JSON value of a table; raise `RowProblem` if they cannot be had. What is read is `found`."""
     most = spec.max_file_bytes
+    content: Any
     if unit.file is not None:
-        try:
-            with open(unit.file, "rb") as file:
-                _require_size(os.fstat(file.fileno()).st_size, most)
-                content: Any = file.read()
-        except OSError as error:
-            raise RowProblem("unreadable", str(error.strerror)) from None
+        content = _file_content(unit.file, most, found)
     elif unit.oid is not None:
         content = next(blobs)
         if content is None:
@@ -163,6 +162,22 @@ def _content(unit: Unit, spec: NotebooksSpec, blobs: Iterator[Any]) -> Any:
         if isinstance(content, str):
             content = content.encode("utf-8", "surrogatepass")
             _require_size(len(content), most)
+    return content
+
+
+def _file_content(path: str, most: int | None, found: list[Found]) -> bytes:
+    read = undescribed(path)
+    try:
+        if most is not None and (size := os.path.getsize(path)) > most:
+            read = describe_file(path, read["path"])
+            _require_size(size, most)
+        with open(path, "rb") as file:
+            content = file.read()
+        read = {**read, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    except OSError as error:
+        raise RowProblem("unreadable", str(error.strerror)) from None
+    finally:
+        found.append(Read(read))
     return content
 
 

@@ -29,6 +29,11 @@ def prepared_files(dataset: Path) -> list[Path]:
     return [path for split in ("train", "test") for path in sorted(dataset.glob(f"{split}-*.parquet"))]
 
 
+def dropped_files(dataset: Path, reason: str) -> list[Path]:
+    """Return the files of what was dropped for a reason: one, or more if there is much."""
+    return [dataset / "dropped" / f"{reason}.parquet", *sorted((dataset / "dropped").glob(f"{reason}-[0-9]*.parquet"))]
+
+
 def count_rows(dataset: Path) -> int:
     """Return the number of rows that the files of a dataset state."""
     rows = 0

@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import itertools
 import pickle
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from typing import Any, Literal
 from data_prep.documents import Family
 from data_prep.drafts import RowProblem
 from data_prep.git import Store, is_repository, open_store, references, resolve, shallow_commits
-from data_prep.kinds import Opened, Setting
+from data_prep.kinds import Opened, Piece, Setting
 from data_prep.people import GHOST, pseudonym
 from data_prep.pool import run_tasks
 from data_prep.pull_build import Conversation, build_pull, converse
@@ -89,32 +88,33 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     rules = rules_of(spec.rules, place)
     files = find_files(spec.path)
     shapes = find_shapes(files, spec.format)
-    inputs = [describe_file(file) for file in files]
+    known: list[dict[str, Any]] = []
     clone = None
     if spec.clone is not None:
         if not is_repository(spec.clone):
             raise UserError(f"{place}: clone: {spec.clone}: no git repository; name the root of a clone, or a bare repository")
         clone = open_store(spec.clone)
-        known = {"references": references(spec.clone), "cut_off": sorted(shallow_commits(clone))}
-        inputs.append({"path": spec.clone, "commit": resolve(spec.clone), **known})
+        held = {"references": references(spec.clone), "cut_off": sorted(shallow_commits(clone))}
+        known = [{"path": spec.clone, "commit": resolve(spec.clone), **held}]
     family = None
     if spec.view == "document":
         family = setting.family
         family.require(*TOKENS)
     job = Job(spec, rules, setting.seed, family, clone)
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
-    formats = [name for name, known in FORMATS.items() if set(known) & set(shapes)] or [spec.format]
-    return Opened(spec.path, ", ".join(formats), resolved, inputs, lambda: _items(files, shapes, job, setting.workers))
+    formats = [name for name, of_it in FORMATS.items() if set(of_it) & set(shapes)] or [spec.format]
+    return Opened(
+        *(spec.path, ", ".join(formats), resolved, lambda: [*map(describe_file, files), *known]),
+        *(lambda folder: _pieces(files, shapes, job, folder, setting.workers), setting.workers),
+    )
 
 
-def _items(files: list[Path], shapes: Collection[Shape], job: Job, workers: int) -> Iterator[Item]:
-    with tempfile.TemporaryDirectory(prefix="starchat-pulls-") as folder:
-        rows = CLONE_ROWS if job.spec.clone else BATCH_ROWS
-        batches = open_batches(files, shapes, job.spec.format, job.spec.repository, Path(folder), workers, rows)
-        if job.rules.retention:
-            job = dataclasses.replace(job, counts=_write_counts(batches(), Path(folder), workers))
-        for items in run_tasks(functools.partial(build_batch, job), batches(), workers):
-            yield from items
+def _pieces(files: list[Path], shapes: Collection[Shape], job: Job, folder: Path, workers: int) -> Iterator[Piece]:
+    rows = CLONE_ROWS if job.spec.clone else BATCH_ROWS
+    batches = open_batches(files, shapes, job.spec.format, job.spec.repository, folder, workers, rows)
+    if job.rules.retention:
+        job = dataclasses.replace(job, counts=_write_counts(batches(), folder, workers))
+    yield from (Piece(functools.partial(build_batch, job), batch) for batch in batches())
 
 
 def _write_counts(batches: Iterable[Batch], folder: Path, workers: int) -> str:

@@ -1,5 +1,8 @@
 """What a reader yields to the prepare stage: a `Record`, or a `Dropped` row with its reason.
 
+Readers run in many processes, and some things only all of them together know: whether a text was seen before is said by a `Claim`, which
+the prepare stage settles; what a process read by itself, by a `Read`.
+
 Every raw row that is read yields at least one item, so read = kept + dropped holds by counting. A reader that
 makes several records of one raw row (all paths of an OASST tree) counts the raw unit it names: see `Read`.
 """
@@ -7,6 +10,7 @@ makes several records of one raw row (all paths of an OASST tree) counts the raw
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from starchat.dialogue import SOURCE_KEYS, Part, Record, Source
@@ -57,6 +61,39 @@ def _kept(document: tuple[Any, ...] | None, dialogue: tuple[Any, ...] | None) ->
 
 
 Item = Kept | Dropped
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """Items of the first unit of a source that claims a key of 16 bytes; what the unit is `otherwise`, if an earlier one has claimed it."""
+
+    key: bytes
+    items: tuple[Item, ...]
+    otherwise: Dropped
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read:
+    """A file that was read, as manifests describe their inputs (`starchat.files.describe_file`)."""
+
+    described: dict[str, Any]
+
+
+Found = Item | Claim | Read
+
+
+def settled(found: Iterable[Found]) -> Iterator[Item]:
+    """Yield the items of one source: each claim is the first's that made it."""
+    claimed: set[bytes] = set()
+    for one in found:
+        if isinstance(one, Claim):
+            if one.key in claimed:
+                yield one.otherwise
+            else:
+                claimed.add(one.key)
+                yield from one.items
+        elif not isinstance(one, Read):
+            yield one
 
 
 def encodable(text: str) -> str:

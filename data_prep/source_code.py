@@ -12,7 +12,6 @@ Text that was seen before, byte for byte, is dropped; near-duplicates are not lo
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,16 +19,16 @@ from typing import Any, Literal
 from data_prep import installed
 from data_prep.documents import Family
 from data_prep.git import repository_name
-from data_prep.kinds import Opened, Setting, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules
 from data_prep.languages import languages
 from data_prep.license_files import TreeLicenses, find_licenses
 from data_prep.license_texts import MAX_LICENSE_CHARS, is_expression
 from data_prep.pool import run_tasks
-from data_prep.records import Item, encodable
+from data_prep.records import Claim, Found, encodable
 from data_prep.source_documents import RepositoryDocuments
 from data_prep.source_files import Built, Choice, FileTask, Job, build_files
 from data_prep.source_rules import PRESETS, SourceRules
-from data_prep.source_tables import TableTask, build_stretch, describe_tables, find_source_tables, stretches
+from data_prep.source_tables import TableTask, build_stretch, describe_tables, find_source_tables, require_columns, stretches
 from data_prep.source_trees import Leaf, Tree, list_leaves, open_tree, read_leaves
 from data_prep.sources import Table
 from starchat.config import closest, from_mapping, to_mapping
@@ -96,13 +95,21 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     _check_keys(mapping, tables is None, place)
     if tables is not None:
         choice = _choice(spec, rules, None, spec.repository, family, setting)
-        described = describe_tables(tables, spec.column, setting.workers)
-        return Opened(spec.path, "tables", resolved, described, lambda: build_tables(spec, tables, choice, setting.workers))
+        require_columns(tables, spec.column)
+        return Opened(
+            *(spec.path, "tables", resolved, lambda: describe_tables(tables, setting.workers)),
+            *(lambda _: table_pieces(spec, tables, choice, setting.workers), setting.workers),
+        )
     tree = open_tree(spec.path, spec.ref)
+    if tree.commit is None and next(list_leaves(tree), None) is None:
+        raise UserError(f"{spec.path}: the folder is empty; give a folder of source files, or a git repository")
     name = repository_name(spec.path) if tree.commit else Path(spec.path).resolve().name
     repository = spec.repository or encodable(name) or "repository"
     choice = _choice(spec, rules, encodable(spec.path.rstrip("/")), repository, family, setting)
-    return Opened(spec.path, "source", resolved, _inputs(spec, tree), lambda: build_source(spec, tree, choice, setting.workers))
+    return Opened(
+        *(spec.path, "source", resolved, lambda: _inputs(spec, tree)),
+        *(lambda _: tree_pieces(spec, tree, choice, setting.workers), setting.workers),
+    )
 
 
 def _check(spec: SourceSpec, rules: SourceRules, place: str) -> None:
@@ -135,10 +142,7 @@ def _inputs(spec: SourceSpec, tree: Tree) -> list[dict[str, Any]]:
     """Return what the result depends on: the commit, or every file that could be read."""
     if tree.commit is not None:
         return [{"path": spec.path, "commit": tree.commit}]
-    leaves = list(list_leaves(tree))
-    if not leaves:
-        raise UserError(f"{spec.path}: the folder is empty; give a folder of source files, or a git repository")
-    return [_described(spec.path, leaf) for leaf in leaves if leaf.fault is None]
+    return [_described(spec.path, leaf) for leaf in list_leaves(tree) if leaf.fault is None]
 
 
 def _described(root: str, leaf: Leaf) -> dict[str, Any]:
@@ -155,39 +159,49 @@ def root_license(path: str) -> str | None:
     return _find_licenses(SourceSpec(path), tree, list_leaves(tree)).folders.get("")
 
 
-def build_source(spec: SourceSpec, tree: Tree, choice: Choice, workers: int) -> Iterator[Item]:
-    """Yield one item for each unit of a tree, in an order that depends on names only."""
+def tree_pieces(spec: SourceSpec, tree: Tree, choice: Choice, workers: int) -> Iterator[Piece]:
+    """Yield the pieces of a tree, in an order that depends on names only."""
     leaves = list(list_leaves(tree))
     if not leaves:
         raise UserError(f"{spec.path}: holds no files; give a folder of source files, or another ref")
     licenses = _find_licenses(spec, tree, leaves)
-    documents = RepositoryDocuments(choice, spec.max_document_chars) if spec.form == "repository" else None
-    ordered = leaves if documents is None else documents.ordered(leaves)
-    yield from _items(run_tasks(build_files, _tasks(ordered, licenses, tree, choice), workers), documents)
+    if spec.form == "repository":
+        documents = RepositoryDocuments(choice, spec.max_document_chars)
+        built = run_tasks(build_files, _tasks(documents.ordered(leaves), licenses, tree, choice), workers)
+        yield from pieces_of(documents.items(built))
+        return
+    yield from (Piece(found_in_files, task) for task in _tasks(leaves, licenses, tree, choice))
 
 
-def build_tables(spec: SourceSpec, tables: Iterable[Table], choice: Choice, workers: int) -> Iterator[Item]:
-    """Yield one item for each unit of tables, in their order."""
-    documents = RepositoryDocuments(choice, spec.max_document_chars) if spec.form == "repository" else None
+def table_pieces(spec: SourceSpec, tables: Iterable[Table], choice: Choice, workers: int) -> Iterator[Piece]:
+    """Yield the pieces of tables, in their order."""
     tasks = (TableTask(choice, spec.column, spec.license, stretch) for stretch in stretches(tables, spec.column))
-    yield from _items(run_tasks(build_stretch, tasks, workers), documents)
+    if spec.form == "repository":
+        documents = RepositoryDocuments(choice, spec.max_document_chars)
+        yield from pieces_of(documents.items(run_tasks(build_stretch, tasks, workers)))
+        return
+    yield from (Piece(found_in_stretch, task) for task in tasks)
 
 
-def _items(results: Iterable[list[Built]], documents: RepositoryDocuments | None) -> Iterator[Item]:
-    """Yield the items of files, those of a text that was seen before and of whole repositories among them."""
-    seen: set[bytes] = set()
-    for built in itertools.chain.from_iterable(results):
-        if built.digest is not None and built.digest in seen:
-            yield built.duplicate
-            continue
-        if built.digest is not None:
-            seen.add(built.digest)
-        if documents is None or built.text is None:
-            yield from built.items
+def found_in_files(task: FileTask) -> list[Found]:
+    """Return what is in some files of a tree."""
+    return _claimed(build_files(task))
+
+
+def found_in_stretch(task: TableTask) -> list[Found]:
+    """Return what is in a stretch of a table."""
+    return _claimed(build_stretch(task))
+
+
+def _claimed(files: Iterable[Built]) -> list[Found]:
+    """Return the items of files, those of one text for its first file alone."""
+    found: list[Found] = []
+    for built in files:
+        if built.digest is None:
+            found += built.items
         else:
-            yield from documents.add(built)
-    if documents is not None:
-        yield from documents.finish()
+            found.append(Claim(built.digest, built.items, built.duplicate))
+    return found
 
 
 def _tasks(leaves: Iterable[Leaf], licenses: TreeLicenses, tree: Tree, choice: Choice) -> Iterator[FileTask]:

@@ -7,6 +7,7 @@ than a document alone is one. What is dropped in between is yielded at once.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -31,18 +32,26 @@ class RepositoryDocuments:
 
         return sorted(leaves, key=lambda leaf: drawn_order(self._choice.repository, leaf.path, self._choice.seed))
 
-    def add(self, file: Built) -> Iterator[Item]:
+    def items(self, results: Iterable[Iterable[Built]]) -> Iterator[Item]:
+        """Yield the documents of files, and in between what is no file of one; a text that was seen before is not taken again."""
+        seen: set[bytes] = set()
+        for built in itertools.chain.from_iterable(results):
+            if built.digest is not None and built.digest in seen:
+                yield built.duplicate
+                continue
+            if built.digest is not None:
+                seen.add(built.digest)
+            yield from built.items if built.text is None else self._add(built)
+        if self._files:
+            yield self._document()
+
+    def _add(self, file: Built) -> Iterator[Item]:
         """Take a file; yield the document before it, if the file does not fit into that one or is of another repository."""
         size = len(file.text or "") + len(file.source.path or "")
         if self._files and (self._chars + size > self._max_chars or self._files[0].source.repository != file.source.repository):
             yield self._document()
         self._files.append(file)
         self._chars += size
-
-    def finish(self) -> Iterator[Item]:
-        """Yield the last document."""
-        if self._files:
-            yield self._document()
 
     def _document(self) -> Item:
         files, self._files, self._chars = self._files, [], 0

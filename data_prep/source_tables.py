@@ -116,12 +116,16 @@ def _folder_tables(folder: str, split: str) -> tuple[Table, ...] | None:
     return tuple(table for path in names for table in find_tables(str(path), split))
 
 
-def describe_tables(tables: Sequence[Table], column: str, workers: int) -> list[dict[str, Any]]:
-    """Return what the result depends on; raise `UserError` for a table of Parquet that has no such column."""
-    files = sorted({file for table in tables for file in table_files(table)})
+def require_columns(tables: Sequence[Table], column: str) -> None:
+    """Raise `UserError` for a table of Parquet that has no such column."""
     for table in tables:
         if _is_parquet(table):
             _require_column(table.path, column)
+
+
+def describe_tables(tables: Sequence[Table], workers: int) -> list[dict[str, Any]]:
+    """Return what the result depends on."""
+    files = sorted({file for table in tables for file in table_files(table)})
     try:
         with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
             return list(pool.map(describe_file, files))

@@ -41,7 +41,8 @@ PACKAGES = ("data_prep", "starchat")
 class Task:
     """A piece of work: ``function(folder, *arguments)`` writes files into an empty local folder and returns a small JSON value.
 
-    The function is one of a module. Arguments are numbers, texts, paths, functions, dataclasses, and lists, tuples and dicts of those.
+    The function is one of a module. Arguments are numbers, texts, paths, functions, dataclasses, and lists, tuples and dicts of those;
+    or have a method ``task_identity``, whose value of such kinds says all that the digest of the run does not.
     """
 
     name: str
@@ -99,6 +100,8 @@ def _stated(value: Any) -> Any:
         return {"dict": [[_stated(key), _stated(each)] for key, each in value.items()]}
     if isinstance(value, set | frozenset):
         return {"set": sorted(digest_json(_stated(each)) for each in value)}
+    if hasattr(value, "task_identity"):
+        return {f"{type(value).__module__}.{type(value).__qualname__}": _stated(value.task_identity())}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: _stated(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {f"{type(value).__module__}.{type(value).__qualname__}": fields}

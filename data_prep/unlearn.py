@@ -18,7 +18,7 @@ from data_prep.card import write_card
 from data_prep.census import census_of
 from data_prep.opt_out import OptOuts, Request, names_its_owner
 from data_prep.prepared import open_parquet, prepared_files, prepared_rows, require_prepared
-from data_prep.shards import dropped_schema
+from data_prep.tables import dropped_schema
 from starchat.dialogue import from_row, to_source
 from starchat.errors import UserError
 from starchat.files import (

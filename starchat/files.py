@@ -165,7 +165,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, for this process; raise `UserError` if another one holds it.
 
     The system lets go of it when the process ends, however it does. A launcher that is killed leaves its processes behind, and they go
-    on writing. Disks that know no locks, as some shared ones, have none. A folder that was made and stayed empty is taken away again.
+    on writing. Disks that know no locks, as some shared ones, have none. A folder that was made and stayed empty is taken away again;
+    the block may take it away itself.
     """
     if folder.exists() and not folder.is_dir():
         yield
@@ -184,7 +185,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        if made and not any(folder.iterdir()):
+        if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 

@@ -107,9 +107,9 @@ def check(item: Item, curation: Curation, folder: Path) -> str:
     else:
         assert not detector.find(found.raw)
         assert not detector.find(found.detail)
-    write_items(folder / "items.jsonl", [(3, found)])
-    (again,) = read_items(folder / "items.jsonl")
-    assert again == (3, found)
+    write_items(folder, [found])
+    (again,) = read_items(folder)
+    assert again == found
     return found.reason if isinstance(found, Dropped) else ", ".join(found.repairs) or "kept"
 
 

@@ -147,10 +147,10 @@ def test_submodules_and_shallow_and_partial_clones(tmp_path, clone):
     assert outcomes(items(outer, **OFF)) == {"submodule": 1, "file_added": 1}
     repositories.git(tmp_path, "clone", "-q", "--depth=1", clone.as_uri(), "shallow")
     assert outcomes(items(tmp_path / "shallow", **OFF)) == {"shallow_boundary": 1}
-    cut_off = open_kind("commits", {"path": str(tmp_path / "shallow")}, "spec", Setting()).inputs
+    cut_off = open_kind("commits", {"path": str(tmp_path / "shallow")}, "spec", Setting()).inputs()
     repositories.git(tmp_path / "shallow", "fetch", "-q", "--unshallow")
     assert outcomes(items(tmp_path / "shallow", **OFF)) == {"kept": 1, "file_added": 1}
-    whole = open_kind("commits", {"path": str(tmp_path / "shallow")}, "spec", Setting()).inputs
+    whole = open_kind("commits", {"path": str(tmp_path / "shallow")}, "spec", Setting()).inputs()
     assert cut_off != whole, "what the reason asks for makes the dataset anew, though HEAD is the same"
     repositories.git(clone, "config", "uploadpack.allowFilter", "true")
     repositories.git(tmp_path, "clone", "-q", "--filter=blob:none", "--no-checkout", clone.as_uri(), "partial")

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from data_prep.curate import CurateSpec, curate_item, open_curation
 from data_prep.inspect import inspect
-from data_prep.item_files import read_items, write_items
+from data_prep.item_files import LINES, identity, read_items, write_items
 from data_prep.kinds import Setting
 from data_prep.prepare import prepare
 from data_prep.records import Dropped, Kept
@@ -111,13 +112,13 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_same_bytes_with_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches depend on the input alone."""
-    monkeypatch.setattr("data_prep.curate_all.BATCH_ITEMS", 7)
+    """Pieces depend on the input alone."""
+    monkeypatch.setattr("data_prep.dialogues.ROWS_OF_A_PIECE", 7)
     write_chats(tmp_path / "chats.jsonl", [f"Answer {n}." if n % 3 else "As an AI" for n in range(100)])
     spec = spec_file(tmp_path, sources=[{"kind": "dialogues", "path": str(tmp_path / "chats.jsonl")}], curate=ALL)
     made = []
     for workers in (1, 3):
-        prepare(spec, [f"output={tmp_path}/out{workers}"], progress=False, workers=workers)
+        prepare(spec, [f"output={tmp_path}/out{workers}"], progress=False, workers=workers, pieces_of_a_shard=workers)
         made.append({path.name: path.read_bytes() for path in sorted((tmp_path / f"out{workers}").rglob("*.parquet"))})
     assert made[0] == made[1]
     assert len(made[0]) > 2
@@ -127,14 +128,16 @@ def test_items_survive_a_file(tmp_path: Path) -> None:
     """What is written between two passes is read as it was: dialogues, pairs, documents, dropped units with broken texts."""
     turns = (Turn("user", "q\u2028"), Turn("assistant", "a", train=False), Turn("assistant", "b"))
     items = [
-        (0, Kept(Record(Source("x", url="u"), turns, license="MIT"), ("nul", "nul"))),
-        (0, Kept(Record(Source("x"), turns[:1] + turns[2:], rejected=Turn("assistant", "c")))),
-        (3, Kept(Record(Source("y", "r", "p", "c"), parts=(Part("<filename>", "a"), Part("", "\r\n\x00"))))),
-        (2, Dropped("broken", "z:1", "detail", "raw\udce9", fault=True)),
+        Kept(Record(Source("x", url="u"), turns, license="MIT"), ("nul", "nul")),
+        Kept(Record(Source("x"), turns[:1] + turns[2:], rejected=Turn("assistant", "c"))),
+        Kept(Record(Source("y", "r", "p", "c"), parts=(Part("<filename>", "a"), Part("", "\r\n\x00")))),
+        Dropped("broken", "z:1", "detail", "raw\udce9", fault=True),
     ]
-    write_items(tmp_path / "items.jsonl", items)
-    assert list(read_items(tmp_path / "items.jsonl")) == [*items[:3], (2, Dropped("broken", "z:1", "detail", "raw\\udce9", fault=True))]
-    assert [path.name for path in tmp_path.iterdir()] == ["items.jsonl"]
+    write_items(tmp_path, items)
+    assert list(read_items(tmp_path)) == [*items[:3], Dropped("broken", "z:1", "detail", "raw\\udce9", fault=True)]
+    lines = np.load(tmp_path / LINES)
+    assert [identity(words) for words in lines["id"][:3]] == [item.record.id for item in items if isinstance(item, Kept)]
+    assert lines["kept"].tolist() == [True, True, True, False]
 
 
 def test_units_dropped_before_lose_their_text_where_they_name_a_request(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def program(seed: int, lines: int = 40) -> str:
     return "".join(f"{rng.choice(names)} = {rng.choice(names)}({rng.choice(names)}, {rng.randrange(99)})\n" for _ in range(lines))
 
 
-def prepared(folder: Path, files: dict[str, dict[str, str]], curate: dict[str, Any], workers: int = 1, **keys: Any) -> dict[str, Any]:
+def prepared(
+    folder: Path, files: dict[str, dict[str, str]], curate: dict[str, Any], workers: int = 1, pieces: int = 8, **keys: Any
+) -> dict[str, Any]:
     """Prepare repositories of files, each with its licence and stars, and return the manifest."""
     sources = []
     for name, content in files.items():
@@ -46,7 +48,7 @@ def prepared(folder: Path, files: dict[str, dict[str, str]], curate: dict[str, A
         sources.append({"kind": "source", "path": str(clone), **known, **metadata})
     spec = folder / "spec.yaml"
     spec.write_text(json.dumps({"sources": sources, "curate": curate, "test_fraction": 0, "output": str(folder / "out"), **keys}))
-    return prepare(spec, progress=False, workers=workers)
+    return prepare(spec, progress=False, workers=workers, pieces_of_a_shard=pieces)
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:
@@ -204,8 +206,9 @@ def test_a_find_across_texts_is_found_in_each() -> None:
     assert all(Detector().find(turn.content) == [] for turn in found.record.turns)
 
 
-def test_same_bytes_with_any_number_of_workers_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps at once, in batches of one size or another, by one process or three."""
+def test_same_bytes_with_any_number_of_workers_and_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps at once, in shards of one size or another, by one process or three."""
+    monkeypatch.setattr("data_prep.source_code.TASK_FILES", 1)
     problems = Path(write_problems(tmp_path))
     base = [program(number) for number in range(8)]
     files = {str(n): {f"{m}.py": base[(n + m) % 8] + f"# {n} {MAIL}\n" for m in range(4)} for n in range(5)}
@@ -217,9 +220,8 @@ def test_same_bytes_with_any_number_of_workers_and_batches(tmp_path: Path, monke
     }
     made = []
     for workers, size in ((1, 2000), (1, 3), (3, 4)):
-        monkeypatch.setattr("data_prep.curate_all.BATCH_ITEMS", size)
         folder = tmp_path / f"out-{workers}-{size}"
-        prepared(tmp_path, files, steps, workers, output=str(folder))
+        prepared(tmp_path, files, steps, workers, pieces=size, output=str(folder))
         made.append({path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix in (".parquet", ".json", ".jsonl")})
         made[-1].pop("manifest.json")
     assert made[0] == made[1] == made[2]

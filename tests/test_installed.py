@@ -232,7 +232,7 @@ def test_no_cap_keeps_all():
 @pytest.mark.usefixtures("interpreter")
 def test_the_kind_opens_it_with_its_own_keys():
     opened = open_kind("source", {"kind": "source", "path": "installed", "without": ["large/*"]}, "spec", Setting(workers=1))
-    assert opened.inputs[0] == {"distribution": "Free", "version": "1.0"}
+    assert opened.inputs()[0] == {"distribution": "Free", "version": "1.0"}
     assert opened.spec["max_distribution_bytes"] == 6_000_000
     assert collections.Counter(i.reason for i in opened.items() if isinstance(i, Dropped))["excluded"] == 20
 

@@ -526,7 +526,7 @@ def test_the_resolved_spec_says_every_threshold_and_opens_again(tmp_path: Path) 
     spec = open_kind("issues", {"path": str(path), "rules": {"min_users": None}}, "spec", setting()).spec
     assert spec["rules"]["min_characters"] == 200 and spec["rules"]["min_users"] is None
     again = open_kind("issues", spec, "spec", setting())
-    assert again.spec == spec and again.format == "gharchive" and [entry["path"] for entry in again.inputs] == [str(path)]
+    assert again.spec == spec and again.format == "gharchive" and [entry["path"] for entry in again.inputs()] == [str(path)]
 
 
 TEXTS = st.text(alphabet="ab :>`\n-<!{}é", max_size=30).filter(lambda text: "<!--" not in text and not without_mail(text).repairs)

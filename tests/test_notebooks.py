@@ -285,7 +285,7 @@ def test_a_repository_is_read_at_a_commit() -> None:
     assert outcomes(build(folder))["invalid_json"] == 2
     assert outcomes(build(folder, ref=commit))["invalid_json"] == 1
     opened = open_kind("notebooks", {"kind": "notebooks", "path": "clone"}, "spec", Setting())
-    assert opened.inputs == [{"path": "clone", "commit": second}]
+    assert opened.inputs() == [{"path": "clone", "commit": second}]
     blob = subprocess.run(["git", "-C", "clone", "rev-parse", "HEAD:b/2.ipynb"], capture_output=True, text=True, check=True).stdout
     lost = folder / ".git" / "objects" / blob[:2] / blob[2:].strip()
     lost.chmod(0o600)

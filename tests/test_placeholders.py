@@ -276,7 +276,7 @@ def test_letters_stand_for_tokens_and_are_none_of_the_documents_own():
 
 def test_placeholders_go_through_rows_and_pickles_and_leave_the_id(tmp_path):
     from data_prep.records import Kept
-    from data_prep.shards import DatasetWriter
+    from data_prep.tables import TableFile, record_schema
     from starchat.rows import _read_prepared
 
     for record in (
@@ -288,8 +288,8 @@ def test_placeholders_go_through_rows_and_pickles_and_leave_the_id(tmp_path):
         assert pickle.loads(pickle.dumps(Kept(record))).record == record
         folder = tmp_path / record.kind
         folder.mkdir()
-        with DatasetWriter(folder) as writer:
-            writer.keep({**to_row(record), "repairs": [], "origin": 0}, 10)
+        with TableFile(folder / "train-00000.parquet", record_schema()) as table:
+            table.write({**to_row(record), "repairs": [], "origin": 0}, 10)
         assert list(_read_prepared(folder, "train", 1)) == [record]
         earlier = {key: value for key, value in to_row(record).items() if key != "placeholders"}
         assert from_row(earlier) == dataclasses.replace(record, placeholders=())

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.prepare import prepare
-from data_prep.shards import DatasetWriter
+from data_prep.prepared import dropped_files
 from preparing import assert_conserved, chat, digests, records, run, write_rows, write_spec
-from starchat.dialogue import Record, Source, Turn, from_row, to_row
+from starchat.dialogue import from_row
 from starchat.errors import UserError
 
 
@@ -233,7 +233,7 @@ def test_a_file_name_that_is_not_utf8_is_set_aside_or_refused() -> None:
 
 
 def test_large_calls_and_tools_count_for_the_size_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_prep.shards.MAX_GROUP_BYTES", 1_000)
+    monkeypatch.setattr("data_prep.tables.MAX_GROUP_BYTES", 1_000)
     rows = [chat(f"question {n}") for n in range(4)]
     for row in rows[:2]:
         row["tools"] = [{"type": "function", "function": {"name": "f", "description": "x" * 1_000}}]
@@ -243,16 +243,17 @@ def test_large_calls_and_tools_count_for_the_size_of_a_group(monkeypatch: pytest
     assert pq.read_metadata("dataset/train-00000.parquet").num_row_groups == 4
 
 
-def test_shards_are_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_prep.shards.MAX_GROUP_BYTES", 1_000)
-    rows = [to_row(Record(Source(f"f:{n}"), (Turn("user", f"{n}"), Turn("assistant", "x" * 300)))) for n in range(50)]
-    with DatasetWriter(tmp_path, max_shard_bytes=2_000) as writer:
-        for row in rows:
-            writer.keep(row, 300)
-    files = sorted(tmp_path.glob("train-*.parquet"))
+def test_files_are_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_prep.verdicts.MAX_FILE_BYTES", 2_000)
+    questions = [f"{n:02}" for n in range(50)]
+    rows = [*(chat(question, "x" * 298) for question in questions), *(chat("y" * 100, "") for _ in range(20))]
+    run({"path": write_rows("chats.jsonl", rows)}, test_fraction=0.0)
+    files = sorted(Path("dataset").glob("train-*.parquet"))
     assert [file.name for file in files[:2]] == ["train-00000.parquet", "train-00001.parquet"]
-    assert [pq.read_metadata(file).num_rows for file in files] == [8] * 6 + [2]
-    assert [from_row(row) for file in files for row in pq.read_table(file).to_pylist()] == [from_row(row) for row in rows]
+    assert [pq.read_metadata(file).num_rows for file in files] == [7] * 7 + [1]
+    assert [record.turns[0].content for record in records()] == questions
+    gone = [path.name for path in dropped_files(Path("dataset"), "empty_answer")]
+    assert gone == ["empty_answer.parquet", "empty_answer-00001.parquet"]
 
 
 WORDS = st.sampled_from(["user", "assistant", "system", "tool", "bot", "hi", "", " ", "a\0", "\ud800", "<|end|>", "\ufdd0", "[1]"])
@@ -283,7 +284,7 @@ def test_conservation_on_hostile_rows(lines: list[bytes], weight: float) -> None
 
 def test_a_builder_that_loses_a_row_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: an item is read and then neither kept nor dropped."""
-    monkeypatch.setattr("data_prep.shards.DatasetWriter.keep", lambda *_: None)
+    monkeypatch.setattr("data_prep.tables.TableFile.write", lambda *_: None)
     with pytest.raises(AssertionError):
         assert_conserved(run({"path": write_rows("chats.jsonl", [chat("one")])}))
 

@@ -599,9 +599,9 @@ def test_commits_that_were_fetched_make_another_input(clone: tuple[Path, dict[st
     """What the reason `no_diff` asks for makes the dataset anew, though HEAD is the same."""
     mapping = {"path": pull_rows.write(tmp_path / "rows.jsonl", [pull_rows.pull_row()]), "clone": str(tmp_path / "r")}
     repositories.git(tmp_path, "clone", "-q", str(clone[0]), "r")
-    before = open_kind("pulls", mapping, "spec", Setting(tokenizer, workers=1)).inputs
+    before = open_kind("pulls", mapping, "spec", Setting(tokenizer, workers=1)).inputs()
     repositories.git(tmp_path / "r", "update-ref", "refs/pull/7/head", clone[1]["a"])
-    assert open_kind("pulls", mapping, "spec", Setting(tokenizer, workers=1)).inputs != before
+    assert open_kind("pulls", mapping, "spec", Setting(tokenizer, workers=1)).inputs() != before
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_a_repository_is_read_from_its_commit(clone, tmp_path, bare):
         clone = tmp_path / "other.git"
     opened = open_kind("source", {"path": str(clone)}, "spec", Setting(workers=1))
     head = repositories.git(clone, "rev-parse", "HEAD")
-    assert opened.inputs == [{"path": str(clone), "commit": head}]
+    assert opened.inputs() == [{"path": str(clone), "commit": head}]
     found = list(opened.items())
     assert set(kept(found)) == {"a.py", "b.py"}, "nothing that is not committed"
     assert "a = 1" in kept(found)["a.py"]

@@ -1,0 +1,279 @@
+"""A dataset made by tasks: all sources read and built, judged together, and written, on this machine or on many.
+
+In: opened sources, and where to work. Out: the files of a dataset folder, its counts, and what was read. Three steps of tasks, of which
+none is done twice (`data_prep.tasks`), and what lies between them is decided here, from a few bytes of each item:
+
+==============  ======================================  ================================================================
+``shards``      `data_prep.build_shards`                the pieces of all sources to items, curated one by one
+``near``        `data_prep.duplicate_tasks`             near-duplicates among them, where the spec asks for it
+``files``       `data_prep.write_portions`              the items, as `data_prep.verdicts` judges them, to tables
+==============  ======================================  ================================================================
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import math
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from data_prep.build_shards import MATCHES, Job, build_shard, cut_shards
+from data_prep.census import Census
+from data_prep.curate import Curation
+from data_prep.decontaminate import write_matcher
+from data_prep.duplicate_tasks import find_near_duplicates_on
+from data_prep.engines import Engine, run_tasks_on
+from data_prep.item_files import ITEMS, item_of
+from data_prep.kinds import Opened, Setting
+from data_prep.near_miss import NearMisses
+from data_prep.preferred import DuplicateRules, compared_text, rank_of
+from data_prep.records import Kept
+from data_prep.tasks import Task
+from data_prep.verdicts import Verdicts
+from data_prep.write_portions import CENSUS, lines_of, shard_folder, write_portion, write_tasks
+from starchat.errors import UserError
+from starchat.files import describe_file, digest_bytes
+
+MAX_FAULTS_SHOWN = 20
+
+SMALL_BYTES = 8 << 20
+"""So much text is not worth the start of other processes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    """A source, and how often its train records are written."""
+
+    opened: Opened
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Where a run keeps what is done, who does it, and the digest of all that it depends on but what its pieces read themselves."""
+
+    folder: Path
+    engine: Engine
+    digest: str
+    setting: Setting
+    progress: bool
+    pieces_of_a_shard: int
+
+    @property
+    def shards(self) -> str:
+        """How the folders of shards are called."""
+        return str(self.folder / "shards" / "shard-{:06d}")
+
+    def own(self, name: str) -> Path:
+        """Return a folder in the work folder."""
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def engine_for(self, size_bytes: int | None) -> Engine:
+        """Return who does so much work; None stands for a single task."""
+        alone = self.engine.workers == 1 or size_bytes is None or size_bytes <= SMALL_BYTES
+        return dataclasses.replace(self.engine, kind="here") if alone and self.engine.kind == "pool" else self.engine
+
+    def run(
+        self, engine: Engine, step: str, bar: str, tasks: Iterable[Task], is_current: Callable[[Any], bool] = lambda value: True
+    ) -> list[Any]:
+        """Return the values of the tasks of a step."""
+        return run_tasks_on(engine, tasks, self.folder / step, self.digest, bar if self.progress else None, is_current)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What a dataset is made of, besides its tables; `reads` are the inputs that pieces told, by source."""
+
+    counts: dict[str, Any]
+    census: Census
+    reads: Mapping[int, list[dict[str, Any]]]
+    near_misses: NearMisses | None
+
+
+def make_dataset(spec: Any, sources: Sequence[Weighted], curation: Curation | None, work: Work, folder: Path) -> Made:
+    """Write the tables of a dataset to a folder, and its attribution, and return the rest. `spec` is a `data_prep.prepare.PrepareSpec`."""
+    values = _read(spec, sources, curation, work)
+    folders = [shard_folder(work.shards, number) for number in range(len(values))]
+    verdicts = Verdicts(folders, values)
+    near_misses = _near_misses(curation, folders, verdicts)
+    _refuse_faults(spec.max_bad_fraction, verdicts, len(sources), work)
+    if curation is not None and curation.duplicates is not None:
+        _mark_near(curation.duplicates, folders, verdicts, work)
+    verdicts.mark_copies()
+    counts = [verdicts.counts(number) for number in range(len(sources))]
+    _refuse_nothing(counts)
+    repaired, census = _write(verdicts, work, folder, tuple(source.weight for source in sources))
+    reads: dict[int, list[dict[str, Any]]] = collections.defaultdict(list)
+    for value in values:
+        reads[value["source"]] += value["reads"]
+    return Made(_counts(sources, counts, repaired), census, reads, near_misses)
+
+
+def _read(spec: Any, sources: Sequence[Weighted], curation: Curation | None, work: Work) -> list[dict[str, Any]]:
+    """Read, build and curate all sources in shards; return the values of these."""
+    matcher_file = None
+    if curation is not None and curation.matcher is not None:
+        matcher_file = str(work.own("steps") / "matcher")
+        write_matcher(curation.matcher, Path(matcher_file))
+    weights = tuple(source.weight for source in sources)
+    stated = None if curation is None else curation.stated
+    job = Job(work.setting, spec.test_fraction, weights, stated, matcher_file)
+    own = Path(tempfile.mkdtemp(prefix="sources-", dir=work.own("scratch")))  # what an array still reads is not written again
+
+    def pieces_of(number: int) -> Iterator[Any]:
+        (own / str(number)).mkdir()
+        return sources[number].opened.pieces(own / str(number))
+
+    streams = ((number, pieces_of(number)) for number in range(len(sources)))
+    elsewhere = None if work.engine.kind in ("pool", "here") else own
+    shards = cut_shards(job, streams, work.pieces_of_a_shard, elsewhere)
+    first = list(itertools.islice(shards, 2))
+    tasks = (Task(f"shard-{shard.number:06d}", build_shard, (shard,)) for shard in itertools.chain(first, shards))
+    engine = work.engine_for(None if len(first) < 2 else SMALL_BYTES + 1)
+    return work.run(engine, "shards", "reading", tasks, _is_current)
+
+
+def _is_current(value: Mapping[str, Any]) -> bool:
+    """Return whether the files that a shard read by itself are what they were."""
+    try:
+        return all(read["sha256"] and describe_file(read["path"]) == read for read in value["reads"])
+    except OSError:
+        return False
+
+
+def _near_misses(curation: Curation | None, folders: Sequence[Path], verdicts: Verdicts) -> NearMisses | None:
+    """Return the report on benchmarks, of all items that came to be."""
+    if curation is None or curation.matcher is None:
+        return None
+    report = NearMisses(curation.matcher.items, curation.matcher.unused)
+    for folder, start in zip(folders, verdicts.starts, strict=False):
+        if (folder / MATCHES).is_file():
+            for line, place, matches in pickle.loads((folder / MATCHES).read_bytes()):
+                if verdicts.alive[start + line]:
+                    report.add(place, matches)
+    return report
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ComparedShard:
+    """A shard's folder and what says which copy is preferred; `alive` is a file that says which lines there still are, None for all."""
+
+    folder: str
+    number: int
+    prefer: tuple[str, ...]
+    alive: str | None
+    digest: str
+
+    def task_identity(self) -> Any:
+        """Return what tells this shard from others of its run."""
+        return [self.number, list(self.prefer), self.digest]
+
+
+def read_compared(shard: ComparedShard) -> Iterator[tuple[str, int]]:
+    """Yield text and rank of each kept item of a shard."""
+    alive = itertools.repeat(True) if shard.alive is None else np.load(shard.alive).tolist()
+    with open(Path(shard.folder, ITEMS), "rb") as file:
+        for line, is_alive in zip(file, alive, strict=False):
+            if is_alive and line.startswith(b'{"row"'):
+                item = item_of(orjson.loads(line))
+                assert isinstance(item, Kept)
+                yield compared_text(item.record), rank_of(item.record, shard.prefer)
+
+
+def _mark_near(rules: DuplicateRules, folders: Sequence[Path], verdicts: Verdicts, work: Work) -> None:
+    shards = []
+    for number, folder in enumerate(folders):
+        alive = verdicts.alive[verdicts.starts[number] : verdicts.starts[number + 1]]
+        path = None
+        if not alive.all():
+            path = str(work.own("alive") / f"{number:06d}.npy")
+            np.save(path, alive)
+        shards.append(ComparedShard(str(folder), number, rules.prefer, path, digest_bytes(alive.tobytes())))
+    engine = work.engine_for(int(verdicts.lines["size"].sum()))
+    verdicts.mark_near(find_near_duplicates_on(engine, shards, read_compared, work.folder / "near", rules, work.digest))
+
+
+def _write(
+    verdicts: Verdicts, work: Work, folder: Path, weights: tuple[float, ...]
+) -> tuple[Mapping[int, collections.Counter[str]], Census]:
+    """Write all tables; return the repairs of what is kept, by source, and the counts of it."""
+    portions = write_tasks(verdicts.portions(), work.own("entries"), work.shards, weights)
+    tasks = [Task(portion.name.removesuffix(".parquet"), write_portion, (portion,)) for portion in portions]
+    engine = work.engine_for(int(verdicts.lines["size"].sum()))
+    values = work.run(engine, "files", "writing", tasks)
+    repaired: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    census = Census()
+    for task, value in zip(tasks, values, strict=True):
+        made, (portion,) = work.folder / "files" / task.name, task.arguments
+        if portion.split is not None:
+            census.merge(pickle.loads((made / CENSUS).read_bytes()))
+        for source, counts in value.items():
+            repaired[int(source)].update(counts)
+        target = folder if portion.split is not None else folder / "dropped"
+        target.mkdir(exist_ok=True)
+        shutil.move(made / portion.name, target / portion.name)
+    return repaired, census
+
+
+def _refuse_faults(max_bad_fraction: float, verdicts: Verdicts, sources: int, work: Work) -> None:
+    """Raise `UserError` if more units are malformed than the spec admits."""
+    found = [(source, reason, count) for source in range(sources) for reason, count in verdicts.faults(source).most_common()]
+    read, bad = int(verdicts.alive.sum()), sum(count for _, _, count in found)
+    if not bad or bad / read <= max_bad_fraction:  # a product would refuse some of the shares that the message names
+        return
+    lines = []
+    for source, reason, count in found[:MAX_FAULTS_SHOWN]:
+        entry = verdicts.first_fault(source, reason)
+        ((_, value),) = lines_of(np.array([entry]), work.shards)
+        lines.append(f"{value['dropped']['place']}: {value['dropped']['detail']} ({reason}: {count})")
+    share = math.ceil(bad / read * 1e4) / 1e4
+    lines.append(
+        f"{bad} of {read} units are malformed; max_bad_fraction admits {max_bad_fraction:g}; nothing was written; "
+        f"correct them, or set them aside with max_bad_fraction={share:g}"
+    )
+    raise UserError("\n".join(lines))
+
+
+def _refuse_nothing(counts: Sequence[Mapping[str, Any]]) -> None:
+    if not any(count["written"] for count in counts):
+        dropped = sum((collections.Counter(count["dropped"]) for count in counts), collections.Counter())
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
+        raise UserError(f"no record is left; dropped: {reasons or 'nothing'}; look at the format and the sources")
+
+
+def _counts(sources: Sequence[Weighted], counts: Sequence[Mapping[str, Any]], repaired: Mapping[int, Mapping[str, int]]) -> dict[str, Any]:
+    """Return the counts of the manifest, in all and for each source."""
+    dropped = sum((collections.Counter(count["dropped"]) for count in counts), collections.Counter())
+    read, kept, written = (sum(count[name] for count in counts) for name in ("read", "kept", "written"))
+    assert read == kept + dropped.total(), "every unit is kept or dropped"
+    return {
+        "read": read,
+        "kept": kept,
+        "dropped": dict(sorted(dropped.items())),
+        "repaired": dict(sorted(sum(map(collections.Counter, repaired.values()), collections.Counter()).items())),
+        "written": written,
+        "copies": written - kept,
+        "splits": {split: sum(count["splits"][split] for count in counts) for split in ("train", "test")},
+        "sources": [
+            {
+                "place": source.opened.place,
+                "format": source.opened.format,
+                "weight": source.weight,
+                **{name: count[name] for name in ("read", "kept", "dropped")},
+                "repaired": dict(sorted(repaired[number].items())),
+                "written": count["written"],
+            }
+            for number, (source, count) in enumerate(zip(sources, counts, strict=True))
+        ],
+    }

@@ -1,0 +1,196 @@
+"""Verdicts: what becomes of each item, as far as only all of them together tell.
+
+In: the lines of all shards (`data_prep.item_files`). Out: for each what it was dropped for, or how often it is written, and the entries of
+each file of the dataset. Judged in this order, each time among what is left:
+
+==========================  ==========================================================================================
+claims                      the first of a source that claims a key has it; the others are what they are otherwise
+near-duplicates             as `data_prep.near_duplicates` found them: ``near_duplicate``, or ``duplicate`` if nothing differs
+copies                      the same content as an earlier record that is written: ``duplicate``
+mixture                     not in the share that the source's weight keeps: ``mixture_weight``
+==========================  ==========================================================================================
+
+Texts stay on the disk: a line takes `LINE` and some 40 bytes of memory. Everything goes by the order of the input.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.item_files import CLAIMS, LINE, LINES
+from data_prep.near_duplicates import NearDuplicate
+
+OWN, DUPLICATE, NEAR, MIXTURE = range(4)
+"""What a line's verdict goes back to: its own line, an earlier record, a twin, or the mixture."""
+
+REASONS = {DUPLICATE: "duplicate", NEAR: "near_duplicate", MIXTURE: "mixture_weight"}
+
+ENTRY = np.dtype(
+    [
+        ("shard", "<u4"),
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("source", "<u4"),
+        ("size", "<u8"),
+        ("copies", "<u2"),
+        ("verdict", "u1"),
+        ("similarity", "<f8"),
+        ("twin", "<u8", 2),
+    ]
+)
+"""A line that goes to a file of the dataset: where it is, whose it is, how often it is written, or what it was dropped for."""
+
+MAX_FILE_BYTES = 64 << 20
+"""About how many bytes of text a file of the dataset has, before it is packed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Portion:
+    """The lines of one file of the dataset, of a `split`, or dropped for a `reason`."""
+
+    name: str
+    split: str | None
+    reason: str | None
+    entries: np.ndarray[Any, Any]
+
+
+class Verdicts:
+    """The lines of all shards in their order, and what becomes of each. `values` are those of `data_prep.build_shards.build_shard`."""
+
+    def __init__(self, folders: Sequence[Path], values: Sequence[dict[str, Any]]) -> None:
+        found = [np.load(folder / LINES) for folder in folders]
+        counts = [len(lines) for lines in found]
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.lines = np.concatenate([np.zeros(0, LINE), *found])
+        self.shards = np.repeat(np.arange(len(folders), dtype=np.uint32), counts)
+        self.sources = np.repeat(np.array([value["source"] for value in values], np.uint32), counts)
+        self.names = sorted({*REASONS.values(), *(reason for value in values for reason in value["reasons"])})
+        self.reasons = self._global_reasons(values)
+        self.alive = np.ones(len(self.lines), bool)
+        self.verdicts = np.zeros(len(self.lines), np.uint8)
+        self.twins = np.zeros(len(self.lines), np.int64)
+        self.similarities = np.zeros(len(self.lines))
+        self._settle(folders, values)
+
+    def _global_reasons(self, values: Sequence[dict[str, Any]]) -> np.ndarray[Any, Any]:
+        """Return the reasons of all lines as numbers of `names`; each shard has numbers of its own."""
+        codes = {name: code for code, name in enumerate(self.names)}
+        found = np.zeros(len(self.lines), np.uint16)
+        for value, start, end in zip(values, self.starts, self.starts[1:], strict=False):
+            own = np.array([*(codes[name] for name in value["reasons"]), 0], np.uint16)
+            found[start:end] = own[self.lines["reason"][start:end]]
+        return found
+
+    def _settle(self, folders: Sequence[Path], values: Sequence[dict[str, Any]]) -> None:
+        claimed: set[tuple[int, int, int]] = set()
+        for folder, value, start in zip(folders, values, self.starts, strict=False):
+            for first, count, (high, low) in np.load(folder / CLAIMS).tolist():
+                begin = int(start) + first
+                if (key := (value["source"], high, low)) in claimed:
+                    self.alive[begin : begin + count] = False
+                else:
+                    claimed.add(key)
+                    self.alive[begin + count] = False
+
+    def documents(self) -> np.ndarray[Any, Any]:
+        """Return the numbers of the lines that are compared: the kept ones."""
+        return np.flatnonzero(self.alive & self.lines["kept"])
+
+    def mark_near(self, found: Sequence[NearDuplicate]) -> None:
+        """Take note of near-duplicates among `documents`, by their places there."""
+        documents = self.documents()
+        gone = documents[np.array([one.document for one in found], np.int64)]
+        self.verdicts[gone] = NEAR
+        self.twins[gone] = documents[np.array([one.twin for one in found], np.int64)]
+        self.similarities[gone] = [one.similarity for one in found]
+        same = gone[(self.lines["id"][gone] == self.lines["id"][self.twins[gone]]).all(axis=1)]
+        self.verdicts[gone], self.reasons[gone] = NEAR, self._code(NEAR)
+        self.reasons[same] = self._code(DUPLICATE)
+
+    def mark_copies(self) -> None:
+        """Drop what an earlier line has that is written, and what the mixture leaves out."""
+        left = np.flatnonzero(self._kept())
+        ids, copies = self.lines["id"][left], self.lines["copies"][left]
+        order = np.lexsort((left, ids[:, 1], ids[:, 0]))
+        ordered = ids[order]
+        begins = np.flatnonzero(np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])) if len(left) else left
+        nowhere = len(self.lines)
+        place = np.where(copies[order] > 0, left[order], nowhere)
+        first = np.repeat(np.minimum.reduceat(place, begins), np.diff(np.append(begins, len(left)))) if len(left) else place
+        again = left[order][left[order] > first]
+        absent = left[order][first == nowhere]
+        unwritten = left[order][(left[order] < first) & (first < nowhere)]
+        for verdict, which in ((DUPLICATE, again), (MIXTURE, absent), (MIXTURE, unwritten)):
+            self.verdicts[which], self.reasons[which] = verdict, self._code(verdict)
+
+    def _code(self, verdict: int) -> int:
+        return self.names.index(REASONS[verdict])
+
+    def _kept(self) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = self.alive & self.lines["kept"] & (self.verdicts == OWN)
+        return found
+
+    def counts(self, source: int) -> dict[str, Any]:
+        """Return what the manifest says of a source, but for its repairs."""
+        own = self.sources == source
+        kept = own & self._kept()
+        gone = own & self.alive & ~kept
+        by_reason = np.bincount(self.reasons[gone], minlength=len(self.names))
+        copies = self.lines["copies"][kept]
+        test = self.lines["test"][kept]
+        return {
+            "read": int((own & self.alive).sum()),
+            "kept": int(kept.sum()),
+            "dropped": {name: int(count) for name, count in zip(self.names, by_reason, strict=True) if count},
+            "written": int(copies.sum(dtype=np.int64)),
+            "splits": {"train": int(copies[~test].sum(dtype=np.int64)), "test": int(copies[test].sum(dtype=np.int64))},
+        }
+
+    def faults(self, source: int) -> collections.Counter[str]:
+        """Return how many units of a source are malformed, by reason."""
+        found = self.reasons[(self.sources == source) & self.alive & self.lines["fault"]]
+        return collections.Counter({self.names[code]: int(count) for code, count in enumerate(np.bincount(found)) if count})
+
+    def first_fault(self, source: int, reason: str) -> np.void:
+        """Return the entry of the first malformed unit of a source and reason."""
+        wanted = (self.sources == source) & self.alive & self.lines["fault"] & (self.reasons == self.names.index(reason))
+        found: np.void = self._entries(np.flatnonzero(wanted)[:1])[0]
+        return found
+
+    def portions(self, max_file_bytes: int | None = None) -> Iterator[Portion]:
+        """Yield what each file of the dataset holds: the splits, and the dropped by reason."""
+        most = MAX_FILE_BYTES if max_file_bytes is None else max_file_bytes
+        kept = self._kept()
+        for split, chosen in (("train", kept & ~self.lines["test"]), ("test", kept & self.lines["test"])):
+            for number, which in enumerate(self._cut(np.flatnonzero(chosen), most)):
+                yield Portion(f"{split}-{number:05d}.parquet", split, None, self._entries(which))
+        gone = self.alive & ~kept
+        for code, reason in enumerate(self.names):
+            for number, which in enumerate(self._cut(np.flatnonzero(gone & (self.reasons == code)), most)):
+                yield Portion(f"{reason}{f'-{number:05d}' * bool(number)}.parquet", None, reason, self._entries(which))
+
+    def _cut(self, which: np.ndarray[Any, Any], most: int) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield the numbers of lines in groups; the one with which a group reaches the size ends it."""
+        sizes = np.cumsum(self.lines["size"][which] * np.maximum(self.lines["copies"][which], 1), dtype=np.int64)
+        start = 0
+        while start < len(which):
+            before = int(sizes[start - 1]) if start else 0
+            end = min(int(np.searchsorted(sizes, before + most)) + 1, len(which))
+            yield which[start:end]
+            start = end
+
+    def _entries(self, which: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        entries = np.zeros(len(which), ENTRY)
+        lines = self.lines[which]
+        for name in ("offset", "length", "size", "copies"):
+            entries[name] = lines[name]
+        entries["shard"], entries["source"] = self.shards[which], self.sources[which]
+        entries["verdict"], entries["similarity"] = self.verdicts[which], self.similarities[which]
+        entries["twin"] = np.where((self.verdicts[which] == NEAR)[:, None], self.lines["id"][self.twins[which]], lines["id"])
+        return entries
