@@ -64,12 +64,16 @@ def cut_shards(job: Job, pieces: Iterable[tuple[int, Iterable[Piece]]], pieces_o
             if folder is None:
                 yield Shard(job, source, number, some, reads)
             else:
-                target = folder / f"{number:06d}.pickle"
-                temporary = target.with_suffix(".new")
-                temporary.write_bytes(pickle.dumps(some))
-                os.replace(temporary, target)
-                yield Shard(job, source, number, str(target), reads)
+                yield Shard(job, source, number, str(write_pickle(folder / f"shard-{number:06d}.pickle", some)), reads)
             number += 1
+
+
+def write_pickle(target: Path, value: Any) -> Path:
+    """Write what a process elsewhere reads, whole: one of an earlier run may be reading the same."""
+    temporary = target.with_suffix(".new")
+    temporary.write_bytes(pickle.dumps(value))
+    os.replace(temporary, target)
+    return target
 
 
 def build_shard(folder: Path, shard: Shard) -> dict[str, Any]:

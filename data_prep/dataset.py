@@ -18,7 +18,6 @@ import itertools
 import math
 import pickle
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from data_prep.build_shards import MATCHES, Job, build_shard, cut_shards
+from data_prep.build_shards import MATCHES, Job, build_shard, cut_shards, write_pickle
 from data_prep.census import Census
 from data_prep.curate import Curation
 from data_prep.decontaminate import write_matcher
@@ -44,6 +43,8 @@ from starchat.errors import UserError
 from starchat.files import describe_file, digest_bytes
 
 MAX_FAULTS_SHOWN = 20
+
+RESULT = "result.pickle"
 
 SMALL_BYTES = 8 << 20
 """So much text is not worth the start of other processes."""
@@ -79,16 +80,74 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def engine_for(self, size_bytes: int | None) -> Engine:
-        """Return who does so much work; None stands for a single task."""
-        alone = self.engine.workers == 1 or size_bytes is None or size_bytes <= SMALL_BYTES
-        return dataclasses.replace(self.engine, kind="here") if alone and self.engine.kind == "pool" else self.engine
+    @property
+    def is_local(self) -> bool:
+        """Whether all work is done by this machine."""
+        return self.engine.kind in ("pool", "here")
+
+    def engine_for(self, size_bytes: int) -> Engine:
+        """Return who does work on so much text."""
+        alone = self.engine.kind == "pool" and (self.engine.workers == 1 or size_bytes <= SMALL_BYTES)
+        return dataclasses.replace(self.engine, kind="here") if alone else self.engine
 
     def run(
-        self, engine: Engine, step: str, bar: str, tasks: Iterable[Task], is_current: Callable[[Any], bool] = lambda value: True
+        self,
+        step: str,
+        bar: str,
+        tasks: Iterable[Task],
+        size_bytes: int | None = None,
+        is_current: Callable[[Any], bool] = lambda value: True,
     ) -> list[Any]:
-        """Return the values of the tasks of a step."""
-        return run_tasks_on(engine, tasks, self.folder / step, self.digest, bar if self.progress else None, is_current)
+        """Return the values of the tasks of a step, which work on so much text, if that is known."""
+        stream = iter(tasks)
+        first = list(itertools.islice(stream, 2))
+        engine = self.engine_for((SMALL_BYTES + 1 if first[1:] else 0) if size_bytes is None else size_bytes)
+        together = itertools.chain(first, stream)
+        return run_tasks_on(engine, together, self.folder / step, self.digest, bar if self.progress else None, is_current)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """One argument of a shop's work, or the file that holds it, and its number: the digest of a run covers all the rest."""
+
+    function: Callable[[Path, Any], Any]
+    number: int
+    argument: Any
+    is_file: bool
+
+    def task_identity(self) -> Any:
+        """Return what tells this argument from others of its step."""
+        return self.number
+
+
+def do_given(folder: Path, given: Given) -> None:
+    """Do a shop's work for one argument; the result lies beside its files."""
+    argument = pickle.loads(Path(given.argument).read_bytes()) if given.is_file else given.argument
+    (folder / RESULT).write_bytes(pickle.dumps(given.function(folder, argument)))
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskShop:
+    """A source's shop (`data_prep.kinds.Shop`): work done by tasks. `elsewhere` holds what processes elsewhere are given, if any."""
+
+    work: Work
+    source: int
+    elsewhere: Path | None
+
+    def run(self, name: str, function: Callable[[Path, Any], Any], arguments: Iterable[Any]) -> Iterator[tuple[Path, Any]]:
+        """Yield what each argument gives, and its folder."""
+        step = f"source-{self.source}-{name}"
+        given = (self._given(step, function, number, argument) for number, argument in enumerate(arguments))
+        values = self.work.run(step, f"{name} first", (Task(f"{name}-{one.number:06d}", do_given, (one,)) for one in given))
+        for number in range(len(values)):
+            folder = self.work.folder / step / f"{name}-{number:06d}"
+            yield folder, pickle.loads((folder / RESULT).read_bytes())
+
+    def _given(self, step: str, function: Callable[[Path, Any], Any], number: int, argument: Any) -> Given:
+        if self.elsewhere is None:
+            return Given(function, number, argument, is_file=False)
+        place = write_pickle(self.elsewhere / f"{step}-{number:06d}.pickle", argument)
+        return Given(function, number, str(place), is_file=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,19 +188,11 @@ def _read(spec: Any, sources: Sequence[Weighted], curation: Curation | None, wor
     weights = tuple(source.weight for source in sources)
     stated = None if curation is None else curation.stated
     job = Job(work.setting, spec.test_fraction, weights, stated, matcher_file)
-    own = Path(tempfile.mkdtemp(prefix="sources-", dir=work.own("scratch")))  # what an array still reads is not written again
-
-    def pieces_of(number: int) -> Iterator[Any]:
-        (own / str(number)).mkdir()
-        return sources[number].opened.pieces(own / str(number))
-
-    streams = ((number, pieces_of(number)) for number in range(len(sources)))
-    elsewhere = None if work.engine.kind in ("pool", "here") else own
+    elsewhere = None if work.is_local else work.own("given")
+    streams = ((number, source.opened.pieces(TaskShop(work, number, elsewhere))) for number, source in enumerate(sources))
     shards = cut_shards(job, streams, work.pieces_of_a_shard, elsewhere)
-    first = list(itertools.islice(shards, 2))
-    tasks = (Task(f"shard-{shard.number:06d}", build_shard, (shard,)) for shard in itertools.chain(first, shards))
-    engine = work.engine_for(None if len(first) < 2 else SMALL_BYTES + 1)
-    return work.run(engine, "shards", "reading", tasks, _is_current)
+    tasks = (Task(f"shard-{shard.number:06d}", build_shard, (shard,)) for shard in shards)
+    return work.run("shards", "reading", tasks, is_current=_is_current)
 
 
 def _is_current(value: Mapping[str, Any]) -> bool:
@@ -210,8 +261,7 @@ def _write(
     """Write all tables; return the repairs of what is kept, by source, and the counts of it."""
     portions = write_tasks(verdicts.portions(), work.own("entries"), work.shards, weights)
     tasks = [Task(portion.name.removesuffix(".parquet"), write_portion, (portion,)) for portion in portions]
-    engine = work.engine_for(int(verdicts.lines["size"].sum()))
-    values = work.run(engine, "files", "writing", tasks)
+    values = work.run("files", "writing", tasks, int(verdicts.lines["size"].sum()))
     repaired: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     census = Census()
     for task, value in zip(tasks, values, strict=True):

@@ -23,8 +23,7 @@ from data_prep.drafts import RowProblem
 from data_prep.github_events import Sighting, assembled, read_bigcode, sightings_of, sightings_of_row
 from data_prep.issue_rules import PRESETS, IssueRules, Refused, ruled
 from data_prep.issue_views import dialogue_of, document_of, thread_text
-from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules
-from data_prep.pool import run_tasks
+from data_prep.kinds import Opened, Piece, Setting, Shop, pieces_of, preset_rules
 from data_prep.records import Dropped, Item
 from data_prep.sources import Row, Table, as_text, find_tables, parse_json, read_line, read_table, table_files
 from data_prep.spill import Spilled, SpillWriter, count_partitions, read_stretches, stretches
@@ -79,7 +78,6 @@ class _Sort:
 
     piece: _Piece
     repository: str | None
-    target: str
     partitions: int
 
 
@@ -122,7 +120,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     job = _Job(spec, rules, family)
     return Opened(
         *(spec.path, format, resolved, lambda: [describe_file(file) for file in files]),
-        *(lambda folder: _cut(job, tables, format, folder, setting.workers), setting.workers),
+        *(lambda shop: _cut(job, tables, format, shop), setting.workers),
     )
 
 
@@ -217,10 +215,10 @@ def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
                     first += data.count(b"\n")
 
 
-def _cut(job: _Job, tables: Sequence[Table], format: str, folder: Path, workers: int) -> Iterator[Piece]:
+def _cut(job: _Job, tables: Sequence[Table], format: str, shop: Shop) -> Iterator[Piece]:
     """Yield the work: first what cannot be read, then the threads, partition by partition; or all in their order.
 
-    What belongs to one thread may lie anywhere: such formats are sorted into files of `folder` first.
+    What belongs to one thread may lie anywhere: such formats are sorted into files of the shop first.
     """
     pieces = _pieces(tables, format)
     if format not in JOINED:
@@ -229,17 +227,17 @@ def _cut(job: _Job, tables: Sequence[Table], format: str, folder: Path, workers:
     files = {file for table in tables for file in table_files(table)}
     size = sum(file.stat().st_size * (PACKED if file.suffix in COMPRESSIONS else 1) for file in files)
     partitions = count_partitions(size)
-    sorts = (_Sort(piece, job.spec.repository, f"{folder}/{number}", partitions) for number, piece in enumerate(pieces))
+    sorts = (_Sort(piece, job.spec.repository, partitions) for piece in pieces)
     spilled: list[Spilled] = []
-    for dropped, written in run_tasks(_sort, sorts, workers):
+    for folder, (dropped, written) in shop.run("sorted", _sort, sorts):
         yield from pieces_of(dropped)
-        spilled.append(written)
+        spilled.append(written.within(folder))
     yield from (Piece(_build, _Build(job, None, stretches(spilled, number))) for number in range(partitions))
 
 
-def _sort(task: _Sort) -> tuple[list[Dropped], Spilled]:
+def _sort(folder: Path, task: _Sort) -> tuple[list[Dropped], Spilled]:
     """Sort the threads of a piece into a spill file; return it, and what could not be read."""
-    writer = SpillWriter(Path(task.target), task.partitions)
+    writer = SpillWriter(folder / "spilled", task.partitions)
     dropped: list[Dropped] = []
     known: set[str] = set()
     for found in _sighted_lines(task.piece, known) if task.piece.format == "gharchive" else _sighted_rows(task.piece, task.repository):

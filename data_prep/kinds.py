@@ -11,10 +11,11 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from data_prep.documents import Family, family_of
 from data_prep.pool import default_workers, run_tasks
@@ -45,9 +46,36 @@ class Piece:
     reads: tuple[str, ...] = ()
 
 
+class Shop(Protocol):
+    """Where a source has work done that its pieces build on, such as sorting all rows, which takes a pass of its own."""
+
+    def run(self, name: str, function: Callable[[Path, Any], Any], arguments: Iterable[Any]) -> Iterator[tuple[Path, Any]]:
+        """Yield what ``function(folder, argument)`` returns for each argument, in order, and where the files are that it wrote."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalShop:
+    """Work done by processes of this machine, in a folder that somebody else takes away."""
+
+    folder: Path
+    workers: int
+
+    def run(self, name: str, function: Callable[[Path, Any], Any], arguments: Iterable[Any]) -> Iterator[tuple[Path, Any]]:
+        """Yield what each argument gives, and its folder."""
+        tasks = ((function, self.folder / f"{name}-{number:06d}", argument) for number, argument in enumerate(arguments))
+        return run_tasks(_run_in_folder, tasks, self.workers)
+
+
+def _run_in_folder(task: tuple[Callable[[Path, Any], Any], Path, Any]) -> tuple[Path, Any]:
+    function, folder, argument = task
+    shutil.rmtree(folder, ignore_errors=True)  # a worker may have died over it
+    folder.mkdir()
+    return folder, function(folder, argument)
+
+
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A source that is ready to be read: its resolved `spec`, and its pieces, cut with the help of a folder that all workers see.
+    """A source that is ready to be read: its resolved `spec`, and its pieces, cut with the help of a shop.
 
     `inputs` says what it depends on, which may take as long as reading it. With `tells` the pieces say so themselves, by `Read`.
     """
@@ -56,14 +84,14 @@ class Opened:
     format: str
     spec: Mapping[str, Any]
     inputs: Callable[[], list[dict[str, Any]]]
-    pieces: Callable[[Path], Iterator[Piece]]
+    pieces: Callable[[Shop], Iterator[Piece]]
     workers: int
     tells: bool = False
 
     def items(self) -> Iterator[Item]:
         """Yield the items of the source, made by its workers."""
         with tempfile.TemporaryDirectory(prefix="starchat-source-") as folder:
-            found = run_tasks(found_in, self.pieces(Path(folder)), self.workers)
+            found = run_tasks(found_in, self.pieces(LocalShop(Path(folder), self.workers)), self.workers)
             yield from settled(itertools.chain.from_iterable(found))
 
 

@@ -28,13 +28,12 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.documents import Cell, Family, render_notebook, render_script
 from data_prep.drafts import RowProblem
 from data_prep.git import Oversize, read_blobs
-from data_prep.kinds import Opened, Piece, Setting, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, Shop, preset_rules
 from data_prep.languages import LINE_COMMENTS, fence_label, languages
 from data_prep.magics import cell_language, guess_python, language_named, without_magics
 from data_prep.nbformats import Notebook, notebook_of, read_notebook
@@ -101,7 +100,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         (render_script if spec.form == "script" else render_notebook)((), family)  # an absent token is an error before any work
     inputs = find_notebooks(spec.path, spec.repository, spec.column, spec.ref, setting.workers)
 
-    def pieces(_: Path) -> Iterator[Piece]:
+    def pieces(_: Shop) -> Iterator[Piece]:
         for batch in inputs.batches():
             files = tuple(unit.file for unit in batch if isinstance(unit, Unit) and unit.file is not None)
             yield Piece(build_batch, _Task(batch, spec, rules, family), files)

@@ -88,7 +88,13 @@ def run_apart(
 
     def begin(number: int, task: Task, turn: int, pool: ProcessPoolExecutor) -> None:
         with _no_main():
-            under_way[pool.submit(function, task)] = (number, task, turn, pool)
+            try:
+                future = pool.submit(function, task)
+            except BrokenProcessPool:  # its worker died with nothing to do
+                pool.shutdown()
+                pool = _new_pool(1)
+                future = pool.submit(function, task)
+            under_way[future] = (number, task, turn, pool)
 
     try:
         for number, task in itertools.islice(waiting, default_workers() if workers is None else workers):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.drafts import RowProblem
-from data_prep.pool import run_tasks
+from data_prep.kinds import Shop
 from data_prep.pull_objects import read_time
 from data_prep.pull_shapes import ADDRESSES, WHOLE, RawPull, Shape, concerns_pull, key_of, read_pull, shape_of
 from data_prep.records import Dropped
@@ -78,7 +78,6 @@ class SpillTask:
     format: str
     repository: str | None
     partitions: int
-    folder: Path
 
 
 def find_files(path: str) -> list[Path]:
@@ -101,18 +100,18 @@ def find_shapes(files: Sequence[Path], format: str) -> tuple[Shape, ...]:
 
 
 def open_batches(
-    files: Sequence[Path], shapes: Collection[Shape], format: str, repository: str | None, folder: Path, workers: int, max_rows: int
+    files: Sequence[Path], shapes: Collection[Shape], format: str, repository: str | None, shop: Shop, max_rows: int
 ) -> Callable[[], Iterator[Batch]]:
-    """Return what yields the batches of files, in an order and of a size that do not depend on `workers`; `folder` holds the spill."""
+    """Return what yields the batches of files, in an order and of a size that depend on the files alone; `shop` holds the spill."""
     if set(shapes) <= set(WHOLE):
         return lambda: _whole_batches(files, format, repository, max_rows)
     size = sum(file.stat().st_size * (UNPACKED if file.suffix in COMPRESSIONS else 1) for file in files)
     partitions = count_partitions(size)
-    tasks = (SpillTask(file, number, format, repository, partitions, folder) for number, file in enumerate(files))
+    tasks = (SpillTask(file, number, format, repository, partitions) for number, file in enumerate(files))
     spilled: list[Spilled] = []
     unread: list[Dropped] = []
-    for written, dropped in run_tasks(spill_file, tasks, workers):
-        spilled.append(written)
+    for folder, (written, dropped) in shop.run("sorted", spill_file, tasks):
+        spilled.append(written.within(folder))
         unread += dropped
     return lambda: iter(
         [
@@ -221,9 +220,9 @@ def _rows(entry: Entry, format: str) -> Iterator[Shaped | Dropped]:
             yield Shaped(shape, row, repository)
 
 
-def spill_file(task: SpillTask) -> tuple[Spilled, list[Dropped]]:
+def spill_file(folder: Path, task: SpillTask) -> tuple[Spilled, list[Dropped]]:
     """Sort the rows of a file by pull request; return where they are, and what could not be read."""
-    writer = SpillWriter(task.folder / str(task.number), task.partitions)
+    writer = SpillWriter(folder / "spilled", task.partitions)
     dropped: list[Dropped] = []
     events = next(_first_rows(task.file, task.format), None) == "event"
     for count, entry in enumerate(_entries(task.file)):

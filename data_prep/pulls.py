@@ -23,9 +23,8 @@ from typing import Any, Literal
 from data_prep.documents import Family
 from data_prep.drafts import RowProblem
 from data_prep.git import Store, is_repository, open_store, references, resolve, shallow_commits
-from data_prep.kinds import Opened, Piece, Setting
+from data_prep.kinds import Opened, Piece, Setting, Shop
 from data_prep.people import GHOST, pseudonym
-from data_prep.pool import run_tasks
 from data_prep.pull_build import Conversation, build_pull, converse
 from data_prep.pull_dialogues import dialogue_turns
 from data_prep.pull_documents import TOKENS, render_pull
@@ -105,26 +104,30 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     formats = [name for name, of_it in FORMATS.items() if set(of_it) & set(shapes)] or [spec.format]
     return Opened(
         *(spec.path, ", ".join(formats), resolved, lambda: [*map(describe_file, files), *known]),
-        *(lambda folder: _pieces(files, shapes, job, folder, setting.workers), setting.workers),
+        *(lambda shop: _pieces(files, shapes, job, shop), setting.workers),
     )
 
 
-def _pieces(files: list[Path], shapes: Collection[Shape], job: Job, folder: Path, workers: int) -> Iterator[Piece]:
+def _pieces(files: list[Path], shapes: Collection[Shape], job: Job, shop: Shop) -> Iterator[Piece]:
     rows = CLONE_ROWS if job.spec.clone else BATCH_ROWS
-    batches = open_batches(files, shapes, job.spec.format, job.spec.repository, folder, workers, rows)
+    batches = open_batches(files, shapes, job.spec.format, job.spec.repository, shop, rows)
     if job.rules.retention:
-        job = dataclasses.replace(job, counts=_write_counts(batches(), folder, workers))
+        job = dataclasses.replace(job, counts=_write_counts(batches(), shop))
     yield from (Piece(functools.partial(build_batch, job), batch) for batch in batches())
 
 
-def _write_counts(batches: Iterable[Batch], folder: Path, workers: int) -> str:
-    """Write how many pull requests each repository has, and return the file's name."""
+def _write_counts(batches: Iterable[Batch], shop: Shop) -> str:
+    """Have it written how many pull requests each repository has, and return the file's name."""
     counts: collections.Counter[str] = collections.Counter()
-    for found in run_tasks(count_batch, batches, workers):
+    for _, found in shop.run("counted", count_batch, batches):
         counts.update(found)
-    path = folder / "counts"
-    path.write_bytes(pickle.dumps(dict(counts)))
-    return str(path)
+    ((folder, name),) = shop.run("counts", _write, [dict(counts)])
+    return str(folder / name)
+
+
+def _write(folder: Path, counts: Mapping[str, int]) -> str:
+    (folder / "counts").write_bytes(pickle.dumps(counts))
+    return "counts"
 
 
 @functools.lru_cache(1)
@@ -133,7 +136,7 @@ def _read_counts(path: str) -> Mapping[str, int]:
     return counts
 
 
-def count_batch(batch: Batch) -> dict[str, int]:
+def count_batch(_: Path, batch: Batch) -> dict[str, int]:
     """Return how many pull requests of each repository are in a batch."""
     return collections.Counter((pull.repository or "").lower() for pull in pulls_of(batch) if isinstance(pull, RawPull))
 

@@ -25,6 +25,10 @@ class Spilled(NamedTuple):
     path: str
     segments: tuple[array.array[int], ...]
 
+    def within(self, folder: Path) -> Spilled:
+        """Return the same of a file that lies in a folder, wherever it was written."""
+        return self._replace(path=str(folder / Path(self.path).name))
+
 
 def count_partitions(size_bytes: int) -> int:
     """Return into how many partitions rows of this size in all are sorted.

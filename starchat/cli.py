@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--output", metavar="FOLDER", help="with --repo: where spec, dataset and recipe go (default assistant)")
     one.add_argument("--model", help="with --repo: the base model (default nano)")
     one.add_argument("--workers", type=int, metavar="N", help="processes that read and build (default: one a core); the bytes are the same")
+    _engine(one)
     _overrides(one)
 
     what, example = "look at a dataset: counts, lengths, drops, samples", "starchat inspect dataset/ --plot lengths.png"
@@ -172,9 +173,33 @@ def _prepare(options: argparse.Namespace) -> int:
     from data_prep.prepare import prepare, summary
 
     with _result_only(options.json) as show:
-        manifest = prepare(Path(options.spec), options.overrides, options.overwrite, workers=options.workers)
+        where = {"engine": _engine_of(options), "work": Path(options.work) if options.work else None}
+        manifest = prepare(Path(options.spec), options.overrides, options.overwrite, workers=options.workers, **where)
         show(manifest, f"{summary(manifest)}\n{manifest['folder']}")
     return 0
+
+
+def _engine(command: argparse.ArgumentParser) -> None:
+    """Add the options that say where tasks run (docs/scale.md)."""
+    group = command.add_argument_group("where it runs", "the bytes are the same everywhere; after a kill, the same command does the rest")
+    group.add_argument("--engine", default="pool", metavar="NAME", help="pool: this machine (default); ray; slurm")
+    group.add_argument("--work", metavar="FOLDER", help="where what is done lies until all is (default: beside the output)")
+    group.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; auto: the one of this machine; local: one of this process")
+    group.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="for sbatch, such as --sbatch=--mem=8G"
+    )
+    group.add_argument("--no-submit", action="store_true", help="tell the sbatch command instead of running it")
+
+
+def _engine_of(options: argparse.Namespace) -> Any:
+    from data_prep.engines import Engine
+
+    stated = [name for name, value in (("address", options.address), ("sbatch", options.sbatch), ("no-submit", options.no_submit)) if value]
+    meant = {"address": "ray", "sbatch": "slurm", "no-submit": "slurm"}
+    if wrong := next((name for name in stated if options.engine != meant[name]), None):
+        raise UserError(f"starchat prepare: --{wrong} is about --engine {meant[wrong]}; the engine is {options.engine}")
+    placed = (options.engine, options.workers, options.address, tuple(options.sbatch))
+    return Engine(*placed, submit=not options.no_submit, stop=options.engine == "pool")
 
 
 def _prepare_repository(options: argparse.Namespace) -> int:

@@ -483,10 +483,7 @@ def test_many_partitions_and_segments_hold_the_same(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("data_prep.spill.PARTITION_BYTES", 2000)
     monkeypatch.setattr("data_prep.spill.SEGMENT_BYTES", 1500)
     many = build(path)
-    written = [
-        issues._sort(issues._Sort(piece, None, str(tmp_path / "spilled"), 3))[1]
-        for piece in issues._pieces(find_tables(str(path)), "gharchive")
-    ]
+    written = [issues._sort(tmp_path, issues._Sort(piece, None, 3))[1] for piece in issues._pieces(find_tables(str(path)), "gharchive")]
     assert len(written[0].segments) > 5, "memory holds one segment"
     assert len(few) == 60 and sorted(map(document, few)) == sorted(map(document, many))
 
