@@ -66,6 +66,8 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
     """
     if not isinstance(outputs, list):
         raise wrong_type("outputs", outputs, "a list")
+    if not outputs:
+        return None
     pieces: list[str] = []
     shown: list[str] = []  # since the last traceback
     before = ""  # the block that it ends with
@@ -81,7 +83,8 @@ def output_text(outputs: Any, old: bool, max_characters: int | None, repairs: li
                 shown.append("\n")  # a stream goes on where it ended, as a progress bar does
             shown.append(text)
             before = block
-    pieces.append(_fit("".join(shown), max_characters, repairs))
+    if shown:
+        pieces.append(_fit("".join(shown), max_characters, repairs))
     return "\n".join(filter(None, pieces)) or None
 
 
@@ -102,9 +105,9 @@ def joined(value: Any, what: str, old: bool = False) -> str:
     >>> joined(["a\\n", "b"], "source"), joined(["a", "b"], "source", old=True)
     ('a\\nb', 'a\\nb')
     """
-    if isinstance(value, str):
-        return value
     if not isinstance(value, list):
+        if isinstance(value, str):
+            return value
         raise wrong_type(what, value, "a text, or a list of its lines")
     try:
         whole = "".join(value)
@@ -127,7 +130,7 @@ def without_data(text: str, repairs: list[str]) -> str:
     if ";base64," in text:
         text, count = _INLINE.subn(rf"\1{CUT}", text)
         repairs += ["lost_inline_data"] * bool(count)
-    if _has_long_word(text):
+    if len(text) >= MIN_ENCODED_CHARACTERS and _has_long_word(text):
         text, count = _ENCODED.subn(CUT, text)
         repairs += ["lost_encoded_data"] * bool(count)
     return text

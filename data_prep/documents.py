@@ -104,8 +104,7 @@ class Commit:
     after: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A notebook's cell: Markdown, or code with its output as text (None if it has none)."""
 
     kind: Literal["text", "code"]
@@ -241,15 +240,16 @@ def render_notebook(cells: Sequence[Cell], family: Family) -> Rendered:
     """Return a notebook as a chain of text, code and output, no newlines between; every cell keeps its place."""
     family.require("<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>", NO_OUTPUT)
     parts = [Part("<jupyter_start>", "")]
-    losses = []
-    for cell in cells:
-        if cell.kind == "text":
-            parts.append(Part("<jupyter_text>", cell.source))
-            losses += ["text_cell_output"] * (cell.output is not None)
+    no_output = Part(NO_OUTPUT, "")
+    loses = False
+    for kind, source, output in cells:
+        if kind == "text":
+            parts.append(Part("<jupyter_text>", source))
+            loses |= output is not None
             continue
-        parts.append(Part("<jupyter_code>", cell.source))
-        parts.append(Part(NO_OUTPUT, "") if cell.output is None else Part("<jupyter_output>", cell.output))
-    return Rendered(tuple(parts), tuple(dict.fromkeys(losses)))
+        parts.append(Part("<jupyter_code>", source))
+        parts.append(no_output if output is None else Part("<jupyter_output>", output))
+    return Rendered(tuple(parts), ("text_cell_output",) * loses)
 
 
 def parse_notebook(parts: Sequence[Part]) -> tuple[Cell, ...]:
@@ -257,7 +257,7 @@ def parse_notebook(parts: Sequence[Part]) -> tuple[Cell, ...]:
     cells: list[Cell] = []
     for part in merge_parts(parts)[1:]:
         if part.marker == "<jupyter_output>":
-            cells[-1] = dataclasses.replace(cells[-1], output=part.text)
+            cells[-1] = cells[-1]._replace(output=part.text)
         elif part.marker != NO_OUTPUT:
             cells.append(Cell("text" if part.marker == "<jupyter_text>" else "code", part.text))
     return tuple(cells)

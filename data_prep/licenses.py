@@ -7,8 +7,11 @@ distribution says about itself; it does not compare licence texts, and a file ma
 from __future__ import annotations
 
 import re
-from importlib.metadata import Distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 PERMISSIVE = frozenset({"MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0"})
 

@@ -149,7 +149,8 @@ def _cell(cell: Mapping[str, Any], old: bool, max_output_characters: int | None,
         if not isinstance(level, int):
             raise wrong_type("level", level, "a whole number")
         source = "#" * min(max(level, 1), MAX_HEADING) + " " + " ".join(source.splitlines())
-    repairs += ["raw_cell"] * (kind == "raw")
+    if kind == "raw":
+        repairs.append("raw_cell")
     return Cell("text", source)
 
 

@@ -87,24 +87,30 @@ def require_worth(cells: Sequence[Cell], language: str | None, rules: NotebookRu
         raise RowProblem("no_code", f"{len(code)} code cells; at least {rules.min_code_cells} are kept")
     if len(cells) < (rules.min_cells or 0):
         raise RowProblem("few_cells", f"{len(cells)} cells; at least {rules.min_cells} are kept")
-    pairs = sum((before.kind, cell.kind) == ("text", "code") for before, cell in itertools.pairwise(cells))
-    if pairs < (rules.min_pairs or 0):
-        raise RowProblem("few_pairs", f"{pairs} times text with code behind it; at least {rules.min_pairs} are kept")
+    if rules.min_pairs:
+        pairs = sum(before.kind == "text" and cell.kind == "code" for before, cell in itertools.pairwise(cells))
+        if pairs < rules.min_pairs:
+            raise RowProblem("few_pairs", f"{pairs} times text with code behind it; at least {rules.min_pairs} are kept")
     text_fraction = 1 - len(code) / len(cells)
     if text_fraction < (rules.min_text_fraction or 0):
         raise RowProblem("little_text", f"{text_fraction:.3f} of the cells are text; at least {rules.min_text_fraction} are kept")
-    characters = sum(len(cell.source) for cell in cells)
-    if characters < (rules.min_characters or 0):
-        raise RowProblem("too_short", f"{characters} characters; at least {rules.min_characters} are kept")
-    characters += sum(len(cell.output or "") for cell in code)
-    if rules.max_characters is not None and characters > rules.max_characters:
-        raise RowProblem("too_long", f"{characters} characters; at most {rules.max_characters} are kept")
+    if rules.min_characters or rules.max_characters is not None:
+        _require_size(cells, rules)
     if rules.languages is not None and language not in rules.languages:
         raise RowProblem("other_language", f"{language or 'not known'}; kept are {', '.join(rules.languages)}")
     if rules.drop_generated and (sign := next(filter(None, (_GENERATED.search(cell.source) for cell in cells[:_GENERATED_CELLS])), None)):
         raise RowProblem("generated_notebook", sign[0])
     if rules.python_must_parse and language == "Python":
         _require_python(cells)
+
+
+def _require_size(cells: Sequence[Cell], rules: NotebookRules) -> None:
+    characters = sum(len(cell.source) for cell in cells)
+    if characters < (rules.min_characters or 0):
+        raise RowProblem("too_short", f"{characters} characters; at least {rules.min_characters} are kept")
+    characters += sum(len(cell.output) for cell in cells if cell.kind == "code" and cell.output is not None)
+    if rules.max_characters is not None and characters > rules.max_characters:
+        raise RowProblem("too_long", f"{characters} characters; at most {rules.max_characters} are kept")
 
 
 def _require_python(cells: Sequence[Cell]) -> None:

@@ -197,8 +197,9 @@ def _item(content: Any, unit: Unit, task: _Task) -> Item:
     else:
         notebook = notebook_of(content, spec.max_output_characters)
     repairs = list(notebook.repairs)
-    cells = [_without_template(cell, repairs) for cell in notebook.cells]
-    cells = [cell for cell in cells if cell.source]
+    cells: Sequence[Cell] = notebook.cells
+    if any(map(_may_hold_template, cells)):
+        cells = [cell for cell in (_without_template(cell, repairs) for cell in cells) if cell.source]
     language = _language(notebook, cells, repairs)
     require_worth(cells, language, task.rules)
     license = spec.license or unit.license
@@ -223,8 +224,13 @@ def _language(notebook: Notebook, cells: Sequence[Cell], repairs: list[str]) -> 
     return "Python"
 
 
+def _may_hold_template(cell: Cell) -> bool:
+    kind, source, _ = cell
+    return kind == "code" and "# " in source and ("kaggle" in source or "Shift+Enter" in source)
+
+
 def _without_template(cell: Cell, repairs: list[str]) -> Cell:
-    if cell.kind == "text" or "# " not in cell.source or ("kaggle" not in cell.source and "Shift+Enter" not in cell.source):
+    if not _may_hold_template(cell):
         return cell
     source, count = _KAGGLE.subn("", cell.source)
     if not count:

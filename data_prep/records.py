@@ -46,8 +46,7 @@ class Kept:
             return _kept, (None, (record, self.repairs))
         source = record.source
         whence = tuple(getattr(source, name) for name in SOURCE_KEYS)
-        parts = record.parts
-        spelled = (tuple(part.marker for part in parts), tuple(part.text for part in parts))
+        spelled = tuple(zip(*record.parts, strict=True))  # all markers, then all texts
         known = (record.tools, record.license, record.split, record.copy, None, record.placeholders)
         return _kept, ((whence, spelled, known, self.repairs), None)
 
@@ -57,7 +56,7 @@ def _kept(document: tuple[Any, ...] | None, dialogue: tuple[Any, ...] | None) ->
         assert dialogue is not None
         return Kept(*dialogue)
     whence, spelled, known, repairs = document
-    return Kept(Record(Source(*whence), (), tuple(map(Part, *spelled)), *known), repairs)
+    return Kept(Record(Source(*whence), (), tuple(map(Part._make, zip(*spelled, strict=True))), *known), repairs)
 
 
 Item = Kept | Dropped

@@ -22,7 +22,7 @@ def document_item(rendered: Rendered, source: Source, license: str | None = None
     """Return the document of a unit; what its format cannot hold is named among the repairs, as ``lost_...``."""
     found = list(repairs)
     parts = rendered.parts
-    if is_unsound("".join(part.text for part in parts)):
+    if is_unsound("".join([part.text for part in parts])):
         parts = tuple(Part(part.marker, _sound(part.text, found)) for part in parts)
     found += [f"lost_{loss}" for loss in rendered.losses]
     return Kept(Record(_sound_source(source), parts=parts, license=_sound_name(license)), tuple(dict.fromkeys(found)))

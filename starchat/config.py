@@ -8,7 +8,7 @@ together. Defaults live in the dataclasses and nowhere else.
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
 import re
 import types
 import typing
@@ -16,28 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from starchat.errors import UserError
 
 T = TypeVar("T")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads ``2e-4`` as a number and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is a list or a mapping; expected a name", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -59,8 +40,10 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
     >>> parse_yaml("learning_rate: 2e-4", "recipe.yaml")
     {'learning_rate': 0.0002}
     """
+    import yaml
+
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_loader())
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date or a number and is none, such as 2026-13-45
         raise UserError(f"{place}: not valid YAML: {' '.join(str(error).split())}; correct it, or put texts in quotes") from None
     except RecursionError:
@@ -68,6 +51,26 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{place}: expected 'key: value' lines, found {type(value).__name__}; see the recipes folder")
     return value
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return safe YAML that reads ``2e-4`` as a number and refuses a key given twice; workers, which read no YAML, do not load it."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(None, None, "a key is a list or a mapping; expected a name", key.start_mark)
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+    return Loader
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -112,6 +115,8 @@ def closest(word: str, words: Iterable[str]) -> str:
     >>> closest("learning_rte", ["learning_rate", "max_steps"])
     "did you mean 'learning_rate'?"
     """
+    import difflib
+
     known = sorted(words)
     match = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {match[0]!r}?" if match else f"expected one of {', '.join(known)}"

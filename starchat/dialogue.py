@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -44,8 +44,7 @@ class Turn:
         return self.role == "assistant" and self.train
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A piece of a document: a control token by name (or ``""`` for none), and the text behind it."""
 
     marker: str

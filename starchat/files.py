@@ -16,7 +16,6 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +100,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed versions of the named packages; absent ones are left out."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found: dict[str, str] = {}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):

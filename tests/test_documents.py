@@ -82,7 +82,9 @@ def test_a_commit(commit):
     assert parse_commit(render_commit(commit, SC1).parts) == commit
 
 
-cells = st.lists(st.one_of(st.builds(Cell, st.just("text"), text), st.builds(Cell, st.just("code"), text, maybe)), max_size=5).map(tuple)
+cells = st.lists(
+    st.one_of(st.builds(Cell, st.just("text"), text, st.none()), st.builds(Cell, st.just("code"), text, maybe)), max_size=5
+).map(tuple)
 
 
 @given(cells, FAMILIES)

@@ -80,6 +80,13 @@ def test_the_data_side_imports_no_torch() -> None:
     assert [name for name in HEAVY if name in found] == []
 
 
+def test_workers_start_without_what_they_never_use() -> None:
+    unused = ("yaml", "difflib", "importlib.metadata", "tokenizers")
+    program = f"import sys, data_prep.records, data_prep.notebooks; print([m for m in {unused} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_directions(package: str) -> None:
     may_use_data_prep = {"cli.py", "quickstart.py"}
