@@ -91,6 +91,17 @@ def variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def test_workers_take_no_modules_from_the_current_folder(tmp_path):
+    for name in ("orjson.py", "data_prep.py"):
+        (tmp_path / name).write_text("raise SystemExit('a file of the user was run')\n")
+    (tmp_path / "inner").mkdir()
+    program = tmp_path / "inner" / "program.py"
+    program.write_text("from data_prep.pool import run_tasks\nprint(list(run_tasks(abs, [-1, -2, -3], workers=2)))\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "[1, 2, 3]\n", done.stderr
+
+
 def test_workers_have_the_variables_of_this_moment(monkeypatch):
     assert list(run_tasks(variable, ["STARCHAT_NOW"] * 3, 2)) == [None] * 3
     monkeypatch.setenv("STARCHAT_NOW", "set")
