@@ -17,6 +17,7 @@ Read the modules in this order; each kind of source by itself.
 ``verdicts``            what becomes of each item, told by all of them
 ``tables``              the Parquet files of a dataset
 ``write_portions``      each of them as a task
+``outputs``             where that goes, on this machine or to a store
 ``dataset``             all of that, one behind the other
 ``prepare``             the stage: a spec to one dataset folder
 ``census``              what it is made of

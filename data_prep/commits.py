@@ -25,13 +25,14 @@ from data_prep.documents import Commit, Family, render_commit
 from data_prep.kinds import Opened, Piece, Setting, preset_rules
 from data_prep.languages import language_of
 from data_prep.records import Claim, Dropped, Found, Item, Kept
+from data_prep.remote_files import describe_input
 from data_prep.sources import as_text, find_tables, table_files
 from data_prep.views import dialogue_item, document_item
 from starchat.batches import batched
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
-from starchat.files import describe_file, digest_bytes
+from starchat.files import digest_bytes
 
 COMMITS_OF_A_TASK = 512
 """Git unpacks a file from its neighbours in history; a process that reads few commits unpacks the same ones again."""
@@ -129,7 +130,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     tables = find_tables(spec.path)
     files = [file for table in tables for file in table_files(table)]
     return Opened(
-        *(spec.path, "commitpack", resolved, lambda: [describe_file(file) for file in files]),
+        *(spec.path, "commitpack", resolved, lambda: [describe_input(file) for file in files]),
         *(lambda _: row_pieces(tables, builder, row_item), setting.workers),
     )
 

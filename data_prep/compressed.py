@@ -69,7 +69,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     import zstandard
 
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             if path.suffix == ".gz":
                 with gzip.GzipFile(fileobj=file) as unzipped:
                     yield io.BufferedReader(unzipped, CHUNK_BYTES)

@@ -35,11 +35,11 @@ from data_prep.preferred import DuplicateRules, duplicate_rules
 from data_prep.record_redaction import RedactedRecord, redacted_record
 from data_prep.records import Dropped, Item, Kept
 from data_prep.redact import SecretRules, redact
+from data_prep.remote_files import describe_input
 from data_prep.sources import as_text
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Record, to_row
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 Rules = TypeVar("Rules")
 
@@ -126,7 +126,7 @@ def _described(rules: DecontaminationRules) -> list[dict[str, Any]]:
 
     named = [benchmark.problems for benchmark in rules.benchmarks]
     files = sorted({file for path in named for table in find_tables(path) for file in table_files(table)})
-    return [describe_file(file) for file in files]
+    return [describe_input(file) for file in files]
 
 
 def _secret_rules(mapping: Mapping[str, Any], place: str, setting: Setting) -> SecretRules:

@@ -19,12 +19,12 @@ from data_prep.kinds import Opened, Piece, Setting, pieces_of
 from data_prep.oasst import read_oasst
 from data_prep.preferences import clean_pair
 from data_prep.records import Dropped, Item, Kept
+from data_prep.remote_files import describe_input
 from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
 from starchat.batches import batched
 from starchat.config import closest, from_mapping, to_mapping
 from starchat.dialogue import ROLES, Record, Source
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 DETECTION_ROWS = 50
 ROWS_OF_A_PIECE = 512
@@ -68,7 +68,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     found = sorted({file for table in tables for file in table_files(table.table)})
     formats = ", ".join(sorted({table.format for table in tables}))
     return Opened(
-        *(spec.path, formats, to_mapping(spec), lambda: [describe_file(file) for file in found]),
+        *(spec.path, formats, to_mapping(spec), lambda: [describe_input(file) for file in found]),
         *(lambda _: _pieces(spec, tables), setting.workers),
     )
 

@@ -25,12 +25,12 @@ from data_prep.issue_rules import PRESETS, IssueRules, Refused, ruled
 from data_prep.issue_views import dialogue_of, document_of, thread_text
 from data_prep.kinds import Opened, Piece, Setting, Shop, pieces_of, preset_rules
 from data_prep.records import Dropped, Item
+from data_prep.remote_files import as_path, describe_input
 from data_prep.sources import Row, Table, as_text, find_tables, parse_json, read_line, read_table, table_files
 from data_prep.spill import Spilled, SpillWriter, count_partitions, read_stretches, stretches
 from data_prep.threads import Comment, RawThread, issue_rows, read_thread
 from starchat.config import from_mapping, to_mapping
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 CHUNK_BYTES = 4 << 20
 CHUNK_ROWS = 256
@@ -119,7 +119,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
     job = _Job(spec, rules, family)
     return Opened(
-        *(spec.path, format, resolved, lambda: [describe_file(file) for file in files]),
+        *(spec.path, format, resolved, lambda: [describe_input(file) for file in files]),
         *(lambda shop: _cut(job, tables, format, shop), setting.workers),
     )
 
@@ -171,7 +171,7 @@ def _first_value(table: Table) -> Any:
     """Return the first value of a table that can be read: a row, or what a whole JSON file holds; None if there is none."""
     if table.reader in ("parquet", "datasets"):
         return next((row.value for row in read_table(table) if isinstance(row, Row)), None)
-    with open_bytes(Path(table.path)) as file:
+    with open_bytes(as_path(table.path)) as file:
         head = (file.read(HEAD_BYTES) + file.readline()).removeprefix(b"\xef\xbb\xbf")
         lines = head.split(b"\n")
         if table.reader == "json" and _json_or_none(lines[0]) is None:
@@ -207,7 +207,7 @@ def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
         elif table.reader == "json" or format == "gharchive":
             yield _Piece(table.path, format)
         else:
-            with open_bytes(Path(table.path)) as file:
+            with open_bytes(as_path(table.path)) as file:
                 first = 1
                 while data := file.read(CHUNK_BYTES):
                     data += file.readline()
@@ -253,7 +253,7 @@ def _sort(folder: Path, task: _Sort) -> tuple[list[Dropped], Spilled]:
 
 
 def _sighted_lines(piece: _Piece, known: Container[str]) -> Iterator[Dropped | Sequence[Sighting]]:
-    with open_bytes(Path(piece.path)) as file:
+    with open_bytes(as_path(piece.path)) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -313,7 +313,7 @@ def _values(piece: _Piece) -> Iterator[tuple[int, Any]]:
         return
     data = piece.lines
     if data is None:
-        with open_bytes(Path(piece.path)) as file:
+        with open_bytes(as_path(piece.path)) as file:
             data = file.read().removeprefix(b"\xef\xbb\xbf")
         value = _json_or_none(data) if data.strip() else []
         if value is not None:

@@ -23,6 +23,7 @@ from data_prep.code_columns import LICENSE_COLUMNS, PATH_COLUMNS, REPOSITORY_COL
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
+from data_prep.remote_files import as_path, describe_input, is_remote
 from data_prep.sources import EXTENSIONS, Row, Table, as_text, find_tables, numbered_lines, read_line, read_table, table_files
 from starchat.batches import batched
 from starchat.dialogue import Source
@@ -76,6 +77,8 @@ class Inputs:
 
 def find_notebooks(path: str, repository: str | None, column: str, ref: str, workers: int) -> Inputs:
     """Return the notebooks that a path names; raise `UserError` where it names none. Up to `workers` files are read at a time."""
+    if is_remote(path):
+        return _of_tables(find_tables(path), column)
     target = Path(path)
     if target.is_dir() and is_repository(target):
         return _of_git(path, repository, ref)
@@ -238,7 +241,7 @@ def _holds_tables(folder: Path) -> bool:
 
 def _of_tables(tables: tuple[Table, ...], column: str) -> Inputs:
     files = sorted({file for table in tables for file in table_files(table)})
-    return Inputs("tables", lambda: [describe_file(file) for file in files], lambda: _cut(_rows(tables, column)))
+    return Inputs("tables", lambda: [describe_input(file) for file in files], lambda: _cut(_rows(tables, column)))
 
 
 def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Line | Dropped]:
@@ -248,8 +251,8 @@ def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Line | Drop
             yield from (row if isinstance(row, Dropped) else _of_row(row, column) for row in read_table(table))
             continue
         empty = True
-        with open_bytes(Path(table.path)) as file:
-            for place, text in numbered_lines(Path(table.path), file):
+        with open_bytes(as_path(table.path)) as file:
+            for place, text in numbered_lines(as_path(table.path), file):
                 empty = False
                 yield Line(place, text, column)
         if empty:

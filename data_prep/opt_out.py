@@ -26,12 +26,12 @@ from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.drafts import RowProblem
 from data_prep.people import pseudonym
 from data_prep.records import Dropped
+from data_prep.remote_files import as_path, describe_input
 from data_prep.sources import find_tables, read_table, table_files
 from data_prep.threads import RawThread, issue_rows, read_thread
 from starchat.config import from_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 _ACCOUNT = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})(?:\[bot\])?"
 _NAME = re.compile(rf"(?P<owner>{_ACCOUNT})(?:/(?P<name>[\w.-]{{1,100}}?))?(?:\.git)?/?")
@@ -109,10 +109,10 @@ def open_opt_outs(mapping: Mapping[str, Any], place: str) -> OptOuts:
                 found.setdefault(request.name, request)
             else:
                 unread.append(request)
-        described += [describe_file(file) for file in _files(path)]
+        described += [describe_input(file) for file in _files(path)]
     if rules.former_names is not None:
         found = connected(found, read_former_names(rules.former_names))
-        described.append(describe_file(rules.former_names))
+        described.append(describe_input(rules.former_names))
     people = {pseudonym(name): request for name, request in found.items() if "/" not in name}
     return OptOuts(found, people, tuple(unread), tuple(described))
 
@@ -253,7 +253,7 @@ def _required(entry: str, place: str) -> str:
 
 def _lines(path: str) -> list[str]:
     try:
-        with open_bytes(Path(path)) as file:
+        with open_bytes(as_path(path)) as file:
             return file.read().decode("utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a file with an account or owner/repository on each line") from None

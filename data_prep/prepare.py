@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from data_prep import outputs
 from data_prep.build_shards import PIECES_OF_A_SHARD
 from data_prep.card import write_card
 from data_prep.curate import open_curation
@@ -30,10 +31,11 @@ from data_prep.dataset import Made, Weighted, Work, make_dataset
 from data_prep.engines import Engine, TasksFailed, require_engine
 from data_prep.kinds import KINDS, Setting, open_kind
 from data_prep.pool import default_workers, start_server
+from data_prep.remote_files import is_remote
 from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.errors import UserError
-from starchat.files import alone_in, already_finished, building, digest_json, read_manifest, versions, write_json, write_manifest
+from starchat.files import alone_in, digest_json, versions, write_json, write_manifest
 
 STAGE = "prepare"
 DECONTAMINATION = "decontamination.json"
@@ -97,13 +99,12 @@ def prepare(
         return digest_json({"spec": depends_on, "inputs": inputs, "versions": found_versions})
 
     of_steps = [] if curation is None else list(curation.inputs)
-    target = Path(spec.output)
-    if target.exists() or target.name in ("", ".."):
+    if outputs.exists(spec.output):
         inputs = [entry for number in range(len(sources)) for entry in inputs_of(number)]
-        if already_finished(spec.output, STAGE, digest_of(inputs + of_steps), overwrite):
-            return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": True}
+        if outputs.is_finished(spec.output, STAGE, digest_of(inputs + of_steps), overwrite):
+            return {**(outputs.manifest_of(spec.output) or {}), "folder": spec.output, "skipped": True}
     known = [entry for number, source in enumerate(sources) if not source.opened.tells for entry in inputs_of(number)]
-    with building(spec.output) as folder, _working(work or target.parent, target.name, engine) as work_folder:
+    with _working(spec.output, work, engine) as work_folder, outputs.placing(spec.output, work_folder) as folder:
         digest = digest_json([digest_of(known + of_steps), pieces_of_a_shard])
         made = make_dataset(spec, sources, curation, Work(work_folder, engine, digest, setting, progress, pieces_of_a_shard), folder)
         if made.near_misses is not None and progress:
@@ -111,7 +112,7 @@ def prepare(
         told = [made.reads[n] if source.opened.tells else inputs_of(n) for n, source in enumerate(sources)]
         inputs = [entry for entries in told for entry in entries] + of_steps
         _write_rest(folder, made, digest_of(inputs), {"spec": resolved, "inputs": inputs, "versions": found_versions})
-    return {**(read_manifest(spec.output) or {}), "folder": spec.output, "skipped": False}
+    return {**(outputs.manifest_of(spec.output) or {}), "folder": spec.output, "skipped": False}
 
 
 def _write_rest(folder: Path, made: Made, digest: str, known: Mapping[str, Any]) -> None:
@@ -124,9 +125,14 @@ def _write_rest(folder: Path, made: Made, digest: str, known: Mapping[str, Any])
 
 
 @contextlib.contextmanager
-def _working(parent: Path, name: str, engine: Engine) -> Iterator[Path]:
-    """Give a folder for what is done, which vanishes when all is; it stays after a kill, or where tasks failed or work elsewhere."""
-    folder = (parent / f".{name}.work").absolute()
+def _working(output: str, parent: Path | None, engine: Engine) -> Iterator[Path]:
+    """Give a folder for what is done, which vanishes when all is; it stays after a kill, or where tasks failed or work elsewhere.
+
+    It lies in `parent`, by default beside the output, or in the current folder where that goes to a store.
+    """
+    if parent is None:
+        parent = Path() if is_remote(output) else Path(output).parent
+    folder = (parent / f".{output.rstrip('/').rsplit('/', 1)[-1]}.work").absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     def vanish(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

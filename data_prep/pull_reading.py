@@ -19,6 +19,7 @@ from data_prep.kinds import Shop
 from data_prep.pull_objects import read_time
 from data_prep.pull_shapes import ADDRESSES, WHOLE, RawPull, Shape, concerns_pull, key_of, read_pull, shape_of
 from data_prep.records import Dropped
+from data_prep.remote_files import as_path
 from data_prep.sources import as_text, find_tables, parse_json, read_line
 from data_prep.spill import Spilled, SpillWriter, count_partitions, read_stretches, stretches
 from data_prep.threads import issue_rows
@@ -88,7 +89,7 @@ def find_files(path: str) -> list[Path]:
             raise UserError(f"{path}: no such file or folder; paths are relative to the current folder, {Path.cwd()}")
         if table.reader not in ("json", "jsonl"):
             raise UserError(f"{table.path}: pull requests are read from JSON or JSON Lines; convert it, or name the files by a pattern")
-    return [Path(table.path) for table in tables]
+    return [as_path(table.path) for table in tables]
 
 
 def find_shapes(files: Sequence[Path], format: str) -> tuple[Shape, ...]:

@@ -33,12 +33,12 @@ from data_prep.pull_rules import PullRules, is_retained, pull_fault, rules_of
 from data_prep.pull_shapes import RawPull, Shape
 from data_prep.pull_states import States, clone_states, export_states, locate_comments
 from data_prep.records import Dropped, Item
+from data_prep.remote_files import describe_input
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 CLONE_ROWS = 32
 """How many pull requests git is asked about at a time; where a row is one, they are a task."""
@@ -103,7 +103,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
     formats = [name for name, of_it in FORMATS.items() if set(of_it) & set(shapes)] or [spec.format]
     return Opened(
-        *(spec.path, ", ".join(formats), resolved, lambda: [*map(describe_file, files), *known]),
+        *(spec.path, ", ".join(formats), resolved, lambda: [*map(describe_input, files), *known]),
         *(lambda shop: _pieces(files, shapes, job, shop), setting.workers),
     )
 

@@ -7,6 +7,7 @@ marker that is written last (`data_prep.tasks`). Nothing here writes to a local 
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib
 import os
 import shutil
@@ -14,8 +15,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import psutil
 
 from starchat.errors import UserError
 from starchat.files import describe_file
@@ -43,6 +42,28 @@ def local_path(path: str | Path) -> Path:
     """
     assert not is_remote(path), path
     return Path(str(path).removeprefix("file://"))
+
+
+def as_path(path: str | Path) -> Path:
+    """Return a path to read from; that of an address does what ``pathlib`` does, in its store.
+
+    >>> as_path("s3://bucket/part.jsonl.gz").suffixes, str(as_path("s3://bucket/part.jsonl.gz"))
+    (['.jsonl', '.gz'], 's3://bucket/part.jsonl.gz')
+    """
+    if not is_remote(path):
+        return local_path(path)
+    _opened(path)  # says what is missing, if something is
+    found: Path = importlib.import_module("upath").UPath(str(path))
+    return found
+
+
+def matches(pattern: str) -> list[str]:
+    """Return the paths of the files that a pattern with ``*`` names, sorted."""
+    if not is_remote(pattern):
+        return sorted(name for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    store, name = _opened(pattern)
+    scheme = pattern.split("://", 1)[0]
+    return sorted(f"{scheme}://{found.removeprefix(f'{scheme}://')}" for found in store.glob(name) if store.isfile(found))
 
 
 def join(path: str | Path, *names: str) -> str:
@@ -103,6 +124,8 @@ def temporary_folder() -> Iterator[Path]:
 
 def sweep_temporary() -> None:
     """Remove the temporary folders of processes of this machine that were killed."""
+    import psutil
+
     for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*-*"):
         owner = folder.name.removeprefix(TEMPORARY).split("-", 1)[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):

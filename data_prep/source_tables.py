@@ -23,6 +23,7 @@ from data_prep.code_columns import COLUMNS, COMMIT_COLUMNS, FILES_COLUMN, REPOSI
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository
 from data_prep.records import Dropped
+from data_prep.remote_files import as_path, describe_input, is_remote
 from data_prep.source_documents import drawn_order
 from data_prep.source_files import Built, Choice, build_file, dropped_file, name_fault
 from data_prep.source_trees import Tree, list_leaves, too_large
@@ -43,7 +44,6 @@ from data_prep.sources import (
 )
 from starchat.dialogue import Source
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 WILD = "*?["
 STRETCH_BYTES = 4 << 20
@@ -92,6 +92,8 @@ def find_source_tables(path: str, split: str) -> tuple[Table, ...] | None:
 
     A folder is one of tables if it holds nothing else: a single file of source makes it a tree, and so does one of plain ``.json``.
     """
+    if is_remote(path):
+        return find_tables(path, split)
     target = Path(path)
     if target.is_dir():
         return None if is_repository(target) else _folder_tables(path, split)
@@ -128,13 +130,13 @@ def describe_tables(tables: Sequence[Table], workers: int) -> list[dict[str, Any
     files = sorted({file for table in tables for file in table_files(table)})
     try:
         with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
-            return list(pool.map(describe_file, files))
+            return list(pool.map(describe_input, files))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; check the file and its permissions") from None
 
 
 def _require_column(path: str, column: str) -> None:
-    with open_bytes(Path(path)) as file:
+    with open_bytes(as_path(path)) as file:
         names = _parquet(path, file).schema_arrow.names
     if column in names or FILES_COLUMN in names:
         return
@@ -157,7 +159,7 @@ def _parquet(path: str, file: Any) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(file)
     except PARQUET_ERRORS as error:
-        raise parquet_error(Path(path), 0, error) from None
+        raise parquet_error(as_path(path), 0, error) from None
 
 
 def _empty(path: str) -> UserError:
@@ -177,7 +179,7 @@ def stretches(tables: Iterable[Table], column: str) -> Iterator[Stretch]:
 
 def _parquet_stretches(path: str, column: str) -> Iterator[Stretch]:
     """Yield row groups, small ones together; a large one as its rows."""
-    with open_bytes(Path(path)) as file:
+    with open_bytes(as_path(path)) as file:
         table = _parquet(path, file)
         if not table.metadata.num_rows:
             raise _empty(path)
@@ -191,7 +193,7 @@ def _parquet_stretches(path: str, column: str) -> Iterator[Stretch]:
                 yield Groups(path, tuple(groups), number - waiting)
                 groups, size, waiting = [], 0, 0
             if held > GROUP_BYTES:
-                yield from _row_stretches(parquet_rows(Path(path), file, (index,), columns, number), column)
+                yield from _row_stretches(parquet_rows(as_path(path), file, (index,), columns, number), column)
             else:
                 groups.append(index)
                 size, waiting = size + held, waiting + group.num_rows
@@ -211,7 +213,7 @@ def _group_bytes(group: Any, columns: Sequence[str]) -> int:
 
 def _line_stretches(path: str) -> Iterator[Lines]:
     first, empty = 1, True
-    with open_bytes(Path(path)) as file:
+    with open_bytes(as_path(path)) as file:
         while data := file.read(STRETCH_BYTES):
             data += file.readline()  # to the end of a line
             empty = empty and not data.removeprefix(BYTE_ORDER_MARK).strip()
@@ -254,11 +256,11 @@ def _rows(task: TableTask) -> Iterator[Row | Dropped]:
     if isinstance(stretch, tuple):
         yield from stretch
     elif isinstance(stretch, Lines):
-        path = Path(stretch.path)
+        path = as_path(stretch.path)
         for place, line in numbered_lines(path, io.BytesIO(stretch.data), stretch.first):
             yield read_line(place, line)
     else:
-        path = Path(stretch.path)
+        path = as_path(stretch.path)
         with open_bytes(path) as file:
             columns = _present(_parquet(stretch.path, file).schema_arrow.names, task.column)
             yield from parquet_rows(path, file, stretch.groups, columns, stretch.number)

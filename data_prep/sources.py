@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import glob
 import io
 import json
 import re
@@ -24,9 +23,10 @@ from typing import IO, Any
 import orjson
 
 from data_prep.compressed import COMPRESSIONS, open_bytes
+from data_prep.outputs import manifest_of
 from data_prep.records import Dropped, encodable
+from data_prep.remote_files import as_path, is_remote, matches
 from starchat.errors import UserError
-from starchat.files import read_manifest
 
 EXTENSIONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 DATASETS_MARKS = ("dataset_dict.json", "dataset_info.json", "state.json")
@@ -68,18 +68,20 @@ def find_tables(path: str, split: str = "train") -> tuple[Table, ...]:
 
 
 def _named_tables(path: str, split: str) -> tuple[Table, ...]:
-    target = Path(path)
+    target = as_path(path)
     if target.is_dir():
         return _folder_tables(target, split)
     if target.exists():
         return (Table(path, _reader(target)),)
     if any(sign in path for sign in "*?["):
-        found = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())
+        found = matches(path)
         if not found:
             raise UserError(f"{path}: no file matches; check the pattern (it is relative to the current folder, {Path.cwd()})")
         return tuple(Table(name, _reader(Path(name))) for name in found)
     if HUB_ID.fullmatch(path) and not is_table_name(target):
         return (Table(path, "hub", split),)
+    if is_remote(path):
+        raise UserError(f"{path}: nothing is there; check the address, and whose account is used")
     raise UserError(f"{path}: no such file or folder; paths are relative to the current folder, {Path.cwd()}")
 
 
@@ -87,7 +89,7 @@ def table_files(table: Table) -> list[Path]:
     """Return the files on disk behind a table; none for a Hub id."""
     if table.reader == "hub":
         return []
-    path = Path(table.path)
+    path = as_path(table.path)
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
@@ -96,7 +98,7 @@ def read_table(table: Table) -> Iterator[Row | Dropped]:
     readers = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_csv, "parquet": _read_parquet}
     empty = True
     if table.reader in readers:
-        rows = readers[table.reader](Path(table.path))
+        rows = readers[table.reader](as_path(table.path))
     else:
         rows = _read_datasets(table)
     for row in rows:
@@ -183,7 +185,7 @@ def _folder_tables(folder: Path, split: str) -> tuple[Table, ...]:
 def _is_prepared(folder: Path) -> bool:
     """Return whether a folder is a dataset of ours; a ``manifest.json`` of anybody else is a file like any other."""
     try:
-        manifest = read_manifest(folder)
+        manifest = manifest_of(str(folder))
     except UserError:
         return False
     return manifest is not None and manifest.get("stage") == "prepare"
