@@ -318,12 +318,14 @@ def _load(signed: Signed, documents: Numbers) -> Held:
             ranks.append(np.load(place.with_suffix(".ranks"), mmap_mode="r")[local])
             bands.append(np.load(place.with_suffix(".bands"), mmap_mode="r")[:, local])
     bounds = np.cumsum([0, *np.concatenate([ends - starts for _, starts, ends in pieces])], dtype=np.int64)
-    hashes, at = np.empty(bounds[-1], np.uint64), 0
+    hashes, at = np.empty(bounds[-1], "<u8"), 0
     for path, starts, ends in pieces:
-        shingles = np.asarray(np.memmap(path, "<u8", "r"))
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            hashes[at : at + end - start] = shingles[start:end]
-            at += end - start
+        with open(path, "rb") as file:
+            for start, count in zip(starts.tolist(), (ends - starts).tolist(), strict=True):
+                file.seek(8 * start)
+                size_bytes = file.readinto(hashes[at : at + count].data)
+                assert size_bytes == 8 * count, path
+                at += count
     return Held(hashes, bounds, np.concatenate(ranks), np.concatenate(bands, axis=1))
 
 
