@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import orjson
-from near_duplicate_peers import BUFFER_BYTES, WORD, WORDS, write_kept
+from near_duplicate_ours import BUFFER_BYTES, THRESHOLD, read_texts
+from near_duplicate_peers import WORD, WORDS
 
 if TYPE_CHECKING:
     from data_prep.shingles import Shingles
 
 HERE = Path(__file__).parent
-THRESHOLD = 0.7
 PR_SET_CHILD_SUBREAPER = 36
 CANDIDATE_BANDS = (50, 5)
 """Pairs that are 0.7 alike share one of these bands with a probability of 0.9999."""
@@ -52,20 +52,15 @@ def main() -> int:
     arguments.add_argument("--runs", type=int, default=3)
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--min-ratio", type=float, default=3.0)
-    arguments.add_argument("--run-ours", type=Path, help="write what is kept to this file, and nothing else")
     options = arguments.parse_args()
-    if options.run_ours:
-        run_ours(options.folder, options.run_ours, options.workers)
-        return 0
     if not (options.folder / "truth.json").exists():
         subprocess.run([sys.executable, HERE / "near_duplicate_corpus.py", options.folder], check=True)
     sides = ["ours", *options.peers]
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         outputs = {side: Path(scratch) / f"{side}.jsonl" for side in sides}
         commands = {side: [options.peer_python, HERE / "near_duplicate_peers.py", side, options.folder, outputs[side]] for side in sides}
-        commands["ours"] = [sys.executable, __file__, "--folder", options.folder, "--run-ours", outputs["ours"]]
-        commands["ours"] += ["--workers", str(options.workers)]
-        subprocess.run(commands["ours"], check=True)  # compiles, once for each version of the code
+        commands["ours"] = [sys.executable, HERE / "near_duplicate_ours.py", options.folder, outputs["ours"], options.workers]
+        timed(commands["ours"])  # compiles, once for each version of the code
         runs: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
         for turn in range(options.runs):
             for side in sides if turn % 2 == 0 else sides[::-1]:
@@ -74,31 +69,6 @@ def main() -> int:
         ratios = print_times(runs, megabytes)
         lost = print_quality(options.folder, outputs)
     return 0 if lost == 0 and ratios.get("daft", options.min_ratio) >= options.min_ratio else 1
-
-
-def read_texts(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the text and rank of each row of a file."""
-    with open(path, "rb", BUFFER_BYTES) as file:
-        for line in file:
-            yield orjson.loads(line)["text"], 0
-
-
-def run_ours(corpus: Path, output: Path, workers: int) -> None:
-    """Write what is kept of a corpus."""
-    from data_prep.pool import start_server
-
-    start_server(["data_prep.loaded_kernels"], workers)
-    import near_duplicates  # this file, by the name that workers know
-
-    from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates
-
-    parts = sorted(corpus.glob("part-*.jsonl"))
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        removed = find_near_duplicates(parts, near_duplicates.read_texts, Path(folder), NearDuplicateRules(THRESHOLD), workers)
-        documents = sum(np.load(path, mmap_mode="r").size for path in Path(folder).glob("sign-*.ranks"))
-    keep = np.ones(documents, bool)
-    keep[[found.document for found in removed]] = False
-    write_kept(corpus, output, keep)
 
 
 def timed(command: Sequence[object]) -> tuple[float, float]:

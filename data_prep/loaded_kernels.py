@@ -6,6 +6,10 @@ be told to import, and nothing more; therefore this module, alone in the package
 
 from __future__ import annotations
 
+import gc
+
 from data_prep.near_duplicates import load_kernels
 
+gc.disable()  # nothing that is loaded is garbage
 load_kernels()
+gc.enable()

@@ -11,8 +11,7 @@ Four steps, each of pure tasks that write their files whole or not at all into o
 1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle, about as much as the text, and ``8 * bands + 16`` bytes a
    document, 304 by rule; in memory twice the bands of the shard, 20 times its longest text at most, and some 100 MB.
 2. `link`, a task a band and slice of its hashes (of few documents, some bands): which documents share it, neighbour to neighbour. In
-   memory 40 bytes a document of the slice, of `SLICE_DOCUMENTS`, and 1 byte a document in all; on disk 16 bytes a link, of which a band
-   has fewer than documents.
+   memory 40 bytes a document of the slice, of `SLICE_DOCUMENTS`; on disk 16 bytes a link, of which a band has fewer than documents.
 3. `deal`, one task: the connected parts, dealt out evenly. In memory 8 bytes a document for what part it is in, 16 while parts are
    joined, and up to 50 more for each that is in a part with others; and one file of links.
 4. `resolve`, a task a hand of parts: walks their documents in order. In memory the shingles of its documents, 8 bytes each, and
@@ -212,24 +211,28 @@ class LinkTask:
 
 def link(task: LinkTask) -> Path:
     """Write pairs of documents that connect all those with the same hash of a band; return the file."""
-    links = [np.zeros((0, 2), np.int64)]
-    told = [np.diff(np.load(place.with_suffix(".bounds"), mmap_mode="r")) > 0 for _, place in task.signed.shards()]
-    for band in task.bands:
-        hashes, documents = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for (first, place), chosen in zip(task.signed.shards(), told, strict=True):
-            column = np.load(place.with_suffix(".bands"), mmap_mode="r")[band]
-            in_slice = chosen if task.slices == 1 else chosen & (column % np.uint64(task.slices) == task.slice)
+    hashes: list[list[Hashes]] = [[np.zeros(0, np.uint64)] for _ in task.bands]
+    documents: list[list[Numbers]] = [[np.zeros(0, np.int64)] for _ in task.bands]
+    for first, place in task.signed.shards():
+        told = np.diff(np.load(place.with_suffix(".bounds"))) > 0
+        bands = np.asarray(np.load(place.with_suffix(".bands"), mmap_mode="r"))
+        for number, band in enumerate(task.bands):
+            in_slice = told if task.slices == 1 else told & (bands[band] % np.uint64(task.slices) == task.slice)
             local = np.flatnonzero(in_slice)
-            hashes.append(column[local])
-            documents.append(local + first)
-        together, numbers = np.concatenate(hashes), np.concatenate(documents)
-        order = np.argsort(together)
-        together, numbers = together[order], numbers[order]
-        same = np.flatnonzero(together[1:] == together[:-1])
-        links.append(np.stack((numbers[same], numbers[same + 1]), axis=1))
+            hashes[number].append(bands[band, local])
+            documents[number].append(local + first)
+    links = [_neighbours(np.concatenate(each), np.concatenate(of)) for each, of in zip(hashes, documents, strict=True)]
     target = _place(task.folder, f"links-{task.bands[0]:04d}", task.slice)
     _write(target, np.concatenate(links))
     return target
+
+
+def _neighbours(hashes: Hashes, documents: Numbers) -> Numbers:
+    """Return pairs of documents that connect all those with the same hash."""
+    order = np.argsort(hashes)
+    hashes, documents = hashes[order], documents[order]
+    same = np.flatnonzero(hashes[1:] == hashes[:-1])
+    return np.stack((documents[same], documents[same + 1]), axis=1)
 
 
 def deal(signed: Signed, links: Sequence[Path], bands: int, folder: Path, workers: int) -> list[Path]:
@@ -315,12 +318,14 @@ def _load(signed: Signed, documents: Numbers) -> Held:
             ranks.append(np.load(place.with_suffix(".ranks"), mmap_mode="r")[local])
             bands.append(np.load(place.with_suffix(".bands"), mmap_mode="r")[:, local])
     bounds = np.cumsum([0, *np.concatenate([ends - starts for _, starts, ends in pieces])], dtype=np.int64)
-    hashes, at = np.empty(bounds[-1], np.uint64), 0
+    hashes, at = np.empty(bounds[-1], "<u8"), 0
     for path, starts, ends in pieces:
-        shingles = np.asarray(np.memmap(path, "<u8", "r"))
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            hashes[at : at + end - start] = shingles[start:end]
-            at += end - start
+        with open(path, "rb") as file:
+            for start, count in zip(starts.tolist(), (ends - starts).tolist(), strict=True):
+                file.seek(8 * start)
+                size_bytes = file.readinto(hashes[at : at + count].data)
+                assert size_bytes == 8 * count, path
+                at += count
     return Held(hashes, bounds, np.concatenate(ranks), np.concatenate(bands, axis=1))
 
 

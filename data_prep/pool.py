@@ -125,7 +125,7 @@ def start_server(modules: Sequence[str], workers: int) -> None:
     Where there is one already it stays as it is, and workers import what it does not hold.
     """
     if workers > 1:
-        multiprocessing.get_context("forkserver").set_forkserver_preload(["data_prep.records", *modules])
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
         with _no_main(), _no_current_folder():
             forkserver.ensure_running()
 

@@ -187,22 +187,22 @@ def sketch(hashes: Any, bounds: Any, factors: Any, summands: Any, rows: int, uni
     """Return the hash of each band of each text, ``(bands, texts)``: of `rows` minima over its shingles under permutations of 32 bits."""
     bands, texts = factors.size // rows, bounds.size - 1
     found = np.zeros((bands, texts), np.uint64)
-    minima = np.empty(factors.size, np.uint32)
+    minima, values = np.empty(factors.size, np.uint32), np.empty(8, np.uint32)
     for text in range(texts):
         minima[:] = np.uint32(0xFFFFFFFF)
         last = bounds[text + 1] - 1
-        for position in range(bounds[text], bounds[text + 1], 4):  # four at a time: minima are loaded and stored less often
-            one, two, three, four = (
-                np.uint32(hashes[position] >> np.uint64(32)),
-                np.uint32(hashes[min(position + 1, last)] >> np.uint64(32)),
-                np.uint32(hashes[min(position + 2, last)] >> np.uint64(32)),
-                np.uint32(hashes[min(position + 3, last)] >> np.uint64(32)),
-            )
+        for position in range(bounds[text], bounds[text + 1], 8):  # eight at a time: minima are loaded and stored less often
+            for place in range(8):
+                values[place] = np.uint32(hashes[min(position + place, last)] >> np.uint64(32))
+            a, b, c, d = values[0], values[1], values[2], values[3]
+            e, f, g, h = values[4], values[5], values[6], values[7]
             for number in range(factors.size):
                 factor, summand = factors[number], summands[number]
-                least = min(np.uint32(factor * one + summand), np.uint32(factor * two + summand))
-                least = min(least, min(np.uint32(factor * three + summand), np.uint32(factor * four + summand)))
-                minima[number] = min(minima[number], least)
+                ab = min(np.uint32(factor * a + summand), np.uint32(factor * b + summand))
+                cd = min(np.uint32(factor * c + summand), np.uint32(factor * d + summand))
+                ef = min(np.uint32(factor * e + summand), np.uint32(factor * f + summand))
+                gh = min(np.uint32(factor * g + summand), np.uint32(factor * h + summand))
+                minima[number] = min(minima[number], min(min(ab, cd), min(ef, gh)))
         for band in range(bands):
             together = np.uint64(0)
             for number in range(band * rows, (band + 1) * rows):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import random
 import resource
 import time
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import fuzz_near_duplicates
-from data_prep import near_duplicates, shingle_arrays, shingles, twin_arrays
+from data_prep import loaded_kernels, near_duplicates, shingle_arrays, shingles, twin_arrays
 from data_prep.near_duplicates import NearDuplicate, NearDuplicateRules, find_near_duplicates
 from data_prep.shingles import candidate_probability
 from fuzz_near_duplicates import by_definition, read
@@ -130,6 +132,11 @@ def test_workers_change_nothing(tmp_path):
     files = [sorted((path.name, path.read_bytes()) for path in folder.iterdir()) for folder in sorted(tmp_path.iterdir())]
     kinds = ("sign", "link")
     assert [pair for pair in files[0] if pair[0].startswith(kinds)] == [pair for pair in files[1] if pair[0].startswith(kinds)]
+
+
+def test_loading_compiled_code_leaves_the_search_for_garbage_on():
+    importlib.reload(loaded_kernels)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("number", range(60))
