@@ -69,6 +69,9 @@ _NOTICES = (
     (re.compile(r"boost software license,? (?:- )?version 1\.0"), "BSL-1.0"),
     (re.compile(r"\bproprietary and confidential\b|\bconfidential and proprietary\b"), "LicenseRef-proprietary"),
 )
+_GAP = re.compile(r"(?<![\s*#/;%!-])[*#/;%!-]*+\s[\s*#/;%!-]*")
+"""The signs of comments around white space, from the first of them on."""
+
 _NOTICE_SIGN = re.compile(r"licen[sc]e|proprietary|SPDX|redistribution|permission", re.IGNORECASE)
 
 
@@ -118,7 +121,7 @@ def header_license(text: str) -> str | None:
         return distinct[0] if len(distinct) == 1 else " AND ".join(f"({x})" if " " in x else x for x in distinct)
     if gnu := _GNU.search(head):
         return _gnu(gnu["which"] or "", gnu["rest"])
-    plain = " ".join(re.sub(r"[\s*#/;%!-]+", lambda gap: " " if any(c.isspace() for c in gap[0]) else gap[0], head.lower()).split())
+    plain = " ".join(_GAP.sub(" ", head.lower()).split())
     found = {name for pattern, name in _NOTICES if pattern.search(plain)}
     if "permission is hereby granted, free of charge, to any person obtaining" in plain:
         found.add("JSON" if "for good, not evil" in plain else "MIT")

@@ -83,8 +83,9 @@ class OptOuts:
 
     def are_named_in(self, text: str) -> bool:
         """Return whether a text names anybody or anything that is taken out: what was dropped before tells no source, but its words."""
-        words = {word.rstrip(".") for word in _WORD.findall(text.lower())}
-        return any(word in self.requests or word.partition("/")[0] in self.requests for word in words)
+        words = {word.rstrip(".") for word in set(_WORD.findall(text.lower()))}
+        asked = self.requests.keys()
+        return not (asked.isdisjoint(words) and asked.isdisjoint(word.partition("/")[0] for word in words if "/" in word))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_prep.file_text import read_text
 from data_prep.generated import generated_name, generated_text, is_test, vendored
 from data_prep.languages import languages
-from data_prep.source_rules import PRESETS, encoded_data, fault_of, is_kept, limits_for
+from data_prep.source_rules import _ENCODED, _RUNS, PRESETS, encoded_data, fault_of, is_kept, limits_for
 
 CODE = "def add(first, second):\n    return first + second\n\n\n"
 MUCH = CODE * 20
@@ -84,6 +84,33 @@ def test_encoded_data(text, found):
     reason, detail = encoded_data(text)
     assert reason == "encoded_data" and detail.endswith(found)
     assert encoded_data(CODE * 40 + text[:90]) is None
+
+
+BITS = [
+    "0x1f, ",
+    "\\x41",
+    "AB ",
+    "cd,",
+    "\u00a0",
+    "é",
+    "\u2003",
+    "QUJD" * 20,
+    "\\u00e9" * 9,
+    "?",
+    "\n",
+    "\x1c",
+    "12 34 56 78 9a bc de f0 ",
+    " ",
+    "G",
+]
+
+
+@given(st.lists(st.sampled_from(BITS), max_size=40).map("".join))
+def test_no_encoded_data_is_missed_by_the_look_for_long_runs(text: str) -> None:
+    """Every stretch that an expression finds has a run as long as is looked for."""
+    data = text.encode("ascii", "replace")
+    for (name, pattern), (signs, between, least) in zip(_ENCODED, _RUNS, strict=True):
+        assert pattern.search(text) is None or b"1" * least in data.translate(signs, between), name
 
 
 def test_a_long_stretch_counts_however_large_the_file_is():
