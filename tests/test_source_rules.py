@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_prep.file_text import read_text
@@ -106,6 +106,8 @@ BITS = [
 
 
 @given(st.lists(st.sampled_from(BITS), max_size=40).map("".join))
+@example("\u2003".join(["ab"] * 9))
+@example("ab,\x1c" * 9)
 def test_no_encoded_data_is_missed_by_the_look_for_long_runs(text: str) -> None:
     """Every stretch that an expression finds has a run as long as is looked for."""
     data = text.encode("ascii", "replace")
