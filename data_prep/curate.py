@@ -13,7 +13,7 @@ taken out is looked at by nothing else, benchmarks are looked for in the text as
 ``near_duplicates``   `data_prep.near_duplicates`         drop ``near_duplicate``, or ``duplicate`` where the content is the same
 ====================  ==================================  =================================================================
 
-The first five look at each record by itself; how they are run, and the last, which needs all records: `data_prep.curate_all`.
+The first five look at each record by itself (`data_prep.build_shards`); the last needs all of them (`data_prep.dataset`).
 """
 
 from __future__ import annotations
