@@ -72,7 +72,8 @@ _NOTICES = (
 _GAP = re.compile(r"(?<![\s*#/;%!-])[*#/;%!-]*+\s[\s*#/;%!-]*")
 """The signs of comments around white space, from the first of them on."""
 
-_NOTICE_SIGN = re.compile(r"licen[sc]e|proprietary|SPDX|redistribution|permission", re.IGNORECASE)
+_NOTICE_SIGNS = ("license", "licence", "proprietary", "spdx", "redistribution", "permission")
+"""One of these is in every notice, in whatever case."""
 
 
 def license_of_text(text: str) -> str | None:
@@ -114,14 +115,15 @@ def header_license(text: str) -> str | None:
     'GPL-2.0-or-later'
     """
     head = text[:HEADER_CHARS]
-    if _NOTICE_SIGN.search(head) is None:
+    lowered = head.lower()
+    if not any(sign in lowered for sign in _NOTICE_SIGNS):
         return None
     if tags := [expression for match in _SPDX_TAG.finditer(head) if (expression := _tag(match["expression"]))]:
         distinct = sorted(set(tags))
         return distinct[0] if len(distinct) == 1 else " AND ".join(f"({x})" if " " in x else x for x in distinct)
     if gnu := _GNU.search(head):
         return _gnu(gnu["which"] or "", gnu["rest"])
-    plain = " ".join(_GAP.sub(" ", head.lower()).split())
+    plain = " ".join(_GAP.sub(" ", lowered).split())
     found = {name for pattern, name in _NOTICES if pattern.search(plain)}
     if "permission is hereby granted, free of charge, to any person obtaining" in plain:
         found.add("JSON" if "for good, not evil" in plain else "MIT")
