@@ -185,9 +185,7 @@ def _engine(command: argparse.ArgumentParser) -> None:
     group.add_argument("--engine", default="pool", metavar="NAME", help="pool: this machine (default); ray; slurm")
     group.add_argument("--work", metavar="FOLDER", help="where what is done lies until all is (default: beside the output)")
     group.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; auto: the one of this machine; local: one of this process")
-    group.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="for sbatch, such as --sbatch=--mem=8G"
-    )
+    group.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="for sbatch, such as --sbatch=--mem=8G")
     group.add_argument("--no-submit", action="store_true", help="tell the sbatch command instead of running it")
 
 
