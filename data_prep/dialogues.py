@@ -18,7 +18,7 @@ from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_
 from data_prep.kinds import Opened, Piece, Setting, pieces_of
 from data_prep.oasst import read_oasst
 from data_prep.preferences import clean_pair
-from data_prep.records import Dropped, Item, Kept
+from data_prep.records import Dropped, Item, Kept, settled
 from data_prep.remote_files import describe_input
 from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
 from starchat.batches import batched
@@ -87,6 +87,12 @@ def find_dialogues(spec: DialoguesSpec) -> tuple[DialogueTable, ...]:
 def embedded_path(path: str) -> str:
     """Return `path`, or for ``nano`` the folder of dialogues that come with the package."""
     return str(files("starchat") / "nano" / "dialogues" / "*.jsonl") if path == "nano" else path
+
+
+def build_dialogues(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Item]:
+    """Yield one item for each unit of the tables, in order, made by this process."""
+    for piece in _pieces(spec, tables):
+        yield from settled(piece.function(piece.argument))
 
 
 def _pieces(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Piece]:

@@ -61,14 +61,14 @@ def start(spec: Path, engine: str = "Engine(workers=2)", **variables: str) -> su
 
 def done(step: str) -> set[str]:
     """The tasks of a step that are done."""
-    return {path.parent.name for path in Path(".out.work", step).glob("*/done.json")}
+    return set(marks(step))
 
 
 def marks(step: str) -> dict[str, int]:
     """When the tasks of a step were done."""
     found = {}
-    for path in Path(".out.work", step).glob("*/done.json"):
-        with contextlib.suppress(FileNotFoundError):  # the run has just ended
+    with contextlib.suppress(FileNotFoundError):  # the run has just ended
+        for path in Path(".out.work", step).glob("*/done.json"):
             found[path.parent.name] = path.stat().st_mtime_ns
     return found
 
