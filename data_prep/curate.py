@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,7 +142,7 @@ def _secret_rules(mapping: Mapping[str, Any], place: str, setting: Setting) -> S
     try:
         return from_mapping(SecretRules, mapping, place)
     except UserError as error:
-        raise UserError(str(error).replace("secrets.", f"{place}.")) from None
+        raise UserError(re.sub(r"(?m)^secrets\.", lambda _: f"{place}.", str(error))) from None
 
 
 def curate_item(item: Item, curation: Curation) -> tuple[Item, Sequence[Match]]:

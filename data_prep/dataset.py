@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from data_prep.arrays import save_array
 from data_prep.build_shards import MATCHES, Job, build_shard, cut_shards, write_pickle
 from data_prep.census import Census
 from data_prep.curate import Curation
@@ -249,7 +250,7 @@ def _mark_near(rules: DuplicateRules, folders: Sequence[Path], verdicts: Verdict
         path = None
         if not alive.all():
             path = str(work.own("alive") / f"{number:06d}.npy")
-            np.save(path, alive)
+            save_array(path, alive)
         shards.append(ComparedShard(str(folder), number, rules.prefer, path, digest_bytes(alive.tobytes())))
     engine = work.engine_for(int(verdicts.lines["size"].sum()))
     verdicts.mark_near(find_near_duplicates_on(engine, shards, read_compared, work.folder / "near", rules, work.digest))

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any, Literal
 
 from data_prep.clean import clean, sound_text
 from data_prep.drafts import Draft, RowProblem
 from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_columns
-from data_prep.kinds import Opened, Piece, Setting, pieces_of
+from data_prep.kinds import BATCH_CHARACTERS, Opened, Piece, Setting, pieces_of
 from data_prep.oasst import read_oasst
 from data_prep.preferences import clean_pair
 from data_prep.records import Dropped, Item, Kept, settled
 from data_prep.remote_files import describe_input
 from data_prep.sources import Row, Table, as_text, find_tables, read_table, table_files
-from starchat.batches import batched
 from starchat.config import closest, from_mapping, to_mapping
 from starchat.dialogue import ROLES, Record, Source
 from starchat.errors import UserError
@@ -102,7 +102,21 @@ def _pieces(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[
             units = read_oasst(rows, spec.paths, spec.roles)
             yield from pieces_of(unit if isinstance(unit, Dropped) else _item(unit.row, unit.result, spec) for unit in units)
         else:
-            yield from (Piece(build_rows, (spec, table.format, batch)) for batch in batched(rows, ROWS_OF_A_PIECE))
+            yield from (Piece(build_rows, (spec, table.format, batch)) for batch in _batches(rows))
+
+
+def _batches(rows: Iterable[Row | Dropped]) -> Iterator[tuple[Row | Dropped, ...]]:
+    """Yield rows in groups of some megabytes: how large one is, is known when it is read."""
+    batch: list[Row | Dropped] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))
+        if len(batch) == ROWS_OF_A_PIECE or size >= BATCH_CHARACTERS:
+            yield tuple(batch)
+            batch, size = [], 0
+    if batch:
+        yield tuple(batch)
 
 
 def build_rows(task: tuple[DialoguesSpec, str, tuple[Row | Dropped, ...]]) -> Iterator[Item]:

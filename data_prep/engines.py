@@ -21,7 +21,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -77,6 +77,9 @@ class Ended:
     error: BaseException | None = None
 
 
+Endings = Generator[tuple[str, Ended], None, None]
+
+
 def run_tasks_on(
     engine: Engine,
     tasks: Iterable[Task],
@@ -96,8 +99,7 @@ def run_tasks_on(
     require_engine(engine)
     place = str(folder) if is_remote(folder) else str(local_path(folder).absolute())
     names: dict[str, None] = {}
-    values: dict[str, Any] = {}
-    failed: dict[str, str] = {}
+    values, failed = dict[str, Any](), dict[str, str]()
     with (
         contextlib.nullcontext() if is_remote(place) else alone_in(Path(place)),
         tqdm(desc=progress, unit=" tasks", disable=progress is None, file=sys.stderr) as bar,
@@ -123,15 +125,16 @@ def run_tasks_on(
             bar.total = len(tasks)
             left = list(left_of(tasks))
             run = find_array(tasks, left, stated, engine.kind == "slurm") or begin_run(place, digest)
-            endings = ENGINES[engine.kind](engine, iter(left), run) if left else iter(())
+            endings = ENGINES[engine.kind](engine, iter(left), run) if left else _nothing()
         else:
             run = find_array((), (), stated, join_in=False) or begin_run(place, digest)
             endings = ENGINES[engine.kind](engine, (task for one in tasks for task in left_of((one,))), run)
-        for name, ended in endings:
-            (values if ended.cause is None else failed)[name] = ended.value if ended.cause is None else ended.cause
-            if engine.stop and ended.error is not None and not isinstance(ended.error, BrokenProcessPool):
-                raise ended.error
-            bar.update()
+        with contextlib.closing(endings):  # whoever takes away what was made must not meet a task that still makes it
+            for name, ended in endings:
+                (values if ended.cause is None else failed)[name] = ended.value if ended.cause is None else ended.cause
+                if engine.stop and ended.error is not None and not isinstance(ended.error, BrokenProcessPool):
+                    raise ended.error
+                bar.update()
         if engine.kind != "slurm" or not failed:
             end_run(run)
     if failed:
@@ -190,7 +193,7 @@ def _ended(future: Future[Any]) -> Ended:
     return Ended(future.result()) if error is None else Ended(cause=cause_of(error), error=error)
 
 
-def _on_pool(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+def _on_pool(engine: Engine, tasks: Iterator[Task], run: Run) -> Endings:
     workers = default_workers() if engine.workers is None else engine.workers
     names: list[str] = []
     first = next(tasks, None)
@@ -207,12 +210,16 @@ def _on_pool(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[
         yield names[number], _ended(future)
 
 
-def _here(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+def _nothing() -> Endings:
+    yield from ()
+
+
+def _here(engine: Engine, tasks: Iterator[Task], run: Run) -> Endings:
     for task in tasks:
         yield task.name, Ended(do_ordered((task, run)))
 
 
-def _on_ray(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+def _on_ray(engine: Engine, tasks: Iterator[Task], run: Run) -> Endings:
     with _ray(engine) as ray:
         remote = ray.remote(num_cpus=1, max_retries=MAX_BREAKS - 1, retry_exceptions=[BrokenProcessPool])(do_ordered)
         waiting = iter(tasks)
@@ -262,13 +269,13 @@ def _ray(engine: Engine) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _on_slurm(engine: Engine, tasks: Iterator[Task], run: Run) -> Iterator[tuple[str, Ended]]:
+def _on_slurm(engine: Engine, tasks: Iterator[Task], run: Run) -> Endings:
     left = list(tasks)
     for name, value, cause in run_array(left, run, engine.workers, engine.sbatch, engine.submit):
         yield name, Ended(value, cause)
 
 
-ENGINES: dict[str, Callable[[Engine, Iterator[Task], Run], Iterator[tuple[str, Ended]]]] = {
+ENGINES: dict[str, Callable[[Engine, Iterator[Task], Run], Endings]] = {
     "pool": _on_pool,
     "here": _here,
     "ray": _on_ray,

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import orjson
 
+from data_prep.arrays import save_array
 from data_prep.records import Dropped, Item, Kept, encodable
 from starchat.dialogue import Record, Turn, from_row, to_row
 
@@ -56,8 +57,8 @@ class ItemWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
         if kind is None:
-            np.save(self._folder / LINES, np.array(self._lines, LINE))
-            np.save(self._folder / CLAIMS, np.array(self._claims, CLAIM))
+            save_array(self._folder / LINES, np.array(self._lines, LINE))
+            save_array(self._folder / CLAIMS, np.array(self._claims, CLAIM))
 
     def __len__(self) -> int:
         return len(self._lines)

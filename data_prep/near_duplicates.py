@@ -35,6 +35,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.arrays import write_array
 from data_prep.pool import default_workers, run_tasks
 from data_prep.shingles import Hashes, Numbers, band_hashes, candidate_probability, kernels, shingles_of
 from starchat.errors import UserError
@@ -375,4 +376,4 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 
 def _write(path: Path, array: NDArray[Any]) -> None:
     with _whole(path) as file:
-        np.save(file, array)
+        write_array(file, array)

@@ -16,6 +16,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import types
@@ -126,7 +127,7 @@ def start_server(modules: Sequence[str], workers: int) -> None:
     """
     if workers > 1:
         multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
-        with _no_main(), _no_current_folder():
+        with _no_main(), _no_current_folder(), _no_interrupts():
             forkserver.ensure_running()
 
 
@@ -167,6 +168,7 @@ def _begin_worker(variables: dict[str, str]) -> None:
     """
     os.environ.clear()
     os.environ.update(variables)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process that it works for says what there is to say
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -191,6 +193,19 @@ def _no_current_folder() -> Iterator[None]:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Have a process that is started not heed Ctrl-C, which goes to all processes of a terminal: each would show a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

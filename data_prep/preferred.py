@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def duplicate_rules(mapping: Mapping[str, Any], place: str) -> DuplicateRules:
     try:
         rules = from_mapping(DuplicateRules, mapping, place)
     except UserError as error:
-        raise UserError(str(error).replace("near_duplicates: ", f"{place}.")) from None
+        raise UserError(re.sub("(?m)^near_duplicates: ", lambda _: f"{place}.", str(error))) from None
     for name in rules.prefer:
         if name not in PREFERENCES:
             raise UserError(f"{place}.prefer: {name!r}; {closest(name, PREFERENCES)}")

@@ -132,20 +132,24 @@ class Verdicts:
     def _code(self, verdict: int) -> int:
         return self.names.index(REASONS[verdict])
 
-    def _kept(self) -> np.ndarray[Any, Any]:
-        found: np.ndarray[Any, Any] = self.alive & self.lines["kept"] & (self.verdicts == OWN)
+    def _kept(self, which: slice = slice(None)) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = self.alive[which] & self.lines["kept"][which] & (self.verdicts[which] == OWN)
         return found
+
+    def _of(self, source: int) -> slice:
+        """Return where the lines of a source are: shards are cut source by source."""
+        return slice(*np.searchsorted(self.sources, (source, source + 1)).tolist())
 
     def counts(self, source: int) -> dict[str, Any]:
         """Return what the manifest says of a source, but for its repairs."""
-        own = self.sources == source
-        kept = own & self._kept()
-        gone = own & self.alive & ~kept
-        by_reason = np.bincount(self.reasons[gone], minlength=len(self.names))
-        copies = self.lines["copies"][kept]
-        test = self.lines["test"][kept]
+        own = self._of(source)
+        lines, alive = self.lines[own], self.alive[own]
+        kept = self._kept(own)
+        by_reason = np.bincount(self.reasons[own][alive & ~kept], minlength=len(self.names))
+        copies = lines["copies"][kept]
+        test = lines["test"][kept]
         return {
-            "read": int((own & self.alive).sum()),
+            "read": int(alive.sum()),
             "kept": int(kept.sum()),
             "dropped": {name: int(count) for name, count in zip(self.names, by_reason, strict=True) if count},
             "written": int(copies.sum(dtype=np.int64)),
@@ -154,13 +158,15 @@ class Verdicts:
 
     def faults(self, source: int) -> collections.Counter[str]:
         """Return how many units of a source are malformed, by reason."""
-        found = self.reasons[(self.sources == source) & self.alive & self.lines["fault"]]
+        own = self._of(source)
+        found = self.reasons[own][self.alive[own] & self.lines["fault"][own]]
         return collections.Counter({self.names[code]: int(count) for code, count in enumerate(np.bincount(found)) if count})
 
     def first_fault(self, source: int, reason: str) -> np.void:
         """Return the entry of the first malformed unit of a source and reason."""
-        wanted = (self.sources == source) & self.alive & self.lines["fault"] & (self.reasons == self.names.index(reason))
-        found: np.void = self._entries(np.flatnonzero(wanted)[:1])[0]
+        own = self._of(source)
+        wanted = self.alive[own] & self.lines["fault"][own] & (self.reasons[own] == self.names.index(reason))
+        found: np.void = self._entries(np.flatnonzero(wanted)[:1] + own.start)[0]
         return found
 
     def portions(self, max_file_bytes: int | None = None) -> Iterator[Portion]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from data_prep.arrays import save_array
 from data_prep.census import Census
 from data_prep.item_files import ITEMS, identity
 from data_prep.sources import as_text
@@ -101,5 +102,5 @@ def write_tasks(portions: Iterator[Portion], folder: Path, shards: str, weights:
     """Yield the task of each portion, whose entries are written to a folder."""
     for portion in portions:
         path = folder / f"{portion.name}.npy"
-        np.save(path, portion.entries)
+        save_array(path, portion.entries)
         yield WriteTask(portion.name, portion.split, str(path), digest_bytes(portion.entries.tobytes()), shards, weights)

@@ -57,10 +57,10 @@ def identity(item: Item) -> str:
     return item.record.id if isinstance(item, Kept) else f"{item.reason} {item.place} {item.raw}"
 
 
-def run_mutants(description: str | None, one: Callable[[random.Random], Iterable[str]]) -> int:
+def run_mutants(description: str | None, one: Callable[[random.Random], Iterable[str]], at_once: int = 1) -> int:
     """Make as many mutants as the command line says, and print what became of them; the exit status is 1 if any broke a law.
 
-    `one` makes and judges a mutant with the random numbers that it is given, and returns what became of its parts.
+    `one` makes and judges a mutant, or so many `at_once`, with the random numbers that it is given, and returns what became of its parts.
     """
     arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--count", type=int, default=10_000)
@@ -68,7 +68,7 @@ def run_mutants(description: str | None, one: Callable[[random.Random], Iterable
     options = arguments.parse_args()
     outcomes: collections.Counter[str] = collections.Counter()
     failures, begin = 0, time.monotonic()
-    for number in range(options.count):
+    for number in range(0, options.count, at_once):
         try:
             outcomes.update(one(random.Random(f"{options.seed}:{number}")))
         except Exception:  # noqa: BLE001  # any escape at all is the finding

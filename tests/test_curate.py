@@ -111,6 +111,21 @@ def test_all_faults_are_told_at_once() -> None:
         open_curation({"licences": {}}, "spec", Setting(workers=1))
 
 
+def test_a_fault_names_its_key_once() -> None:
+    """Whatever the spec is called."""
+    steps: dict[str, Any] = {"redact": {"dorp": []}, "near_duplicates": {"treshold": 0.7, "prefer": ["stars"]}}
+    with pytest.raises(UserError) as caught:
+        open_curation(steps, "my-secrets.yaml: curate", Setting(workers=1))
+    assert str(caught.value).split("\n") == [
+        "my-secrets.yaml: curate.redact: unknown key 'dorp'; did you mean 'drop'?",
+        "my-secrets.yaml: curate.near_duplicates: unknown key 'treshold'; did you mean 'threshold'?",
+    ]
+    with pytest.raises(
+        UserError, match=r"^spec: curate\.redact\.drop: .*\nspec: curate\.near_duplicates\.threshold: 7\.0; expected a number"
+    ):
+        open_curation({"redact": {"drop": ["x"]}, "near_duplicates": {"threshold": 7}}, "spec: curate", Setting(workers=1))
+
+
 def test_same_bytes_with_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces depend on the input alone."""
     monkeypatch.setattr("data_prep.dialogues.ROWS_OF_A_PIECE", 7)

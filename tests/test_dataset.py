@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+import fuzz_dataset
 import mixed_sources
 from data_prep.engines import Engine
 from data_prep.prepare import prepare
@@ -209,3 +211,9 @@ def test_a_finished_dataset_is_not_made_again(spec: Path) -> None:
     first = prepare(spec, ["output=out"], progress=False)
     again = prepare(spec, ["output=out"], progress=False)
     assert again["skipped"] and again["digest"] == first["digest"]
+
+
+@pytest.mark.parametrize("number", [0, fuzz_dataset.MUTANTS])
+def test_damaged_sources_are_accounted_for(number: int, tmp_path: Path) -> None:
+    """Some of the mutants that ``python tests/fuzz_dataset.py`` makes by the thousand."""
+    assert "kept" in fuzz_dataset.check(random.Random(f"0:{number}"), tmp_path)

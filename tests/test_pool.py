@@ -151,3 +151,29 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+INTERRUPTED = {
+    "in the server's imports": "start_server(['slow_module'], 2)\nprint('up', flush=True)\ntime.sleep(30)",
+    "in tasks": "start_server([], 2)\nlist(run_apart(print_and_sleep, [30, 30], 2))",
+}
+
+
+@pytest.mark.parametrize("moment", INTERRUPTED)
+def test_an_interrupt_is_told_once(moment: str, tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes of a terminal; those that work end at once and say nothing."""
+    text = "import time\n\n\ndef print_and_sleep(seconds):\n    print('up', flush=True)\n    time.sleep(seconds)\n"
+    (tmp_path / "sleeping.py").write_text(text, encoding="utf-8")
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(2)\n", encoding="utf-8")
+    begin = "import sys, time\nfrom data_prep.pool import run_apart, start_server\nfrom sleeping import print_and_sleep\n"
+    body = INTERRUPTED[moment].replace("\n", "\n    ")
+    program = f"{begin}try:\n    {body}\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent.parent}{os.pathsep}{tmp_path}"}
+    command = [sys.executable, "-c", program]
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "up\n"
+    time.sleep(0.5)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, err = driver.communicate(timeout=20)
+    assert (driver.returncode, err) == (130, "")

@@ -96,7 +96,12 @@ def test_failures_are_told_when_the_others_have_ended(tmp_path):
     assert sorted(path.name for path in where.iterdir()) == [f"part-0{n}" for n in range(4)]
 
 
-def test_causes_are_short():
+def test_the_first_error_is_raised_when_no_task_is_at_work_any_more(tmp_path):
+    """Else they go on writing into what whoever catches the error takes away."""
+    bad, *good = Task("refuses", refuse, (3,)), *squares(1, seconds=1.0)
+    with pytest.raises(UserError, match="part 3: is not right") as caught:  # which keeps all that was under way
+        run_tasks_on(Engine(workers=2, stop=True), [bad, *good], tmp_path / "run", DIGEST)
+    assert (tmp_path / "run" / "part-00" / "done.json").is_file(), caught
     assert cause_of(ValueError("x" * 9999 + "\nsecond")) == "ValueError: " + "x" * 500
     assert cause_of(ValueError("bad"), 'File "a.py", line 3, in f\n  File "b.py", line 4, in g\n') == "ValueError: bad (b.py:4)"
 
