@@ -203,6 +203,8 @@ def _engine_of(options: argparse.Namespace) -> Any:
 def _prepare_repository(options: argparse.Namespace) -> int:
     if options.spec is not None:
         raise UserError(f"starchat prepare: --repo writes a spec of its own; leave {options.spec} out, or run it without --repo")
+    if options.engine != "pool" or options.work or options.address or options.sbatch or options.no_submit:
+        raise UserError("starchat prepare: --repo works on this machine; prepare the spec that it writes with --engine and --work")
     from data_prep.assistant import make_assistant, render_text
 
     with _result_only(options.json) as show:
