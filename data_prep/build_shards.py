@@ -25,8 +25,11 @@ from starchat.files import digest_bytes
 
 MATCHES = "matches.pickle"
 
-PIECES_OF_A_SHARD = 8
-"""Pieces hold some megabytes. More of them make fewer files; after a kill, what was under way is done again."""
+PIECES_OF_A_SHARD = {"pool": 2, "here": 2}
+"""Pieces hold some megabytes at most. Few of them keep all cores of a machine at work to the end; more make fewer files."""
+
+PIECES_ELSEWHERE = 16
+"""How many a shard has where other machines work on it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from data_prep import outputs
-from data_prep.build_shards import PIECES_OF_A_SHARD
+from data_prep.build_shards import PIECES_ELSEWHERE, PIECES_OF_A_SHARD
 from data_prep.card import write_card
 from data_prep.curate import open_curation
 from data_prep.dataset import Made, Weighted, Work, make_dataset
@@ -70,7 +70,7 @@ def prepare(
     workers: int | None = None,
     engine: Engine | None = None,
     work: Path | None = None,
-    pieces_of_a_shard: int = PIECES_OF_A_SHARD,
+    pieces_of_a_shard: int | None = None,
 ) -> dict[str, Any]:
     """Return the manifest of the dataset that the spec describes, plus its ``folder``; ``skipped`` if it was there already.
 
@@ -81,6 +81,7 @@ def prepare(
     spec = load_spec(spec_path, overrides)
     engine = engine or Engine(workers=workers, stop=True)
     require_engine(engine)
+    pieces_of_a_shard = pieces_of_a_shard or PIECES_OF_A_SHARD.get(engine.kind, PIECES_ELSEWHERE)
     setting = Setting(spec.tokenizer, spec.seed, default_workers() if workers is None else workers)
     start_server(_modules(spec), setting.workers)
     curation = open_curation(spec.curate, f"{spec_path}: curate", setting) if spec.curate else None
