@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import gc
 import itertools
 import multiprocessing
@@ -33,6 +34,10 @@ Result = TypeVar("Result")
 
 AHEAD = 3
 """Tasks under way or waiting, for each worker: enough that none idles while this process writes."""
+
+PIPE_BYTES = 1 << 20
+"""How much of its results the workers of a pool may have written before the others must wait for this process to read it. Linux gives 64
+KB by itself, and up to this much to whoever asks; of results of about that size it saves a tenth of the time."""
 
 MAX_BREAKS = 3
 """How often workers may die while one and the same task is the oldest one under way."""
@@ -155,7 +160,10 @@ def _run(function: Callable[[Task], Result], waiting: collections.deque[Task], s
 def _new_pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool whose workers have the variables of this process as they are now, and not as they were when the server began."""
     context = multiprocessing.get_context("forkserver")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(dict(os.environ),))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(dict(os.environ),))
+    with contextlib.suppress(AttributeError, OSError):  # a system, or a Python, that has it otherwise
+        fcntl.fcntl(pool._result_queue._reader.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[attr-defined]
+    return pool
 
 
 def _begin_worker(variables: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep import pool
 from data_prep.pool import AHEAD, run_apart, run_tasks
 from starchat.errors import UserError
 
@@ -77,6 +79,12 @@ def test_an_error_of_a_task_is_the_callers():
         list(run_tasks(refuse, range(9), 2))
     with pytest.raises(UserError, match="workers: 0"):
         list(run_tasks(refuse, range(9), 0))
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="Linux tells the size of a pipe")
+def test_workers_need_not_wait_for_each_others_results_to_be_read():
+    with pool._new_pool(1) as found:
+        assert fcntl.fcntl(found._result_queue._reader.fileno(), fcntl.F_GETPIPE_SZ) == pool.PIPE_BYTES
 
 
 def test_a_program_needs_no_guard(tmp_path):
