@@ -134,7 +134,7 @@ def _secret_rules(mapping: Mapping[str, Any], place: str, setting: Setting) -> S
     """Return the rules for secrets; a style that is not stated is that of the tokenizer: StarCoder2's has tokens for what was taken out."""
     from data_prep.redact import PLACEHOLDERS
     from starchat.hub import start_folder
-    from starchat.tokens import control_names
+    from starchat.tokenizer_file import control_names
 
     if "style" not in mapping:
         has_tokens = control_names(start_folder(setting.tokenizer)).issuperset(PLACEHOLDERS.values())

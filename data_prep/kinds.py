@@ -135,7 +135,7 @@ class Setting:
     def family(self) -> Family:
         """The document tokens that the tokenizer has."""
         from starchat.hub import start_folder
-        from starchat.tokens import control_names
+        from starchat.tokenizer_file import control_names
 
         return family_of(control_names(start_folder(self.tokenizer)), self.tokenizer)
 

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from starchat.errors import UserError
 from starchat.faster_tokenizer import WORTH_TEXTS, by_hf, encode_faster, faster_engine
 from starchat.files import read_object, write_json, write_text
 from starchat.template import ESCAPE, Segment, Template, jinja
+from starchat.tokenizer_file import is_control, read_spec
 
 SAVED_END_OF_TEXT = "base_end_of_text"
 """Key of a saved tokenizer's configuration: what ended a text in the base model, where the template ends replies with another token."""
@@ -130,7 +131,7 @@ class Tokens:
 
 def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
     """Return the tokens of a model folder, with the template's control tokens added where they are missing."""
-    spec, config = _read_spec(Path(folder)), _read_config(Path(folder))
+    spec, config = read_spec(Path(folder)), _read_config(Path(folder))
     end_of_text = _token_name(config, SAVED_END_OF_TEXT) or _token_name(config, "eos_token")
     if end_of_text is None:
         raise UserError(f"{folder}: the tokenizer names no eos_token; add one to tokenizer_config.json")
@@ -142,7 +143,7 @@ def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
     if template is not None:
         spec = _with_template(spec, template, new)
     whole = Tokenizer.from_str(json.dumps(spec))
-    control = {t["content"]: t["id"] for t in spec["added_tokens"] if _is_control(t)}
+    control = {t["content"]: t["id"] for t in spec["added_tokens"] if is_control(t)}
     plain = _plain(spec, plain_pre_tokenizer)
     _require_unforgeable(plain, control, folder)
     return Tokens(
@@ -157,11 +158,6 @@ def load_tokens(folder: str | Path, template: Template | None) -> Tokens:
         config=config,
         spells_space=SPACE in json.dumps(spec["decoder"], ensure_ascii=False),
     )
-
-
-def control_names(folder: str | Path) -> frozenset[str]:
-    """Return the names of the control tokens of a model folder's tokenizer, without loading it."""
-    return frozenset(token["content"] for token in _read_spec(Path(folder))["added_tokens"] if _is_control(token))
 
 
 def save_tokens(tokens: Tokens, folder: str | Path, max_length: int) -> None:
@@ -184,12 +180,6 @@ def save_tokens(tokens: Tokens, folder: str | Path, max_length: int) -> None:
         write_text(target / "chat_template.jinja", jinja(tokens.template, list(tokens.control), tokens.bos))
 
 
-def _is_control(token: Mapping[str, Any]) -> bool:
-    """Whether an added token is a marker. Others are runs of white space, words or single characters, which texts may hold."""
-    content = str(token["content"])
-    return bool(token["special"]) or not (content.isspace() or content.isalnum() or len(content) == 1)
-
-
 @contextlib.contextmanager
 def _refusing_surrogates(texts: Sequence[str]) -> Iterator[None]:
     """Say which text is not Unicode where the tokenizers have only a TypeError or a UnicodeEncodeError for it."""
@@ -206,78 +196,6 @@ def _refusing_surrogates(texts: Sequence[str]) -> Iterator[None]:
                     "expected Unicode text; decode it with errors='replace'"
                 ) from None
         raise
-
-
-def _read_spec(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: has no tokenizer.json; a base model needs its tokenizer beside its weights, as a fast tokenizer")
-    spec = read_object(path, "a tokenizer", "fetch the model again")
-    if not {"model", "added_tokens", "pre_tokenizer", "normalizer"} <= set(spec):
-        raise UserError(f"{path}: not a tokenizer of the tokenizers library; fetch the model again")
-    fault = _fault_of_bpe(spec["model"])
-    if fault:
-        raise UserError(f"{path}: {fault}; fetch the model again, or take one with a BPE tokenizer")
-    # A tokenizer saved with truncation would cut every text in silence.
-    return _without_dummy_prefix({**spec, "truncation": None, "padding": None})
-
-
-def _fault_of_bpe(model: Any) -> str | None:
-    """Return what keeps the tokenizers library, which says only `Exception`, from loading a tokenizer's model as BPE; None if nothing."""
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
-        return f"its model is of type {model.get('type') if isinstance(model, dict) else type(model).__name__}; expected BPE"
-    vocab, merges = model.get("vocab"), model.get("merges")
-    if not isinstance(vocab, dict) or not vocab or not all(type(i) is int and i >= 0 for i in vocab.values()):
-        return "its vocabulary is not a mapping of tokens to ids"
-    if not isinstance(merges, list):
-        return "it has no list of merges"
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    prefix = model.get("continuing_subword_prefix") or ""
-    for number, pair in enumerate(pairs):
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(piece, str) for piece in pair):
-            return f"merge {number} is not a pair of tokens"
-        if not {pair[0], pair[1], pair[0] + pair[1].removeprefix(prefix)} <= vocab.keys():
-            return f"merge {number} makes or needs a token that the vocabulary lacks"
-    return None
-
-
-def _without_dummy_prefix(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a tokenizer spec that puts no space before a text, nor takes one away when it decodes.
-
-    Tokenizers of SentencePiece's kind put a space before a text, some before each stretch between control tokens, others before the
-    first one only. Either way the ids of a turn would depend on where it stands, and an answer would not decode to itself.
-    """
-    parts = {
-        key: _each(spec.get(key), change)
-        for key, change in (("normalizer", _no_prepend), ("pre_tokenizer", _no_space), ("decoder", _no_strip))
-    }
-    return {**spec, **parts}
-
-
-def _each(part: dict[str, Any] | None, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Return a part of a tokenizer spec with `change` made to it, or to each member of a sequence; None where nothing is left."""
-    if part is None or part["type"] != "Sequence":
-        return None if part is None else change(part)
-    key = next(key for key in ("normalizers", "pretokenizers", "decoders") if key in part)
-    members = [changed for changed in (_each(member, change) for member in part[key]) if changed is not None]
-    return {**part, key: members} if members else None
-
-
-def _no_prepend(normalizer: dict[str, Any]) -> dict[str, Any] | None:
-    return None if normalizer["type"] == "Prepend" else normalizer
-
-
-def _no_space(pre_tokenizer: dict[str, Any]) -> dict[str, Any]:
-    if pre_tokenizer["type"] == "Metaspace":
-        kept = {key: value for key, value in pre_tokenizer.items() if key != "add_prefix_space"}
-        return {**kept, "prepend_scheme": "never"}
-    return {**pre_tokenizer, "add_prefix_space": False} if pre_tokenizer["type"] == "ByteLevel" else pre_tokenizer
-
-
-def _no_strip(decoder: dict[str, Any]) -> dict[str, Any] | None:
-    if decoder["type"] == "Strip" and decoder["content"] == " " and decoder["start"]:
-        return None
-    return _no_space(decoder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -308,7 +226,7 @@ def _with_template(spec: dict[str, Any], template: Template, new: Sequence[str])
     grown.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in new])
     spec = json.loads(grown.to_str())
     strict = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    spec["added_tokens"] = [{**t, **strict} if _is_control(t) else t for t in spec["added_tokens"]]
+    spec["added_tokens"] = [{**t, **strict} if is_control(t) else t for t in spec["added_tokens"]]
     spec["normalizer"] = _with_escape(spec["normalizer"])
     headers = [re.escape(header) for _, header in template.markers.values() if header]
     if headers:
@@ -342,7 +260,7 @@ def _plain(spec: Mapping[str, Any], pre_tokenizer: dict[str, Any] | None) -> Tok
 
     Without the control tokens the library would number the added words anew; as part of the vocabulary they keep their ids.
     """
-    words = [t for t in spec["added_tokens"] if not _is_control(t)]
+    words = [t for t in spec["added_tokens"] if not is_control(t)]
     model = dict(spec["model"])
     if isinstance(model.get("vocab"), dict):
         model["vocab"] = {**model["vocab"], **{t["content"]: t["id"] for t in words}}
