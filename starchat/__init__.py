@@ -10,7 +10,7 @@ Read the modules in the order in which data flows through them:
 ``dialogue``            the record that every builder makes
 ``template``            a dialogue as segments with a trained flag; the same as a Jinja chat template
 ``faster_tokenizer``    a faster engine, where it gives the same ids
-``tokenizer_file``      its file, read and checked
+``tokenizer_file``      the file of a tokenizer, read and checked
 ``tokens``              a tokenizer whose control tokens no text can forge
 ``placeholders``        what stands in texts for what was taken out, and is not trained on
 ``encode``              records to rows of ids and labels; over-long dialogues split at turns
