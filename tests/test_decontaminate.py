@@ -160,10 +160,10 @@ def test_a_long_text_is_looked_at_in_pieces(matcher):
     for place in (len(filler) - 300, len(filler) - OVERLAP_CHARACTERS - 300):
         text = filler[:place] + WHOLE + filler[:1000]
         assert {("prompt", "verbatim"), ("solution", "verbatim"), ("prompt", "ngrams")} <= found(matcher, text, [])
-    begin = time.monotonic()
+    begin = time.process_time()
     assert ("solution", "python") in found(matcher, "", [renamed(WHOLE) * 2500])
     assert ("solution", "ngrams") in found(matcher, WHOLE * 5000, [])
-    assert time.monotonic() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 def test_what_is_not_looked_for_is_listed(matcher):

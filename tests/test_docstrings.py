@@ -221,9 +221,9 @@ def test_turns_vary_by_hash_and_hold_the_code():
     ],
 )
 def test_blocks_of_markdown(text, blocks):
-    begin = time.monotonic()
+    begin = time.process_time()
     assert code_blocks(text) == blocks
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 @given(st.text(), st.sampled_from(sorted(LANGUAGES)), st.integers(0, 200))
@@ -258,7 +258,7 @@ def test_scanning_takes_no_longer_than_the_text_is(language, text):
 
 
 def test_functions_without_an_end_take_no_longer_than_the_text_is():
-    begin = time.monotonic()
+    begin = time.process_time()
     found = list(functions_of("/// Adds one to it.\nfn f() {\n" * 10_000 + "}\n", "Rust"))
     assert [function.ambiguous for function in found] == [True] * 9_999 + [False]
-    assert time.monotonic() - begin < 20
+    assert time.process_time() - begin < 20

@@ -151,17 +151,17 @@ SPDX-License-Identifier = ["GPL-3.0-only", "MIT"]
     ],
 )
 def test_patterns_of_reuse(pattern, path, fits):
-    begin = time.monotonic()
+    begin = time.process_time()
     toml = f'[[annotations]]\npath = "{pattern}"\nSPDX-License-Identifier = "MIT"\n'
     assert tree({"REUSE.toml": toml}).of(path) == ("MIT" if fits else None, False)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("text", ["\n" * 100_000, "-\n" * 50_000])
 def test_a_licence_takes_no_longer_than_it_is(text):
-    begin = time.monotonic()
+    begin = time.process_time()
     assert license_of_text(text) is None
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("name", ["REUSE.toml", "pyproject.toml", "package.json", "Cargo.toml", "setup.cfg", ".reuse/dep5", "LICENSE"])

@@ -183,5 +183,5 @@ def test_an_interrupt_is_told_once(moment: str, tmp_path: Path) -> None:
     assert driver.stdout.readline() == "up\n"
     time.sleep(0.5)
     os.killpg(driver.pid, signal.SIGINT)
-    _, err = driver.communicate(timeout=20)
+    _, err = driver.communicate(timeout=120)
     assert (driver.returncode, err) == (130, "")

@@ -137,17 +137,17 @@ def test_no_text_makes_a_rule_fail(text, thresholds, language, extension):
     "text", ["<" * 200_000, "<!--" * 50_000, "<script>" * 50_000, "00 " * 100_000, "ff" * 100_000, ("ff " * 7 + " " * 1000 + "g") * 200]
 )
 def test_rules_take_no_longer_than_the_text_is(text):
-    begin = time.monotonic()
+    begin = time.process_time()
     fault_of("word " * 9 + text, limits_for("starcoder2", "HTML", ".html"))
     generated_text("a.js", text)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("text", ["<meta " * 160_000, "<meta " + "name=generator " * 70_000])
 def test_what_a_head_says_is_found_in_a_time_that_grows_with_it_only(text):
-    begin = time.monotonic()
+    begin = time.process_time()
     assert generated_text("a.html", "generator " + text) is None
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(

@@ -202,10 +202,10 @@ def test_zst_of_several_frames_is_read_whole(tmp_path: Path) -> None:
 def test_zst_of_much_the_same_takes_no_longer_than_it_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.zst"
     path.write_bytes(zstandard.compress(b'{"a": 1}\n' + b" \n" * (1 << 26)))
-    begin = time.monotonic()
+    begin = time.process_time()
     with open_bytes(path) as file:
         assert sum(len(piece) for piece in iter(lambda: file.read(1 << 17), b"")) == 9 + (2 << 26)
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_zst_with_a_long_window_is_read(tmp_path: Path) -> None:
