@@ -27,18 +27,16 @@ def main() -> None:
     corpus, output, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     start_server(["data_prep.loaded_kernels"], workers)
     import near_duplicate_ours  # this file, by the name that workers know
-    import numpy as np
     from near_duplicate_peers import write_kept
 
+    from data_prep.engines import Engine
     from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates
 
     parts = sorted(corpus.glob("part-*.jsonl"))
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        removed = find_near_duplicates(parts, near_duplicate_ours.read_texts, Path(folder), NearDuplicateRules(THRESHOLD), workers)
-        documents = sum(np.load(path, mmap_mode="r").size for path in Path(folder).glob("sign-*.ranks"))
-    keep = np.ones(documents, bool)
-    keep[[found.document for found in removed]] = False
-    write_kept(corpus, output, keep)
+        rules, read = NearDuplicateRules(THRESHOLD), near_duplicate_ours.read_texts
+        removed = find_near_duplicates(Engine(workers=workers), parts, read, folder, rules, "")
+    write_kept(corpus, output, {found.document for found in removed})
 
 
 def read_texts(path: Path) -> Iterator[tuple[str, int]]:

@@ -41,13 +41,13 @@ def with_daft(corpus: Path, output: Path) -> None:
     sketches = table["sketch"].combine_chunks().flatten().to_numpy().reshape(-1, PERMUTATIONS)
     by_id = np.empty_like(sketches)
     by_id[numbers] = sketches
-    write_kept(corpus, output, first_of_parts(by_id))
+    write_kept(corpus, output, all_but_first(by_id))
 
 
 def with_rensa(corpus: Path, output: Path) -> None:
     """Sketch with rensa's R-MinHash on two processes."""
     with multiprocessing.Pool(2) as pool:
-        write_kept(corpus, output, first_of_parts(np.concatenate(pool.map(rensa_sketches, sorted(corpus.glob("part-*.jsonl")), 1))))
+        write_kept(corpus, output, all_but_first(np.concatenate(pool.map(rensa_sketches, sorted(corpus.glob("part-*.jsonl")), 1))))
 
 
 def rensa_sketches(path: Path) -> np.ndarray:
@@ -66,7 +66,7 @@ def rensa_sketches(path: Path) -> np.ndarray:
 def with_datasketch(corpus: Path, output: Path) -> None:
     """Sketch with datasketch's MinHash on two processes."""
     with multiprocessing.Pool(2) as pool:
-        write_kept(corpus, output, first_of_parts(np.concatenate(pool.map(datasketch_sketches, sorted(corpus.glob("part-*.jsonl")), 1))))
+        write_kept(corpus, output, all_but_first(np.concatenate(pool.map(datasketch_sketches, sorted(corpus.glob("part-*.jsonl")), 1))))
 
 
 def datasketch_sketches(path: Path) -> np.ndarray:
@@ -88,8 +88,8 @@ def shingles(text: str) -> list[str]:
     return [" ".join(words[start : start + WORDS]) for start in range(max(1, len(words) - WORDS + 1))]
 
 
-def first_of_parts(sketches: np.ndarray) -> np.ndarray:
-    """Return whether each document is the first of those that bands connect it with."""
+def all_but_first(sketches: np.ndarray) -> set[int]:
+    """Return the documents that are not the first of those that bands connect them with."""
     roots = np.arange(len(sketches))
     factors = np.random.default_rng(0).integers(1, 2**63, ROWS, dtype=np.uint64) | np.uint64(1)
     links = []
@@ -104,17 +104,17 @@ def first_of_parts(sketches: np.ndarray) -> np.ndarray:
         np.minimum.at(roots, high, low)
         while (roots != roots[roots]).any():
             roots = roots[roots]
-    return roots == np.arange(len(sketches))
+    return set(np.flatnonzero(roots != np.arange(len(sketches))).tolist())
 
 
-def write_kept(corpus: Path, output: Path, keep: np.ndarray) -> None:
+def write_kept(corpus: Path, output: Path, removed: set[int]) -> None:
     """Copy the lines of what is kept."""
     number = 0
     with open(output, "wb", BUFFER_BYTES) as kept:
         for path in sorted(corpus.glob("part-*.jsonl")):
             with open(path, "rb", BUFFER_BYTES) as file:
                 for line in file:
-                    if keep[number]:
+                    if number not in removed:
                         kept.write(line)
                     number += 1
 

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from data_prep import near_duplicates
-from data_prep.near_duplicates import NearDuplicate, NearDuplicateRules, ResolveTask, Signed, find_near_duplicates
+from data_prep import duplicate_tasks
+from data_prep.engines import Engine
+from data_prep.near_duplicates import NearDuplicate, NearDuplicateRules, find_near_duplicates
 from data_prep.shingles import shingles_of
 
 SHARD_ROWS = 25_000
@@ -51,20 +52,21 @@ def main() -> int:
         print(f"{rows:,} rows of {options.templates} templates; {likeness(shards[0])}")
         with tempfile.TemporaryDirectory() as folder:
             begin = time.perf_counter()
-            removed = find_near_duplicates(shards, templated_duplicates_rows(), Path(folder), NearDuplicateRules(), options.workers)
+            engine, rules = Engine(workers=options.workers), NearDuplicateRules()
+            removed = find_near_duplicates(engine, shards, templated_duplicates_rows(), folder, rules, "")
             seconds = time.perf_counter() - begin
             faults += not print_removed(rows, options.seed, removed, seconds)
-            signed = Signed(tuple(sorted(path.with_suffix("") for path in Path(folder).glob("sign-*.ranks"))), tuple(map(length, shards)))
-            hand = max((path for path in Path(folder).glob("hand-*") if not path.suffix), key=lambda path: path.stat().st_size)
-            task = ResolveTask(signed, hand, NearDuplicateRules())
-            found = [alone(task, near_duplicates.CROWDED)]
+            signed = duplicate_tasks.Signed(tuple(sorted(Path(folder, "sign").glob("shard-*"))), tuple(map(length, shards)))
+            hand = max(Path(folder, "deal").rglob("hand-*.npy"), key=lambda path: path.stat().st_size)
+            task = (Path(folder), signed, hand, rules.threshold)
+            found = [alone(task, duplicate_tasks.CROWDED)]
             if rows <= options.by_bands:
                 found.append(alone(task, math.inf))
                 faults += found[0] != found[1]
     return 1 if faults else 0
 
 
-def templated_duplicates_rows() -> near_duplicates.Reader:
+def templated_duplicates_rows() -> duplicate_tasks.Reader:
     """Return `rows_of` by the name that workers know."""
     import templated_duplicates
 
@@ -142,25 +144,25 @@ def print_removed(rows: int, seed: int, removed: Sequence[NearDuplicate], second
     return found >= 0.95 * len(copies)
 
 
-def alone(task: ResolveTask, crowded: float) -> bytes:
+def alone(task: tuple[Path, duplicate_tasks.Signed, Path, float], crowded: float) -> bytes:
     """Print the time and memory of a task in a process of its own; return what it removes."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         seconds, before, after, found = pool.submit(resolved, task, crowded).result()
-    documents = np.load(task.hand).size
+    documents = np.load(task[2]).size
     way = "by bands" if crowded == math.inf else "by rule"
     print(f"  {way}: {documents:,} rows in one task, {seconds:.1f} s of processor, {after - before:.0f} MB beside {before:.0f} MB")
     return found
 
 
-def resolved(task: ResolveTask, crowded: float) -> tuple[float, float, float, bytes]:
+def resolved(task: tuple[Path, duplicate_tasks.Signed, Path, float], crowded: float) -> tuple[float, float, float, bytes]:
     """Return a task's seconds of processor, the largest memory before and after it in MB, and what it removes; compiled before."""
-    near_duplicates.load_kernels()
-    near_duplicates.CROWDED = crowded
+    duplicate_tasks.load_kernels()
+    duplicate_tasks.CROWDED = crowded
     before = most_megabytes()
     begin = time.process_time()
-    place = near_duplicates.resolve(task)
+    duplicate_tasks.resolve(*task)
     seconds = time.process_time() - begin
-    return seconds, before, most_megabytes(), np.load(place).tobytes()
+    return seconds, before, most_megabytes(), np.load(task[0] / duplicate_tasks.REMOVED).tobytes()
 
 
 def most_megabytes() -> float:

@@ -115,8 +115,8 @@ Read the modules in this order; each kind of source by itself.
 ``shingles``            what texts are compared by
 ``twin_arrays``         which of them resemble a kept one: the plain loops
 ``twin_kernels``        the compiled ones
+``duplicate_tasks``     the steps that find near-duplicates
 ``near_duplicates``     which texts resemble one that is kept
-``duplicate_tasks``     the same, wherever tasks run
 ``loaded_kernels``      compiled code for workers
 ``preferred``           which copy is kept
 ``curate``              the steps in their order

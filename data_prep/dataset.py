@@ -5,7 +5,7 @@ none is done twice (`data_prep.tasks`), and what lies between them is decided he
 
 ==============  ======================================  ================================================================
 ``shards``      `data_prep.build_shards`                the pieces of all sources to items, curated one by one
-``near``        `data_prep.duplicate_tasks`             near-duplicates among them, where the spec asks for it
+``near``        `data_prep.near_duplicates`             near-duplicates among them, where the spec asks for it
 ``files``       `data_prep.write_portions`              the items, as `data_prep.verdicts` judges them, to tables
 ==============  ======================================  ================================================================
 """
@@ -30,10 +30,10 @@ from data_prep.build_shards import MATCHES, Job, build_shard, cut_shards, write_
 from data_prep.census import Census
 from data_prep.curate import Curation
 from data_prep.decontaminate import write_matcher
-from data_prep.duplicate_tasks import find_near_duplicates_on
 from data_prep.engines import Engine, run_tasks_on
 from data_prep.item_files import ITEMS, item_of
 from data_prep.kinds import Opened, Setting
+from data_prep.near_duplicates import find_near_duplicates
 from data_prep.near_miss import NearMisses
 from data_prep.preferred import DuplicateRules, compared_text, rank_of
 from data_prep.records import Kept
@@ -253,7 +253,7 @@ def _mark_near(rules: DuplicateRules, folders: Sequence[Path], verdicts: Verdict
             save_array(path, alive)
         shards.append(ComparedShard(str(folder), number, rules.prefer, path, digest_bytes(alive.tobytes())))
     engine = work.engine_for(int(verdicts.lines["size"].sum()))
-    verdicts.mark_near(find_near_duplicates_on(engine, shards, read_compared, work.folder / "near", rules, work.digest))
+    verdicts.mark_near(find_near_duplicates(engine, shards, read_compared, work.folder / "near", rules, work.digest))
 
 
 def _write(

@@ -1,93 +1,237 @@
-"""The four steps of `data_prep.near_duplicates` as tasks, for a process pool, Ray or Slurm.
+"""The four steps that find near-duplicates (`data_prep.near_duplicates`), each of pure tasks that write into a folder of their own.
 
-In: shards, a reader and rules as there, an engine (`data_prep.engines`) and a folder on a disk that all workers share. Out: the same
-documents to remove. In the folder each step has its own: ``sign/``, ``link/``, ``deal/``, ``resolve/``, of which nothing is made twice.
-A store of objects cannot be the folder: the last step reads single shingles here and there in all files of the first.
+1. `sign`, a task a shard: shingles and bands. On disk 8 bytes a shingle, about as much as the text, and ``8 * bands + 16`` bytes a
+   document, 304 by rule; in memory twice the bands of the shard, 20 times its longest text at most, and some 100 MB.
+2. `link`, a task a band and slice of its hashes (of few documents, some bands): which documents share it, neighbour to neighbour. In
+   memory 40 bytes a document of the slice, of `SLICE_DOCUMENTS`; on disk 16 bytes a link, of which a band has fewer than documents.
+3. `deal`, one task: the connected parts, dealt out evenly. In memory 8 bytes a document for what part it is in, 16 while parts are
+   joined, and up to 50 more for each that is in a part with others; and one file of links.
+4. `resolve`, a task a hand of parts: walks their documents in order. In memory the shingles of its documents, 8 bytes each, and
+   ``16 * bands`` bytes a document, more for those that are kept; where many share bands that are not alike, such as texts made from a
+   template, they are told apart by their rarest shingles (`data_prep.twin_kernels`), which takes some 12 bytes a shingle more at a
+   threshold of 0.7, and 50 at the lowest. On disk 24 bytes a removal.
+
+The step that needs the most memory is the resolving of one very large part, which one task does.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.engines import Engine, run_tasks_on
-from data_prep.near_duplicates import (
-    FEW_HASHES,
-    REMOVAL,
-    SLICE_DOCUMENTS,
-    LinkTask,
-    NearDuplicate,
-    NearDuplicateRules,
-    Reader,
-    ResolveTask,
-    Signed,
-    SignTask,
-    deal,
-    link,
-    resolve,
-    sign,
-)
-from data_prep.pool import start_server
-from data_prep.remote_files import is_remote, local_path
-from data_prep.tasks import Task
-from starchat.errors import UserError
+from data_prep.arrays import save_array
+from data_prep.shingles import Hashes, Numbers, band_hashes, kernels, shingles_of
 
-HANDS = 64
-"""Hands that the last step deals out at least. One number everywhere: what a task reads must not hang on how many workers there are."""
+BATCH_CHARS = 1_000_000
+"""Texts are hashed together up to this size: what that takes fits into a core's caches, and its memory is used again for the next."""
 
+SLICE_DOCUMENTS = 50_000_000
+"""About how many documents a task of the second step sorts at once."""
 
-def find_near_duplicates_on(
-    engine: Engine, shards: Sequence[Any], read: Reader, folder: str | Path, rules: NearDuplicateRules, digest: str
-) -> list[NearDuplicate]:
-    """Return the documents to remove, by their number. `digest` is that of what is in the shards."""
-    if is_remote(folder):
-        raise UserError(f"{folder}: near-duplicates are found by random access; expected a folder on a disk that all workers share")
-    root = local_path(folder).absolute()
-    if engine.kind == "pool":
-        start_server(["data_prep.loaded_kernels", "data_prep.duplicate_tasks"], 2)
+FEW_HASHES = 2_000_000
+"""Bands of fewer documents are sorted several by one task, up to so many hashes."""
 
-    def step(name: str, tasks: list[Task]) -> list[Any]:
-        return run_tasks_on(engine, tasks, root / name, digest)
+HAND_BYTES = 256_000_000
+"""About how much memory a task of the fourth step takes, if no part alone takes more."""
 
-    counts = step("sign", [Task(f"shard-{n:05d}", sign_shard, (shard, read, rules)) for n, shard in enumerate(shards)])
-    signed = Signed(tuple(root / "sign" / f"shard-{n:05d}" / "signed" for n in range(len(shards))), tuple(counts))
-    bands = rules.bands_and_rows()[0]
-    slices = -(-signed.documents // SLICE_DOCUMENTS)
-    at_once = max(1, FEW_HASHES // max(1, signed.documents))
-    groups = [(range(bands)[first : first + at_once], number) for first in range(0, bands, at_once) for number in range(slices)]
-    names = step("link", [Task(f"bands-{n:05d}", link_bands, (signed, group, part, slices)) for n, (group, part) in enumerate(groups)])
-    links = tuple(root / "link" / f"bands-{n:05d}" / name for n, name in enumerate(names))
-    (hands,) = step("deal", [Task("hands", deal_hands, (signed, links, bands))])
-    dealt = [root / "deal" / "hands" / name for name in hands]
-    names = step("resolve", [Task(f"hand-{n:05d}", resolve_hand, (signed, hand, rules)) for n, hand in enumerate(dealt)])
-    removed = [np.load(root / "resolve" / f"hand-{n:05d}" / name) for n, name in enumerate(names)]
-    together = np.sort(np.concatenate([np.zeros(0, REMOVAL), *removed]), order="document")
-    return [NearDuplicate(*row) for row in together.tolist()]
+HANDS = 16
+"""Hands that are dealt out at least. One number everywhere: what a task reads must not hang on how many workers there are."""
+
+CROWDED = 4
+"""More pairs than so many times the shingles are found by rare shingles, not by bands alone."""
+
+SHINGLES, BOUNDS, RANKS, BANDS = "shingles", "bounds.npy", "ranks.npy", "bands.npy"
+"""The files of a signed shard."""
+
+LINKS, HAND, REMOVED = "links.npy", "hand-{:05d}.npy", "removed.npy"
+"""Those of the other steps."""
+
+REMOVAL = np.dtype([("document", "<i8"), ("twin", "<i8"), ("similarity", "<f8")])
+
+Reader = Callable[[Any], Iterable[tuple[str, int]]]
 
 
-def sign_shard(folder: Path, shard: Any, read: Reader, rules: NearDuplicateRules) -> int:
-    """Do the first step for a shard; return the number of its documents."""
-    return sign(SignTask(shard, read, folder / "signed", rules, *rules.bands_and_rows()))
+def sign(folder: Path, shard: Any, read: Reader, words_per_shingle: int, bands: int, rows: int, seed: int) -> int:
+    """Write the shingles of a shard's documents, their bounds, their ranks and their bands; return the number of documents."""
+    bounds, sketched, ranks, filled = [np.zeros(1, np.int64)], [np.zeros((bands, 0), np.uint64)], [], 0
+    with open(folder / SHINGLES, "wb") as file:
+        for batch in _batches(read(shard)):
+            shingles = shingles_of([text for text, _ in batch], words_per_shingle)
+            file.write(shingles.hashes.astype("<u8", copy=False).data)
+            bounds.append(shingles.bounds[1:] + filled)
+            filled += shingles.hashes.size
+            sketched.append(band_hashes(shingles, bands, rows, seed))
+            ranks += [rank for _, rank in batch]
+    save_array(folder / BOUNDS, np.concatenate(bounds))
+    save_array(folder / RANKS, np.array(ranks, np.int64))
+    save_array(folder / BANDS, np.concatenate(sketched, axis=1))
+    return len(ranks)
 
 
-def link_bands(folder: Path, signed: Signed, bands: range, number: int, slices: int) -> str:
-    """Do the second step for some bands and a slice; return the name of the file."""
-    return link(LinkTask(signed, bands, number, slices, folder)).name
+def _batches(documents: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    batch, chars = [], 0
+    for document in documents:
+        batch.append(document)
+        chars += len(document[0]) + 100  # a document takes memory even if it is empty
+        if chars >= BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
 
 
-def deal_hands(folder: Path, signed: Signed, links: Sequence[Path], bands: int) -> list[str]:
-    """Do the third step; return the names of the files."""
-    return [place.name for place in deal(signed, links, bands, folder, HANDS // 4)]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signed:
+    """What the first step wrote: the folder of each shard, and how many documents it has."""
+
+    folders: tuple[Path, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def documents(self) -> int:
+        """The number of documents in all."""
+        return sum(self.counts)
+
+    def shards(self) -> Iterator[tuple[int, Path]]:
+        """Yield the number of the first document of each shard, and its folder."""
+        first = 0
+        for folder, count in zip(self.folders, self.counts, strict=True):
+            yield first, folder
+            first += count
 
 
-def resolve_hand(folder: Path, signed: Signed, hand: Path, rules: NearDuplicateRules) -> str:
-    """Do the fourth step for a hand; return the name of the file."""
-    copy = folder / hand.name
-    shutil.copyfile(hand, copy)
-    name = resolve(ResolveTask(signed, copy, rules)).name
-    copy.unlink()
-    return name
+def link(folder: Path, signed: Signed, some: range, number: int, slices: int) -> None:
+    """Write pairs of documents that connect all those with the same hash of a band, of some bands, in one of their slices."""
+    hashes: list[list[Hashes]] = [[np.zeros(0, np.uint64)] for _ in some]
+    documents: list[list[Numbers]] = [[np.zeros(0, np.int64)] for _ in some]
+    for first, place in signed.shards():
+        told = np.diff(np.load(place / BOUNDS)) > 0
+        bands = np.asarray(np.load(place / BANDS, mmap_mode="r"))
+        for at, band in enumerate(some):
+            in_slice = told if slices == 1 else told & (bands[band] % np.uint64(slices) == number)
+            local = np.flatnonzero(in_slice)
+            hashes[at].append(bands[band, local])
+            documents[at].append(local + first)
+    links = [_neighbours(np.concatenate(each), np.concatenate(of)) for each, of in zip(hashes, documents, strict=True)]
+    save_array(folder / LINKS, np.concatenate(links))
+
+
+def _neighbours(hashes: Hashes, documents: Numbers) -> Numbers:
+    """Return pairs of documents that connect all those with the same hash."""
+    order = np.argsort(hashes)
+    hashes, documents = hashes[order], documents[order]
+    same = np.flatnonzero(hashes[1:] == hashes[:-1])
+    return np.stack((documents[same], documents[same + 1]), axis=1)
+
+
+def deal(folder: Path, signed: Signed, links: Sequence[Path], bands: int) -> int:
+    """Write the documents of the connected parts to files, each part into one, so that all are about equal; return how many files."""
+    parents = np.arange(signed.documents, dtype=np.int64)
+    for place in links:
+        _join(parents, np.load(place))
+    sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(np.load(place / BOUNDS)) for _, place in signed.shards())])
+    in_part = parents != np.arange(signed.documents)
+    in_part[parents[in_part]] = True
+    members = np.flatnonzero(in_part)
+    parts, part_of = np.unique(parents[members], return_inverse=True)
+    weights_bytes = np.bincount(part_of, 8 * sizes[members] + 16 * bands, parts.size)
+    hands = min(parts.size, max(math.ceil(weights_bytes.sum() / HAND_BYTES), HANDS))
+    turn = np.empty(parts.size, np.int64)
+    turn[np.argsort(-weights_bytes, kind="stable")] = np.arange(parts.size)
+    hand_of = (turn % max(hands, 1))[part_of]
+    for number in range(hands):
+        save_array(folder / HAND.format(number), members[hand_of == number])
+    return hands
+
+
+def _join(parents: Numbers, links: Numbers) -> None:
+    """Join the parts that links connect; each entry of `parents` is, before and after, the smallest document of its part."""
+    while True:
+        one, other = parents[links[:, 0]], parents[links[:, 1]]
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        differ = low != high
+        if not differ.any():
+            return
+        links = links[differ]
+        parents[high[differ]] = low[differ]  # of several for one, any; the others are joined in a later turn
+        while ((above := parents[parents]) != parents).any():
+            parents[:] = above
+
+
+def resolve(folder: Path, signed: Signed, hand: Path, threshold: float) -> None:
+    """Write which documents of some whole parts are removed, their twins and similarities."""
+    documents: Numbers = np.load(hand)
+    held = _load(signed, documents)
+    order = np.lexsort((documents, held.ranks))
+    starts, ends, buckets = held.bounds[:-1][order], held.bounds[1:][order], _buckets(held.bands, order)
+    loops = kernels("twin")
+    find = loops.resolve_by_prefixes if are_crowded(buckets, held.hashes.size) else loops.resolve
+    twins, similarities = find(held.hashes, starts, ends, buckets, threshold)
+    documents = documents[order]
+    removed = np.flatnonzero(twins >= 0)
+    table = np.empty(removed.size, REMOVAL)
+    table["document"], table["twin"], table["similarity"] = documents[removed], documents[twins[removed]], similarities[removed]
+    save_array(folder / REMOVED, table)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What the first step found of some documents; the shingles of document `i` are ``hashes[bounds[i] : bounds[i + 1]]``."""
+
+    hashes: Hashes
+    bounds: Numbers
+    ranks: Numbers
+    bands: Hashes
+
+
+def _load(signed: Signed, documents: Numbers) -> Held:
+    """Return what is known of documents, whose numbers ascend. The files of one shard are open at a time."""
+    pieces, ranks, bands = [], [], []
+    for (first, place), count in zip(signed.shards(), signed.counts, strict=True):
+        local = documents[np.searchsorted(documents, first) : np.searchsorted(documents, first + count)] - first
+        if local.size:
+            bounds = np.load(place / BOUNDS, mmap_mode="r")
+            pieces.append((place / SHINGLES, bounds[local], bounds[local + 1]))
+            ranks.append(np.load(place / RANKS, mmap_mode="r")[local])
+            bands.append(np.load(place / BANDS, mmap_mode="r")[:, local])
+    bounds = np.cumsum([0, *np.concatenate([ends - starts for _, starts, ends in pieces])], dtype=np.int64)
+    hashes, at = np.empty(bounds[-1], "<u8"), 0
+    for path, starts, ends in pieces:
+        with open(path, "rb") as file:
+            for start, count in zip(starts.tolist(), (ends - starts).tolist(), strict=True):
+                file.seek(8 * start)
+                size_bytes = file.readinto(hashes[at : at + count].data)
+                assert size_bytes == 8 * count, path
+                at += count
+    return Held(hashes, bounds, np.concatenate(ranks), np.concatenate(bands, axis=1))
+
+
+def load_kernels() -> None:
+    """Have every loop compiled, or loaded from where that is kept."""
+    shingles = shingles_of(["a b"])
+    bands = band_hashes(shingles, 1, 1)
+    buckets = _buckets(bands, np.zeros(1, np.int64))
+    for find in (kernels("twin").resolve, kernels("twin").resolve_by_prefixes):
+        find(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], buckets, 1.0)
+
+
+def are_crowded(buckets: Numbers, shingles: int) -> bool:
+    """Return whether so many texts share bands that comparing all of them may take longer than ordering their shingles."""
+    pairs = float(np.square(np.bincount(buckets.ravel()), dtype=np.float64).sum()) / 2
+    return CROWDED * shingles < pairs
+
+
+def _buckets(bands: Hashes, order: Numbers) -> Numbers:
+    """Return a number from 0 for each hash, different in each band, of texts in an order."""
+    numbers = np.empty(bands.shape, np.int64)
+    given = 0
+    for band, column in enumerate(bands):
+        values, found = np.unique(column, return_inverse=True)
+        numbers[band] = found[order] + given
+        given += values.size
+    return numbers

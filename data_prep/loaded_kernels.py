@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-from data_prep.near_duplicates import load_kernels
+from data_prep.duplicate_tasks import load_kernels
 
 gc.disable()  # nothing that is loaded is garbage
 load_kernels()

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import near_duplicates, twin_arrays, twin_kernels
+from data_prep import duplicate_tasks, twin_arrays, twin_kernels
+from data_prep.engines import Engine
 from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates
 from data_prep.shingles import band_hashes, shingles_of
 from fuzzing import run_mutants
@@ -81,14 +82,14 @@ def outcome_of(rng: random.Random) -> collections.Counter[str]:
     cuts = sorted(rng.choices(range(len(documents) + 1), k=rng.randrange(4)))
     shards = [documents[first:end] for first, end in zip([0, *cuts], [*cuts, len(documents)], strict=True)]
     loops = rng.choice([twin_kernels, twin_arrays])
-    before = near_duplicates.kernels, near_duplicates.CROWDED
-    near_duplicates.kernels, near_duplicates.CROWDED = (lambda subject: loops), rng.choice([0, 10**9])
+    before = duplicate_tasks.kernels, duplicate_tasks.CROWDED
+    duplicate_tasks.kernels, duplicate_tasks.CROWDED = (lambda subject: loops), rng.choice([0, 10**9])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            removed = find_near_duplicates(shards, read, Path(folder), rules, workers=1)
-            assert not [path for path in Path(folder).iterdir() if path.name.startswith(".")], "no temporary file stays"
+            removed = find_near_duplicates(Engine("here"), shards, read, folder, rules, "")
+            assert not [path for path in Path(folder).rglob(".*") if not path.name.endswith(".lock")], "no temporary file stays"
     finally:
-        near_duplicates.kernels, near_duplicates.CROWDED = before
+        duplicate_tasks.kernels, duplicate_tasks.CROWDED = before
     assert [(found.document, found.twin, found.similarity) for found in removed] == by_definition(documents, rules)
     gone = {found.document for found in removed}
     assert all(found.twin not in gone and found.similarity >= rules.threshold for found in removed)

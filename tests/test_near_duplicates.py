@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import fuzz_near_duplicates
-from data_prep import loaded_kernels, near_duplicates, shingle_arrays, shingles, twin_arrays
+from data_prep import duplicate_tasks, loaded_kernels, near_duplicates, shingle_arrays, shingles, twin_arrays
+from data_prep.engines import Engine
 from data_prep.near_duplicates import NearDuplicate, NearDuplicateRules, find_near_duplicates
 from data_prep.shingles import candidate_probability
 from fuzz_near_duplicates import by_definition, read
@@ -25,7 +26,8 @@ RULES = NearDuplicateRules()
 
 def found_in(folder: Path, *shards: list[tuple[str, int]], rules: NearDuplicateRules = RULES, workers: int = 1) -> list[NearDuplicate]:
     """The near-duplicates of shards, in a folder of their own."""
-    return find_near_duplicates(shards, read, folder / str(len(list(folder.iterdir()))), rules, workers)
+    engine = Engine(workers=workers) if workers > 1 else Engine("here")
+    return find_near_duplicates(engine, shards, read, folder / str(len(list(folder.iterdir()))), rules, "")
 
 
 def plain(found: list[NearDuplicate]) -> list[tuple[int, int, float]]:
@@ -104,13 +106,13 @@ def test_shards_slices_batches_and_loops_change_nothing(tmp_path, monkeypatch):
         assert plain(found_in(tmp_path, *shards, [])) == told
     monkeypatch.setattr(near_duplicates, "SLICE_DOCUMENTS", 40)
     monkeypatch.setattr(near_duplicates, "FEW_HASHES", 300)
-    monkeypatch.setattr(near_duplicates, "HAND_BYTES", 100)
-    monkeypatch.setattr(near_duplicates, "BATCH_CHARS", 500)
+    monkeypatch.setattr(duplicate_tasks, "HAND_BYTES", 100)
+    monkeypatch.setattr(duplicate_tasks, "BATCH_CHARS", 500)
     assert plain(found_in(tmp_path, documents)) == told
-    for module in (near_duplicates, shingles):
+    for module in (duplicate_tasks, shingles):
         monkeypatch.setattr(module, "kernels", lambda subject="shingle": {"shingle": shingle_arrays, "twin": twin_arrays}[subject])
     assert plain(found_in(tmp_path, documents)) == told
-    monkeypatch.setattr(near_duplicates, "CROWDED", 0)
+    monkeypatch.setattr(duplicate_tasks, "CROWDED", 0)
     assert plain(found_in(tmp_path, documents)) == told
 
 
@@ -129,9 +131,8 @@ def test_workers_change_nothing(tmp_path):
     shards = [documents[start::3] for start in range(3)]
     one, four = (found_in(tmp_path, *shards, workers=workers) for workers in (1, 4))
     assert one == four and len(one) > 20
-    files = [sorted((path.name, path.read_bytes()) for path in folder.iterdir()) for folder in sorted(tmp_path.iterdir())]
-    kinds = ("sign", "link")
-    assert [pair for pair in files[0] if pair[0].startswith(kinds)] == [pair for pair in files[1] if pair[0].startswith(kinds)]
+    files = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.npy")} for folder in sorted(tmp_path.iterdir())]
+    assert files[0] == files[1]
 
 
 def test_loading_compiled_code_leaves_the_search_for_garbage_on():
@@ -170,8 +171,8 @@ def fail(shard: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 
 def test_a_shard_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="row 1"):
-        find_near_duplicates([[("a", 0)]], fail, tmp_path, RULES, 1)
-    assert list(tmp_path.iterdir()) == []
+        find_near_duplicates(Engine("here"), [[("a", 0)]], fail, tmp_path, RULES, "")
+    assert not list(tmp_path.rglob("shard-*"))
 
 
 def test_rules_that_cannot_be_meant_are_all_named():
@@ -212,5 +213,5 @@ def test_parts_are_joined_whatever_the_order_of_links():
     links = links[(links[:, 1] % 100) != 0]
     parents = np.arange(1000)
     for some in np.array_split(links, 7):
-        near_duplicates._join(parents, some)
+        duplicate_tasks._join(parents, some)
     assert parents.tolist() == [number // 100 * 100 for number in range(1000)]

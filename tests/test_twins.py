@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from data_prep import near_duplicates, twin_arrays, twin_kernels
-from data_prep.near_duplicates import are_crowded
+from data_prep import duplicate_tasks, twin_arrays, twin_kernels
+from data_prep.duplicate_tasks import are_crowded
 from data_prep.shingles import band_hashes, shingles_of
 
 
@@ -38,7 +38,7 @@ def templated(seed: int, count: int, values: int) -> list[str]:
 def loops_input(texts: list[str], words: int = 5, bands: int = 36, rows: int = 7) -> tuple[np.ndarray, ...]:
     """What the loops are given for texts that are preferred in their order."""
     found = shingles_of(texts, words)
-    buckets = near_duplicates._buckets(band_hashes(found, bands, rows), np.arange(len(texts)))
+    buckets = duplicate_tasks._buckets(band_hashes(found, bands, rows), np.arange(len(texts)))
     return found.hashes, found.bounds[:-1], found.bounds[1:], buckets
 
 
