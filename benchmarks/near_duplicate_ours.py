@@ -25,7 +25,7 @@ BUFFER_BYTES = 1 << 20
 def main() -> None:
     """Write what is kept of a corpus."""
     corpus, output, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    start_server(["data_prep.loaded_kernels"], workers)
+    start_server(["data_prep.loaded_kernels", "data_prep.tasks"], workers)
     import near_duplicate_ours  # this file, by the name that workers know
     from near_duplicate_peers import write_kept
 

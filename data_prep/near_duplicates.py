@@ -92,7 +92,7 @@ def find_near_duplicates(
         raise UserError(f"{folder}: near-duplicates are found by random access; expected a folder on a disk that all workers share")
     root = local_path(folder).absolute()
     if engine.kind == "pool":
-        start_server(["data_prep.loaded_kernels"], 2)
+        start_server(["data_prep.loaded_kernels", "data_prep.tasks"], 2)
 
     def step(name: str, tasks: list[Task]) -> list[Any]:
         return run_tasks_on(engine, tasks, root / name, digest)

@@ -7,6 +7,7 @@ failed; ``logs/``. Whether a task is done is told by its own result alone. A dri
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -48,7 +49,7 @@ def find_array(tasks: Sequence[Task], left: Sequence[Task], run: Run, join_in: b
         planned = json.loads(found[plan].split(b"\n", 1)[0])
         same = planned.items() <= digests.items() and {task.name for task in left} <= planned.keys()
         if same and join_in:
-            return Run(run.folder, run.digest, run.code, making)
+            return dataclasses.replace(run, making=making)
         if job in found and not _is_over(str(number := json.loads(found[job]))):
             raise UserError(f"{run.folder}: Slurm job {number} is at work there; wait until it has ended, or end it: scancel {number}")
     return None

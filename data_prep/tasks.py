@@ -52,20 +52,37 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
-    """What the tasks of one run have in common: their folder, the digests of spec with inputs and of the code, and where they are made."""
+    """What the tasks of one run have in common: their folder, the digests of spec with inputs and of the code, and where they are made.
+
+    `stamp` is that of the files that `code` was read from: a worker that finds the same one need not read them all.
+    """
 
     folder: str
     digest: str
     code: str
     making: str
+    stamp: str = ""
 
 
 @functools.cache
 def code_digest() -> str:
     """Return the digest of all code and tables of both packages, as they are when first asked."""
     root = Path(__file__).parent.parent
-    paths = (path for package in PACKAGES for path in (root / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return digest_json({path.relative_to(root).as_posix(): digest_bytes(path.read_bytes()) for path in paths})
+    return digest_json({path.relative_to(root).as_posix(): digest_bytes(path.read_bytes()) for path in _code_files(root)})
+
+
+@functools.cache
+def code_stamp() -> str:
+    """Return what changes whenever a file of both packages is written: their places, sizes and times, as they are when first asked."""
+    found = sorted((str(path), path.stat()) for path in _code_files(Path(__file__).parent.parent))
+    return digest_json([socket.gethostname(), [[path, stat.st_size, stat.st_mtime_ns] for path, stat in found]])
+
+
+def _code_files(root: Path) -> Iterator[Path]:
+    for package in PACKAGES:
+        for folder, inner, names in os.walk(root / package):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            yield from (Path(folder, name) for name in names)
 
 
 def job_digest(spec: Any, inputs: Any) -> str:
@@ -125,7 +142,7 @@ def begin_run(folder: str, digest: str) -> Run:
         for entry in [entry for entry in root.iterdir() if entry.name.startswith((MAKING, SWEPT))]:
             _throw_away(entry, root)
         (root / making).mkdir()
-    return Run(str(folder), digest, code_digest(), making)
+    return Run(str(folder), digest, code_digest(), making, code_stamp())
 
 
 def end_run(run: Run) -> None:
@@ -147,7 +164,7 @@ def write_beside(path: str, data: bytes) -> None:
 
 def run_task(task: Task, run: Run) -> Any:
     """Return a task's value, having done it unless its result is there."""
-    if run.code != code_digest():
+    if run.stamp != code_stamp() and run.code != code_digest():
         host = socket.gethostname()
         what = f"its code of {' and '.join(PACKAGES)} is not that of the run"
         raise UserError(f"{host}: {what}; install the same version everywhere, or run again if it was changed meanwhile")

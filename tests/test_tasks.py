@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import tasks as tasks_module
-from data_prep.tasks import DONE, Run, Task, begin_run, code_digest, end_run, find_done, job_digest, run_task, task_digest
+from data_prep.tasks import DONE, Run, Task, begin_run, code_digest, code_stamp, end_run, find_done, job_digest, run_task, task_digest
 from fuzz_tasks import fuzz_one
 from starchat.errors import UserError
 from task_work import refuse, write_squares
@@ -105,8 +105,8 @@ def test_all_code_and_tables_are_in_the_code_digest(monkeypatch, tmp_path):
     for name in ("", "data_prep/a.py", "data_prep/words.txt", "starchat/deep/b.py", "data_prep/__pycache__/a.pyc"):
         if name:
             (tmp_path / name).write_text("changed")
-        digests.append(code_digest.__wrapped__())
-    assert len(set(digests)) == 4
+        digests.append((code_digest.__wrapped__(), code_stamp.__wrapped__()))
+    assert [len(set(each)) for each in zip(*digests, strict=True)] == [4, 4]
     assert digests[3] == digests[4], "what Python writes itself is no code"
 
 
@@ -210,7 +210,7 @@ def test_the_sooner_of_two_that_do_the_same_task_stays(tmp_path, monkeypatch):
 
 
 def test_a_node_with_other_code_is_refused(tmp_path):
-    run = dataclasses.replace(begun(tmp_path), code="of another version")
+    run = dataclasses.replace(begun(tmp_path), code="of another version", stamp="of other files")
     with pytest.raises(UserError, match="its code of data_prep and starchat is not that of the run"):
         run_task(SQUARES, run)
 
