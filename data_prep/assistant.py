@@ -68,15 +68,13 @@ def find_sources(repository: str, issues: str | None, model: str) -> Iterator[di
         kinds += _of_issues(issues, repository)
     if not kinds:
         raise UserError(f"{repository}: no source files, notebooks or commits to learn from; give a repository, or a folder of code")
-    license = _license(repository)
     for view in ("dialogue", "document"):
         if view == "document" and not _has_documents(model):
             return
         for kind in kinds:
             if view == "document" and kind["kind"] != "source":
                 continue
-            terms = {"license": license} if license and kind["kind"] in ("commits", "notebooks") else {}
-            yield {**kind, "view": view, **terms}
+            yield {**kind, "view": view}
 
 
 def _names(repository: str) -> list[str]:
@@ -106,13 +104,6 @@ def _of_issues(issues: str, repository: str) -> Iterator[dict[str, Any]]:
             yield mapping
     if len(refused) == 2:
         raise refused[0]
-
-
-def _license(repository: str) -> str | None:
-    """Return the licence at the root of a repository, or None if it is not known."""
-    from data_prep.source_code import root_license
-
-    return root_license(repository)
 
 
 def _has_documents(model: str) -> bool:

@@ -24,8 +24,11 @@ from data_prep.commitpack import row_pieces
 from data_prep.documents import Commit, Family, render_commit
 from data_prep.kinds import Opened, Piece, Setting, preset_rules
 from data_prep.languages import language_of
+from data_prep.license_files import TreeLicenses, licenses_of_tree
+from data_prep.license_texts import HEADER_CHARS
 from data_prep.records import Claim, Dropped, Found, Item, Kept
 from data_prep.remote_files import describe_input
+from data_prep.source_trees import Tree, list_leaves
 from data_prep.sources import as_text, find_tables, table_files
 from data_prep.views import dialogue_item, document_item
 from starchat.batches import batched
@@ -50,8 +53,9 @@ class CommitsSpec:
     """Commits of the repository at `path`, reachable from `ref`, or CommitPack rows (a file, folder, pattern or Hub id).
 
     `rules` names a preset (``starcoder`` for documents, ``commitpackft`` for dialogues) and what differs from it. `form`: whole files,
-    windows, the published mixture of one whole file in five, or the diff. `tasks` weighs what dialogues ask for. `license` (SPDX)
-    and `repository` are what the records carry; the latter is ``owner/name`` of the clone's origin, or its folder, by default.
+    windows, the published mixture of one whole file in five, or the diff. `tasks` weighs what dialogues ask for. `license` (SPDX) is
+    what the root of the repository is under, where the files of `ref` do not say it, and what all rows are. Records carry `repository`:
+    ``owner/name`` of the clone's origin, or its folder, by default.
     """
 
     path: str
@@ -79,6 +83,7 @@ class Builder:
     family: Family | None
     tokenizer: str
     seed: int
+    licenses: TreeLicenses | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,6 +144,8 @@ def commit_pieces(builder: Builder, commit: str | None) -> Iterator[Piece]:
     """Yield the pieces of a commit and all that lie before it; an empty repository has none, which is an error."""
     if commit is None:
         raise UserError(f"{builder.path}: a repository without commits; give one with a history")
+    tree = Tree(builder.path, commit)
+    builder = dataclasses.replace(builder, licenses=licenses_of_tree(tree, list_leaves(tree), builder.license))
     store = git.open_store(builder.path)
     shallow = git.shallow_commits(store)
     groups = batched(git.list_commits(store, commit), COMMITS_OF_A_TASK)
@@ -253,7 +260,9 @@ def _read_item(candidate: Candidate, old: git.Content, new: git.Content, builder
         return _dropped(commit, change, "too_large", f"{size} bytes; at most {MAX_BLOB_BYTES}")
     message = candidate.message
     source = Source(f"{commit}:{change.path}", builder.repository, change.path, commit, date=message.date, people=message.people)
-    item = edit_item(old, new, message, candidate.drawn, source, builder)
+    assert builder.licenses is not None, "of a repository they are known"
+    license = builder.licenses.of_text(change.path, new[: 4 * HEADER_CHARS].decode("utf-8", "replace"))
+    item = edit_item(old, new, message, candidate.drawn, source, license, builder)
     return item if isinstance(item, Kept) else _dropped(commit, change, item.reason, item.detail)
 
 
@@ -268,11 +277,11 @@ def row_item(old: str, new: str, message: str, source: Source, license: str | No
     if problem is not None:
         return Dropped(problem[0], source.place, problem[1], raw)
     before, after = (text.encode("utf-8", "replace") for text in (old, new))
-    item = edit_item(before, after, read, drawn, source, dataclasses.replace(builder, license=builder.license or license))
+    item = edit_item(before, after, read, drawn, source, builder.license or license, builder)
     return dataclasses.replace(item, raw=raw) if isinstance(item, Dropped) else item
 
 
-def edit_item(old: bytes, new: bytes, message: Message, drawn: Draws, source: Source, builder: Builder) -> Item:
+def edit_item(old: bytes, new: bytes, message: Message, drawn: Draws, source: Source, license: str | None, builder: Builder) -> Item:
     """Return the item of an edit, in the view and form that are wanted, or the rule that it does not keep."""
     rules = builder.rules
     found = shown(old, new, builder.form, drawn, rules.max_file_chars)
@@ -284,10 +293,10 @@ def edit_item(old: bytes, new: bytes, message: Message, drawn: Draws, source: So
     repairs = [*message.repairs, *found.repairs]
     if builder.view == "dialogue":
         turns = answer_of(found, message, source.path or "", drawn, dict(builder.tasks))
-        return dialogue_item(turns, source, builder.license, repairs)
+        return dialogue_item(turns, source, license, repairs)
     assert builder.family is not None
     rendered = render_commit(Commit(found.before, message.subject, found.diff if builder.form == "diff" else found.after), builder.family)
-    return document_item(rendered, source, builder.license, repairs)
+    return document_item(rendered, source, license, repairs)
 
 
 def _token_problem(before: str, after: str, builder: Builder) -> tuple[str, str] | None:

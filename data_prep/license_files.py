@@ -17,8 +17,9 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from data_prep.license_texts import header_license, is_expression, license_of_text
+from data_prep.license_texts import MAX_LICENSE_CHARS, header_license, is_expression, license_of_text
 from data_prep.licenses import SPDX_OF_WORDING, license_ids
+from data_prep.source_trees import Leaf, Tree, read_leaves
 from data_prep.sources import parse_json
 
 Read = Callable[[Iterable[str]], Iterator[tuple[str, str | None]]]
@@ -73,6 +74,11 @@ class TreeLicenses:
                 return found, False
         return None, False
 
+    def of_text(self, path: str, text: str) -> str | None:
+        """Return the SPDX expression for a file of a text, or None."""
+        around, overrides = self.of(path)
+        return around if overrides else header_license(text) or around
+
 
 def is_license_path(path: str) -> bool:
     """Return whether a file may say something about licences.
@@ -86,6 +92,18 @@ def is_license_path(path: str) -> bool:
 
 def _is_license_file(name: str) -> bool:
     return _LICENSE_FILE.fullmatch(name) is not None and _NO_LICENSE_FILE.fullmatch(name) is None
+
+
+def licenses_of_tree(tree: Tree, leaves: Iterable[Leaf], stated: str | None = None) -> TreeLicenses:
+    """Return the licences of a folder or commit, which some of its `leaves` say; `stated` is what the spec says of its root."""
+    by_path = {leaf.path: leaf for leaf in leaves if leaf.fault is None and is_license_path(leaf.path)}
+
+    def read(paths: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+        wanted = [by_path[path] for path in paths]
+        for leaf, data in zip(wanted, read_leaves(tree, wanted, MAX_LICENSE_CHARS), strict=True):
+            yield leaf.path, data.decode("utf-8", "replace") if isinstance(data, bytes) else None
+
+    return find_licenses(by_path, read, stated)
 
 
 def find_licenses(paths: Iterable[str], read: Read, stated: str | None = None) -> TreeLicenses:

@@ -17,18 +17,22 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.code_columns import LICENSE_COLUMNS, PATH_COLUMNS, REPOSITORY_COLUMNS, text_of
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
 from data_prep.remote_files import as_path, describe_input, is_remote
+from data_prep.source_trees import Leaf, Tree, list_leaves
 from data_prep.sources import EXTENSIONS, Row, Table, as_text, find_tables, numbered_lines, read_line, read_table, table_files
 from starchat.batches import batched
 from starchat.dialogue import Source
 from starchat.errors import UserError
 from starchat.files import describe_file
+
+if TYPE_CHECKING:
+    from data_prep.license_files import TreeLicenses
 
 SUFFIX = ".ipynb"
 TABLES = tuple(extension + packed for extension in EXTENSIONS for packed in ("", *COMPRESSIONS))
@@ -83,7 +87,7 @@ def find_notebooks(path: str, repository: str | None, column: str, ref: str, wor
     if target.is_dir() and is_repository(target):
         return _of_git(path, repository, ref)
     if target.is_dir():
-        found = list(_walk(path, repository, lambda name: name.lower().endswith(SUFFIX)))
+        found = _licensed(path, _walk(path, repository, lambda name: name.lower().endswith(SUFFIX)))
         if any(isinstance(item, Unit) for item in found) or not _holds_tables(target):
             return _of_files(path, found, workers)
     elif target.suffix.lower() == SUFFIX and target.is_file():
@@ -110,6 +114,18 @@ def _of_pattern(pattern: str, repository: str | None, column: str, workers: int)
             f"{pattern}: no file matches that is a notebook or a table; check the pattern (relative to the current folder, {Path.cwd()})"
         )
     return _of_tables(tuple(tables), column)
+
+
+def _licensed(folder: str, found: Iterable[Unit | Dropped]) -> list[Unit | Dropped]:
+    """Return what was found in a folder, each notebook with the licence that the folder's files say it has."""
+    from data_prep.license_files import is_license_path, licenses_of_tree
+
+    said = [Leaf(item.source.path or "") for item in _walk(folder, None, is_license_path) if isinstance(item, Unit)]
+    licenses = licenses_of_tree(Tree(folder), said)
+    return [
+        item if isinstance(item, Dropped) or not said else dataclasses.replace(item, license=licenses.of(item.source.path or "")[0])
+        for item in found
+    ]
 
 
 def _fits(names: Sequence[str], wild: Sequence[str]) -> bool:
@@ -206,17 +222,20 @@ def _is_skipped(name: str) -> bool:
 
 
 def _of_git(path: str, repository: str | None, ref: str) -> Inputs:
+    from data_prep.license_files import licenses_of_tree
+
     commit = resolve(path, ref)
     if commit is None:
         raise UserError(f"{path}: a repository without commits; give one that holds notebooks")
     name = repository or repository_name(path)
-    found = list(_of_tree(path, name, commit))
+    tree = Tree(path, commit)
+    found = list(_of_tree(path, name, commit, licenses_of_tree(tree, list_leaves(tree))))
     if not any(isinstance(item, Unit) for item in found):
         raise UserError(f"{path}: commit {commit[:12]} holds no notebooks; give a repository with files that end in {SUFFIX}")
     return Inputs("git", lambda: [{"path": path, "commit": commit}], lambda: _cut(found))
 
 
-def _of_tree(path: str, repository: str, commit: str) -> Iterator[Unit | Dropped]:
+def _of_tree(path: str, repository: str, commit: str, licenses: TreeLicenses) -> Iterator[Unit | Dropped]:
     for entry in read_tree(path, commit):
         if not entry.path.lower().endswith(SUFFIX):
             continue
@@ -229,7 +248,7 @@ def _of_tree(path: str, repository: str, commit: str) -> Iterator[Unit | Dropped
         elif PurePosixPath(entry.path).name.startswith("."):
             yield Dropped("hidden_file", place, "its name begins with a dot", "")
         else:
-            yield Unit(Source(place, repository, entry.path, commit), oid=entry.oid)
+            yield Unit(Source(place, repository, entry.path, commit), licenses.of(entry.path)[0], oid=entry.oid)
 
 
 def _holds_tables(folder: Path) -> bool:

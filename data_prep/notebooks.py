@@ -63,7 +63,8 @@ class NotebooksSpec:
     """Notebooks from `path`: a file, folder, pattern, git repository (`ref` of it) or table (its `column`).
 
     `rules` names a preset (``starcoder2`` if none) and what differs from it (`NotebookRules`). `license` is the SPDX licence of all
-    notebooks; without it a table's row says its own. `form` is about documents. `max_output_characters` is StarCoder's; None is no limit.
+    notebooks; without it the files of the folder or repository say it (`data_prep.license_files`), or a table's row. `form` is about
+    documents. `max_output_characters` is StarCoder's; None is no limit.
     """
 
     path: str

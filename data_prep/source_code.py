@@ -21,15 +21,15 @@ from data_prep.documents import Family
 from data_prep.git import repository_name
 from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules
 from data_prep.languages import languages
-from data_prep.license_files import TreeLicenses, find_licenses
-from data_prep.license_texts import MAX_LICENSE_CHARS, is_expression
+from data_prep.license_files import TreeLicenses, licenses_of_tree
+from data_prep.license_texts import is_expression
 from data_prep.pool import run_tasks
 from data_prep.records import Claim, Found, encodable
 from data_prep.source_documents import RepositoryDocuments
 from data_prep.source_files import Built, Choice, FileTask, Job, build_files
 from data_prep.source_rules import PRESETS, SourceRules
 from data_prep.source_tables import TableTask, build_stretch, describe_tables, find_source_tables, require_columns, stretches
-from data_prep.source_trees import Leaf, Tree, list_leaves, open_tree, read_leaves
+from data_prep.source_trees import Leaf, Tree, list_leaves, open_tree
 from data_prep.sources import Table
 from starchat.config import closest, from_mapping, to_mapping
 from starchat.errors import UserError
@@ -153,18 +153,12 @@ def _described(root: str, leaf: Leaf) -> dict[str, Any]:
         return {"path": encodable(path), "unreadable": str(error.strerror)}
 
 
-def root_license(path: str) -> str | None:
-    """Return the SPDX expression of what the root of a folder or repository is under, or None if its files do not say."""
-    tree = open_tree(path, None)
-    return _find_licenses(SourceSpec(path), tree, list_leaves(tree)).folders.get("")
-
-
 def tree_pieces(spec: SourceSpec, tree: Tree, choice: Choice, workers: int) -> Iterator[Piece]:
     """Yield the pieces of a tree, in an order that depends on names only."""
     leaves = list(list_leaves(tree))
     if not leaves:
         raise UserError(f"{spec.path}: holds no files; give a folder of source files, or another ref")
-    licenses = _find_licenses(spec, tree, leaves)
+    licenses = licenses_of_tree(tree, leaves, spec.license)
     if spec.form == "repository":
         documents = RepositoryDocuments(choice, spec.max_document_chars)
         built = run_tasks(build_files, _tasks(documents.ordered(leaves), licenses, tree, choice), workers)
@@ -216,17 +210,6 @@ def _tasks(leaves: Iterable[Leaf], licenses: TreeLicenses, tree: Tree, choice: C
             jobs, size = [], 0
     if jobs:
         yield FileTask(tree, choice, tuple(jobs))
-
-
-def _find_licenses(spec: SourceSpec, tree: Tree, leaves: Iterable[Leaf]) -> TreeLicenses:
-    by_path = {leaf.path: leaf for leaf in leaves if leaf.fault is None}
-
-    def read(paths: Iterable[str]) -> Iterator[tuple[str, str | None]]:
-        wanted = [by_path[path] for path in paths]
-        for leaf, data in zip(wanted, read_leaves(tree, wanted, MAX_LICENSE_CHARS), strict=True):
-            yield leaf.path, data.decode("utf-8", "replace") if isinstance(data, bytes) else None
-
-    return find_licenses(by_path, read, spec.license)
 
 
 def _choice(

@@ -69,6 +69,21 @@ def test_a_window_is_around_the_change(clone):
     assert (source.path, source.commit, source.repository) == ("a.py", repositories.git(clone, "rev-parse", "HEAD"), "tool")
 
 
+def test_each_file_has_the_licence_that_the_repository_states_for_it(tmp_path):
+    tagged = f"# SPDX-License-Identifier: 0BSD\n{LINES}"
+    files = {"a.py": LINES, "vendor/b.py": LINES, "c.py": tagged}
+    metadata = {"package.json": '{"license": "MIT"}', "vendor/package.json": '{"license": "GPL-3.0-only"}'}
+    later = {name: text.replace("line 300\n", "line three hundred\n") for name, text in files.items()}
+    history(tmp_path / "tool", [("Begin", files), ("Raise the limit of line 300", later), ("State the licences", metadata)])
+
+    def licenses(**keys):
+        return {i.record.source.path: i.record.license for i in items(tmp_path / "tool", **OFF, **keys) if isinstance(i, Kept)}
+
+    assert licenses() == {"a.py": "MIT", "vendor/b.py": "GPL-3.0-only", "c.py": "0BSD"}
+    assert licenses(license="Apache-2.0") == {"a.py": "Apache-2.0", "vendor/b.py": "GPL-3.0-only", "c.py": "0BSD"}
+    assert licenses(ref="HEAD~1") == {"a.py": None, "vendor/b.py": None, "c.py": "0BSD"}
+
+
 def test_whole_files_and_diffs(clone):
     (full,) = [i for i in items(clone, **OFF, form="full") if isinstance(i, Kept)]
     assert parse_commit(full.record.parts).before == LINES

@@ -293,6 +293,24 @@ def test_a_repository_is_read_at_a_commit() -> None:
     assert outcomes(build(folder)).get("unreadable", 0) >= 1
 
 
+def test_each_notebook_has_the_licence_that_is_stated_for_it() -> None:
+    for name in ("clone/a.ipynb", "clone/vendor/b.ipynb", "plain/a.ipynb"):
+        write_notebook(Path(name), LESSON)
+    Path("clone/package.json").write_text('{"license": "MIT"}')
+    Path("clone/vendor/package.json").write_text('{"license": "GPL-3.0-only"}')
+
+    def licenses(**keys: Any) -> dict[str | None, str | None]:
+        found = [item.record for item in build(**keys) if isinstance(item, Kept)]
+        return {record.source.path: record.license for record in found}
+
+    stated = {"a.ipynb": "MIT", "vendor/b.ipynb": "GPL-3.0-only"}
+    assert licenses(path="clone") == stated, "a folder"
+    commit_all(Path("clone"))
+    assert licenses(path="clone") == stated, "a repository"
+    assert licenses(path="clone", license="0BSD") == {"a.ipynb": "0BSD", "vendor/b.ipynb": "0BSD"}
+    assert licenses(path="plain") == {"a.ipynb": None}
+
+
 def test_a_part_of_a_clone_is_a_folder() -> None:
     write_notebook(Path("clone/sub/a.ipynb"), LESSON)
     commit_all(Path("clone"))

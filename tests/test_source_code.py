@@ -14,7 +14,7 @@ from identify.vendor.licenses import LICENSES
 
 import fuzz_source
 import repositories
-from data_prep import source_code
+from data_prep import source_code, source_trees
 from data_prep.documents import parse_repository, parse_source
 from data_prep.kinds import Setting, open_kind
 from data_prep.records import Dropped, Kept
@@ -344,8 +344,8 @@ def test_what_cannot_be_a_source_is_one_clear_message(tmp_path, clone):
 def test_a_file_that_goes_away_or_cannot_be_read_is_named(tmp_path):
     root = write(tmp_path / "r", {"a.py": CODE, "b.py": CODE})
     opened = open_kind("source", {"path": str(root)}, "spec", Setting(workers=1))
-    leaf = source_code.Leaf("gone.py", 10)
-    assert list(source_code.read_leaves(source_code.Tree(str(root)), [leaf], None)) == [("missing_file", "listed, but not on disk")]
+    leaf = source_trees.Leaf("gone.py", 10)
+    assert list(source_trees.read_leaves(source_trees.Tree(str(root)), [leaf], None)) == [("missing_file", "listed, but not on disk")]
     (root / "a.py").unlink()
     (root / "a.py").mkdir()
     assert [item.record.source.path for item in opened.items() if isinstance(item, Kept)] == ["b.py"]
@@ -370,7 +370,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, monkeypatch, keys):
 
 def test_tasks_are_cut_by_number_and_by_bytes(monkeypatch):
     """So that no process holds more than a few megabytes at a time, however large the input is."""
-    leaves = [source_code.Leaf(f"{n}.py", size) for n, size in enumerate((10, 10, 10, 10, 3_000_000, 10))]
+    leaves = [source_trees.Leaf(f"{n}.py", size) for n, size in enumerate((10, 10, 10, 10, 3_000_000, 10))]
     monkeypatch.setattr(source_code, "TASK_FILES", 3)
     tasks = source_code._tasks(iter(leaves), source_code.TreeLicenses({}), None, None)
     assert [[job.leaf.path for job in task.jobs] for task in tasks] == [["0.py", "1.py", "2.py"], ["3.py", "4.py"], ["5.py"]]
