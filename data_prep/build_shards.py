@@ -16,7 +16,7 @@ from typing import Any
 
 from data_prep.curate import Curation, curate_item, opened
 from data_prep.decontaminate import Match
-from data_prep.item_files import ItemWriter
+from data_prep.item_files import ItemWriter, judged_digest
 from data_prep.kinds import Piece, Setting
 from data_prep.records import Claim, Dropped, Found, Item, Read
 from starchat.batches import batched
@@ -80,7 +80,8 @@ def write_pickle(target: Path, value: Any) -> Path:
 
 
 def build_shard(folder: Path, shard: Shard) -> dict[str, Any]:
-    """Write what is in a shard to an empty folder; return which source it is of, the reasons of its lines, and what it read."""
+    """Write what is in a shard to an empty folder; return which source it is of, the reasons of its lines, what it read, and
+    the digest of what its items are judged by."""
     job, reads = shard.job, list[dict[str, Any]]()
     curation = None if job.curation is None else opened(job.curation, job.setting, job.matcher_file)
     matches: list[tuple[int, str, Sequence[Match]]] = []
@@ -99,7 +100,7 @@ def build_shard(folder: Path, shard: Shard) -> dict[str, Any]:
                 writer.claim(found.key, first, len(found.items))
     if matches:
         (folder / MATCHES).write_bytes(pickle.dumps(matches))
-    return {"source": shard.source, "reasons": list(writer.reasons), "reads": reads}
+    return {"source": shard.source, "reasons": list(writer.reasons), "reads": reads, "judged": judged_digest(folder)}
 
 
 def _found(shard: Shard) -> Iterator[Found]:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from data_prep.arrays import save_array
 from data_prep.build_shards import MATCHES, Job, build_shard, cut_shards, write_pickle
@@ -31,15 +30,15 @@ from data_prep.census import Census
 from data_prep.curate import Curation
 from data_prep.decontaminate import write_matcher
 from data_prep.engines import Engine, run_tasks_on
-from data_prep.item_files import ITEMS, item_of
+from data_prep.item_files import ITEMS, LINES, read_line
 from data_prep.kinds import Opened, Setting
 from data_prep.near_duplicates import find_near_duplicates
 from data_prep.near_miss import NearMisses
 from data_prep.preferred import DuplicateRules, compared_text, rank_of
-from data_prep.records import Kept
 from data_prep.tasks import Task
 from data_prep.verdicts import Verdicts
 from data_prep.write_portions import CENSUS, lines_of, shard_folder, write_portion, write_tasks
+from starchat.dialogue import from_row
 from starchat.errors import UserError
 from starchat.files import describe_file, digest_bytes
 
@@ -234,13 +233,12 @@ class ComparedShard:
 
 def read_compared(shard: ComparedShard) -> Iterator[tuple[str, int]]:
     """Yield text and rank of each kept item of a shard."""
-    alive = itertools.repeat(True) if shard.alive is None else np.load(shard.alive).tolist()
+    lines = np.load(Path(shard.folder, LINES))
+    alive = lines["kept"] if shard.alive is None else lines["kept"] & np.load(shard.alive)
     with open(Path(shard.folder, ITEMS), "rb") as file:
-        for line, is_alive in zip(file, alive, strict=False):
-            if is_alive and line.startswith(b'{"row"'):
-                item = item_of(orjson.loads(line))
-                assert isinstance(item, Kept)
-                yield compared_text(item.record), rank_of(item.record, shard.prefer)
+        for line in lines[alive]:
+            record = from_row(read_line(file, line)["row"])
+            yield compared_text(record), rank_of(record, shard.prefer)
 
 
 def _mark_near(rules: DuplicateRules, folders: Sequence[Path], verdicts: Verdicts, work: Work) -> None:

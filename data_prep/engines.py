@@ -31,7 +31,7 @@ from data_prep import remote_files
 from data_prep.pool import MAX_BREAKS, default_workers, run_apart, start_server
 from data_prep.remote_files import is_remote, join, local_path
 from data_prep.slurm_array import find_array, read_stretch, run_array, write_failure
-from data_prep.tasks import Run, Task, begin_run, code_digest, do_ordered, end_run, find_done
+from data_prep.tasks import Run, Task, WorkKept, begin_run, code_digest, do_ordered, end_run, find_done
 from starchat.config import closest
 from starchat.errors import UserError, guarded
 from starchat.files import alone_in
@@ -142,7 +142,7 @@ def run_tasks_on(
     return [values[name] for name in names]
 
 
-class TasksFailed(UserError):
+class TasksFailed(WorkKept):
     """Some tasks failed, and the others are done: run again, only what failed is."""
 
 

@@ -2,22 +2,25 @@
 
 In a folder: ``items.jsonl``, each line a kept record with its repairs, or a dropped unit; ``lines.npy``, one `LINE` of each, in the same
 order; ``claims.npy``, one `CLAIM` of each `data_prep.records.Claim`. A pass that judges reads the latter two, and one that writes asks
-for single lines of the first. Who writes them makes them whole (`data_prep.tasks`).
+for single lines of the first. Who writes them makes them whole (`data_prep.tasks`); what a disk makes of them afterwards is found out by
+checksums: `judged_digest`, and that of each line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import orjson
 
 from data_prep.arrays import save_array
-from data_prep.records import Dropped, Item, Kept, encodable
-from starchat.dialogue import Record, Turn, from_row, to_row
+from data_prep.records import Dropped, Kept, encodable
+from data_prep.tasks import WorkKept
+from starchat.dialogue import Record, Turn
+from starchat.files import digest_bytes
 
 ITEMS, LINES, CLAIMS = "items.jsonl", "lines.npy", "claims.npy"
 
@@ -25,6 +28,7 @@ LINE = np.dtype(
     [
         ("offset", "<u8"),
         ("length", "<u8"),
+        ("crc32", "<u4"),
         ("id", "<u8", 2),
         ("size", "<u8"),
         ("copies", "<u2"),
@@ -34,10 +38,31 @@ LINE = np.dtype(
         ("fault", "?"),
     ]
 )
-"""A line: where it is, the record's id, about how many bytes it takes, how often it is written and to which split; why it is dropped."""
+"""A line: where it is, its checksum, the record's id, about how many bytes it takes, how often it is written and to which split; why it
+is dropped."""
 
 CLAIM = np.dtype([("first", "<u8"), ("count", "<u8"), ("key", "<u8", 2)])
 """A claim: the number of its first line, how many lines hold its items, and its key. The line behind those is what it is otherwise."""
+
+
+def judged_digest(folder: Path) -> str:
+    """Return the digest of what the items of a folder are judged by."""
+    return digest_bytes(b"".join((folder / name).read_bytes() for name in (LINES, CLAIMS)))
+
+
+def read_line(file: BinaryIO, line: np.void) -> dict[str, Any]:
+    """Return the value of a line of an open ``items.jsonl``; raise `WorkKept` if it is not as it was written."""
+    file.seek(int(line["offset"]))
+    data = file.read(int(line["length"]))
+    if zlib.crc32(data) != line["crc32"]:
+        raise damaged(Path(file.name))
+    value: dict[str, Any] = orjson.loads(data)
+    return value
+
+
+def damaged(path: Path) -> WorkKept:
+    """Return the error for a file that a task has finished and somebody else has changed."""
+    return WorkKept(f"{path}: is not as it was written: another program or the disk changed it; remove {path.parent} and run again")
 
 
 class ItemWriter:
@@ -81,7 +106,7 @@ class ItemWriter:
     def _add(self, value: dict[str, Any], *judged: Any) -> None:
         line = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
         self._file.write(line)
-        self._lines.append((self._offset, len(line), *judged))
+        self._lines.append((self._offset, len(line), zlib.crc32(line), *judged))
         self._offset += len(line)
 
 
@@ -106,27 +131,3 @@ def size_bytes(record: Record) -> int:
 
 def _turn_bytes(turn: Turn) -> int:
     return len(turn.content) + sum(len(call.arguments) for call in turn.tool_calls)
-
-
-def write_items(folder: Path, items: Iterable[Item]) -> None:
-    """Write items to a folder, each kept one to be written once to the train split."""
-    with ItemWriter(folder) as writer:
-        for item in items:
-            if isinstance(item, Kept):
-                writer.keep(item, to_row(item.record), 1, is_test=False)
-            else:
-                writer.drop(item)
-
-
-def read_items(folder: Path) -> Iterator[Item]:
-    """Yield the items of a folder."""
-    with open(folder / ITEMS, "rb") as file:
-        for line in file:
-            yield item_of(orjson.loads(line))
-
-
-def item_of(value: dict[str, Any]) -> Item:
-    """Return the item that a line's value spells."""
-    if "row" in value:
-        return Kept(from_row(value["row"]), tuple(value["repairs"]))
-    return Dropped(**value["dropped"])

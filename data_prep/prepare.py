@@ -28,10 +28,11 @@ from data_prep.build_shards import PIECES_ELSEWHERE, PIECES_OF_A_SHARD
 from data_prep.card import write_card
 from data_prep.curate import open_curation
 from data_prep.dataset import Made, Weighted, Work, make_dataset
-from data_prep.engines import Engine, TasksFailed, require_engine
+from data_prep.engines import Engine, require_engine
 from data_prep.kinds import KINDS, Setting, open_kind
 from data_prep.pool import default_workers, start_server
 from data_prep.remote_files import is_remote
+from data_prep.tasks import WorkKept
 from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.errors import UserError
@@ -127,7 +128,8 @@ def _write_rest(folder: Path, made: Made, digest: str, known: Mapping[str, Any])
 
 @contextlib.contextmanager
 def _working(output: str, parent: Path | None, engine: Engine) -> Iterator[Path]:
-    """Give a folder for what is done, which vanishes when all is; it stays after a kill, or where tasks failed or work elsewhere.
+    """Give a folder for what is done, which vanishes when all is, or where its sources are at fault. It stays after a kill, where tasks
+    failed or work elsewhere: the same command goes on from there.
 
     It lies in `parent`, by default beside the output, or in the current folder where that goes to a store.
     """
@@ -137,7 +139,8 @@ def _working(output: str, parent: Path | None, engine: Engine) -> Iterator[Path]
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     def vanish(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        ended = kind is None or (issubclass(kind, Exception) and not issubclass(kind, TasksFailed) and engine.kind in ("pool", "here"))
+        goes_on = kind is not None and (not issubclass(kind, Exception) or issubclass(kind, WorkKept))
+        ended = not goes_on and (kind is None or engine.kind in ("pool", "here"))
         if ended:
             shutil.rmtree(folder, ignore_errors=True)
 

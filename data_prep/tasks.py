@@ -37,6 +37,10 @@ SWEPT = ".swept-"
 PACKAGES = ("data_prep", "starchat")
 
 
+class WorkKept(UserError):
+    """What the user must change before the same command goes on: what is done stays."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Task:
     """A piece of work: ``function(folder, *arguments)`` writes files into an empty local folder and returns a small JSON value.

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.item_files import CLAIMS, LINE, LINES
+from data_prep.item_files import CLAIMS, LINE, LINES, damaged, judged_digest
 from data_prep.near_duplicates import NearDuplicate
 
 OWN, DUPLICATE, NEAR, MIXTURE = range(4)
@@ -36,6 +36,7 @@ ENTRY = np.dtype(
         ("shard", "<u4"),
         ("offset", "<u8"),
         ("length", "<u8"),
+        ("crc32", "<u4"),
         ("source", "<u4"),
         ("size", "<u8"),
         ("copies", "<u2"),
@@ -64,6 +65,9 @@ class Verdicts:
     """The lines of all shards in their order, and what becomes of each. `values` are those of `data_prep.build_shards.build_shard`."""
 
     def __init__(self, folders: Sequence[Path], values: Sequence[dict[str, Any]]) -> None:
+        for folder, value in zip(folders, values, strict=True):
+            if judged_digest(folder) != value["judged"]:
+                raise damaged(folder / LINES)
         found = [np.load(folder / LINES) for folder in folders]
         counts = [len(lines) for lines in found]
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -194,7 +198,7 @@ class Verdicts:
     def _entries(self, which: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         entries = np.zeros(len(which), ENTRY)
         lines = self.lines[which]
-        for name in ("offset", "length", "size", "copies"):
+        for name in ("offset", "length", "crc32", "size", "copies"):
             entries[name] = lines[name]
         entries["shard"], entries["source"] = self.shards[which], self.sources[which]
         entries["verdict"], entries["similarity"] = self.verdicts[which], self.similarities[which]

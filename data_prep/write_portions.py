@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from data_prep.arrays import save_array
 from data_prep.census import Census
-from data_prep.item_files import ITEMS, identity
+from data_prep.item_files import ITEMS, identity, read_line
 from data_prep.sources import as_text
 from data_prep.tables import TableFile, dropped_schema, record_schema
 from data_prep.verdicts import DUPLICATE, MIXTURE, NEAR, OWN, Portion
@@ -78,8 +77,7 @@ def lines_of(entries: np.ndarray[Any, Any], shards: str) -> Iterator[tuple[np.vo
     for some in np.split(entries, cuts) if len(entries) else ():
         with open(shard_folder(shards, int(some["shard"][0])) / ITEMS, "rb") as file:
             for entry in some:
-                file.seek(int(entry["offset"]))
-                yield entry, orjson.loads(file.read(int(entry["length"])))
+                yield entry, read_line(file, entry)
 
 
 def dropped_row(entry: np.void, value: dict[str, Any], weights: tuple[float, ...]) -> dict[str, Any]:

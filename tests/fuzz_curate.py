@@ -9,12 +9,15 @@ import json
 import random
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep.curate import Curation, curate_item, open_curation
 from data_prep.detect import Detector
-from data_prep.item_files import read_items, write_items
+from data_prep.item_files import ITEMS, LINES, ItemWriter, read_line
 from data_prep.kinds import Setting
 from data_prep.preferred import compared_text, rank_of
 from data_prep.record_texts import code_of, texts_of
@@ -22,7 +25,7 @@ from data_prep.records import Dropped, Item, Kept
 from fuzzing import run_mutants
 from made_up_benchmark import ROWS, write_problems
 from secret_cases import labelled_cases
-from starchat.dialogue import Part, Record, Source, Turn, to_row
+from starchat.dialogue import Part, Record, Source, Turn, from_row, to_row
 
 HOSTILE = (
     *("\0", "\ufdd0", "\u2028", "\r", "\x1b[A", "＂", "\U0001f600", "<|end|>", "<EMAIL>", "```", "```python\n", "'''", "\\", "%s"),
@@ -35,6 +38,24 @@ MARKERS = (
 NAMES = (None, "", "a.py", "x/y.json", "node_modules/a.js", "o/r", "github.com/O/R.git", "ada/x", "é\n.md", "a" * 5000)
 DATES = (None, "2026-01-01T00:00:00Z", "2026-01-01", "soon", "0000-99-99", "9999-12-31T23:59:59+14:00")
 LICENSES = (None, "MIT", "GPL-3.0-only OR MIT", "NOASSERTION", "()", "LicenseRef-x", "MIT AND", "\0")
+
+
+def write_items(folder: Path, items: Iterable[Item]) -> None:
+    """Write items to a folder, each kept one to be written once to the train split."""
+    with ItemWriter(folder) as writer:
+        for item in items:
+            if isinstance(item, Kept):
+                writer.keep(item, to_row(item.record), 1, is_test=False)
+            else:
+                writer.drop(item)
+
+
+def read_items(folder: Path) -> Iterator[Item]:
+    """Yield the items of a folder."""
+    with open(folder / ITEMS, "rb") as file:
+        for line in np.load(folder / LINES):
+            value = read_line(file, line)
+            yield Kept(from_row(value["row"]), tuple(value["repairs"])) if "row" in value else Dropped(**value["dropped"])
 
 
 def opened(folder: Path) -> Curation:

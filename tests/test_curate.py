@@ -12,10 +12,11 @@ import pytest
 
 from data_prep.curate import CurateSpec, curate_item, open_curation
 from data_prep.inspect import inspect
-from data_prep.item_files import LINES, identity, read_items, write_items
+from data_prep.item_files import LINES, identity
 from data_prep.kinds import Setting
 from data_prep.prepare import prepare
 from data_prep.records import Dropped, Kept
+from fuzz_curate import read_items, write_items
 from starchat.dialogue import Part, Record, Source, Turn
 from starchat.errors import UserError
 from tests.repositories import commit, new

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 
 import fuzz_dataset
 import mixed_sources
+from data_prep import dataset
 from data_prep.engines import Engine
 from data_prep.prepare import prepare
 from mixed_sources import prepare_small, write_spec
@@ -198,6 +200,32 @@ def test_two_runs_for_one_output_do_not_meet(spec: Path) -> None:
         prepare(spec, ["output=out"], progress=False)
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 0, err
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "lines.npy"])
+def test_a_bit_that_flips_in_what_is_done_is_found(name: str, spec: Path, calm: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes stay as they are; what is said is followed then, and only that shard is made again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "_write", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            prepare_small(spec, "out", Engine("here", workers=1))
+    damaged = next(path for path in sorted(Path(".out.work/shards").glob(f"*/{name}")) if path.stat().st_size > 300)
+    data = bytearray(damaged.read_bytes())
+    data[200] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(UserError) as error:
+        prepare_small(spec, "out", Engine("here", workers=1))
+    assert f"{damaged.absolute()}: is not as it was written" in str(error.value)
+    assert f"remove {damaged.absolute().parent} and run again" in str(error.value)
+    before = marks("shards")
+    shutil.rmtree(damaged.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "_write", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            prepare_small(spec, "out", Engine("here", workers=1))
+    assert {name for name, time_ns in marks("shards").items() if time_ns != before[name]} == {damaged.parent.name}
+    prepare_small(spec, "out", Engine("here", workers=1))
+    assert contents(Path("out")) == calm
 
 
 def test_nothing_is_left_after_an_error(spec: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.item_files import CLAIM, CLAIMS, LINE, LINES
+from data_prep.item_files import CLAIM, CLAIMS, LINE, LINES, judged_digest
 from data_prep.verdicts import Verdicts
 
 
@@ -22,8 +22,8 @@ def write_lines(folder: Path, ids: list[int], copies: list[int]) -> Path:
     return folder
 
 
-def value(source: int) -> dict[str, object]:
-    return {"source": source, "reasons": [], "reads": []}
+def value(source: int, folder: Path) -> dict[str, object]:
+    return {"source": source, "reasons": [], "reads": [], "judged": judged_digest(folder)}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_record_is_written_where_a_weight_first_keeps_it(
     copies: list[int], written: list[int], dropped: list[dict[str, int]], tmp_path: Path
 ) -> None:
     folders = [write_lines(tmp_path / str(number), [7], [count]) for number, count in enumerate(copies)]
-    verdicts = Verdicts(folders, [value(0), value(1)])
+    verdicts = Verdicts(folders, list(map(value, (0, 1), folders)))
     verdicts.mark_copies()
     found = [verdicts.counts(source) for source in (0, 1)]
     assert [one["written"] for one in found] == written
@@ -48,7 +48,7 @@ def test_a_record_is_written_where_a_weight_first_keeps_it(
 
 def test_a_source_without_lines_has_counts(tmp_path: Path) -> None:
     folders = [write_lines(tmp_path / "some", [1, 2], [1, 1]), write_lines(tmp_path / "none", [], [])]
-    verdicts = Verdicts(folders, [value(0), value(2)])
+    verdicts = Verdicts(folders, list(map(value, (0, 2), folders)))
     verdicts.mark_copies()
     assert [verdicts.counts(source)["read"] for source in range(4)] == [2, 0, 0, 0]
 
@@ -56,7 +56,7 @@ def test_a_source_without_lines_has_counts(tmp_path: Path) -> None:
 def test_thousands_of_sources_take_time_by_their_lines_alone(tmp_path: Path) -> None:
     """A pass over all lines for each source took 12 s for as many."""
     folder = write_lines(tmp_path / "shard", list(range(500)), [1] * 500)
-    verdicts = Verdicts([folder] * 2_000, [value(source) for source in range(2_000)])
+    verdicts = Verdicts([folder] * 2_000, [value(source, folder) for source in range(2_000)])
     begin = time.process_time()
     assert sum(verdicts.counts(source)["read"] + len(verdicts.faults(source)) for source in range(2_000)) == 1_000_000
     assert time.process_time() - begin < 4
