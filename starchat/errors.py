@@ -36,6 +36,15 @@ PREEMPTED = 128 + 15
 """What a shell says of a program that SIGTERM ended; a queue that sees it may start the program again."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with what it counts, for a message.
+
+    >>> counted(1, "task"), counted(1200, "task")
+    ('1 task', '1,200 tasks')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def guarded(work: Callable[[], int]) -> int:
     """Return the exit status of `work`; what the user must change is printed as one message, without a traceback."""
     os.environ.update({key: value for key, value in NO_TELEMETRY.items() if key not in os.environ})

@@ -131,6 +131,12 @@ def test_faults_stop_the_run_and_are_listed_with_count_place_and_remedy() -> Non
     assert sorted(os.listdir()) == ["chats.jsonl", "spec.yaml"]
 
 
+def test_one_fault_is_told_as_one() -> None:
+    told = "1 of 2 units is malformed; .* correct it, or set it aside with max_bad_fraction=0.5$"
+    with pytest.raises(UserError, match=told):
+        run({"path": write_rows("chats.jsonl", [chat("one"), BAD[1]])})
+
+
 def test_faults_within_the_admitted_fraction_are_set_aside() -> None:
     manifest = run({"path": write_rows("chats.jsonl", [chat("one"), *BAD])}, max_bad_fraction=0.75)
     assert_conserved(manifest)
