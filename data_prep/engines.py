@@ -31,6 +31,7 @@ from data_prep import remote_files
 from data_prep.pool import MAX_BREAKS, default_workers, run_apart, start_server
 from data_prep.remote_files import is_remote, join, local_path
 from data_prep.slurm_array import find_array, read_stretch, run_array, write_failure
+from data_prep.stopping import keeping_sigterm
 from data_prep.tasks import Run, Task, begin_run, code_digest, do_ordered, end_run, find_done
 from starchat.config import closest
 from starchat.errors import UserError, counted, guarded
@@ -261,7 +262,8 @@ def _ray(engine: Engine) -> Iterator[Any]:
         return
     own = {"num_cpus": engine.workers or default_workers(), "include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+        with keeping_sigterm():  # Ray would end this process without a word, and with status 15
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, ValueError) as error:
         remedy = "expected a running Ray cluster, or local; begin one with ray start --head"
         named = "--address" if engine.address or address == "local" else "RAY_ADDRESS"

@@ -8,7 +8,7 @@ Here a spec is opened, and the dataset becomes a folder; how it is made, by task
 The same input gives the same bytes, whoever makes them. A source's units are the rows of its files, except for OASST
 (`data_prep.oasst`) and the builders of `data_prep.kinds`, each of which says what its units are.
 
-What is done stays in a work folder beside the output until all of it is: after a kill, the next run does the rest.
+What is done stays in a work folder beside the output until all of it is: after a kill, Ctrl-C or SIGTERM, the next run does the rest.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from data_prep.engines import Engine, TasksFailed, require_engine
 from data_prep.kinds import KINDS, Setting, open_kind
 from data_prep.pool import default_workers, start_server
 from data_prep.remote_files import is_remote
+from data_prep.stopping import ending_in_order, telling_of
 from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.errors import UserError
@@ -62,6 +63,7 @@ class PrepareSpec:
     curate: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@ending_in_order()
 def prepare(
     spec_path: Path,
     overrides: Sequence[str] = (),
@@ -141,7 +143,7 @@ def _working(output: str, parent: Path | None, engine: Engine) -> Iterator[Path]
         if ended:
             shutil.rmtree(folder, ignore_errors=True)
 
-    with alone_in(folder), contextlib.ExitStack() as stack:
+    with alone_in(folder), telling_of(folder), contextlib.ExitStack() as stack:
         stack.push(vanish)
         yield folder
 

@@ -29,7 +29,7 @@ class UserError(Exception):
 
 
 class Preempted(Exception):
-    """A run that was told to leave the machine, and saved what it had. Exit status `PREEMPTED`: not finished, run again."""
+    """Work that was told to leave the machine, and saved what it had. Exit status `PREEMPTED`: not finished, run again."""
 
 
 PREEMPTED = 128 + 15
@@ -65,7 +65,7 @@ def guarded(work: Callable[[], int]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         remedy = "free some space, or choose an output elsewhere" if error.errno in DISK_FULL else "check the path and its permissions"
         print(f"starchat: {where}{os.strerror(error.errno)}; {remedy}; what was there before is untouched", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("starchat: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"starchat: {interrupt if interrupt.args else 'interrupted'}", file=sys.stderr)
         return 130
     return 2
