@@ -7,6 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 NO_TELEMETRY = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -26,6 +29,30 @@ class UserError(Exception):
     The message says what is wrong, with its value and place; what was expected; and what to do:
     ``chats.jsonl:412: role 'bot'; expected system, user, assistant or tool; map it with roles: {bot: assistant}``
     """
+
+
+class Faults:
+    """What `UserError`s say, kept until all work that can be tried has been, to be raised as one."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def get(self, work: Callable[..., T], *arguments: Any) -> T | None:
+        """Return what work returns, or None if it raises a `UserError`."""
+        try:
+            return work(*arguments)
+        except UserError as error:
+            self._found.append(str(error))
+        return None
+
+    def add(self, message: str) -> None:
+        """Keep a message."""
+        self._found.append(message)
+
+    def tell(self) -> None:
+        """Raise one `UserError` of all that was found, if anything was."""
+        if self._found:
+            raise UserError("\n".join(self._found))
 
 
 class Preempted(Exception):
