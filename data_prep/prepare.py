@@ -25,7 +25,7 @@ from typing import Any
 
 from data_prep import outputs
 from data_prep.build_shards import PIECES_ELSEWHERE, PIECES_OF_A_SHARD
-from data_prep.card import write_card
+from data_prep.card import told_reach, write_card
 from data_prep.curate import Curation, open_curation
 from data_prep.dataset import Made, Weighted, Work, make_dataset
 from data_prep.engines import Engine, TasksFailed, require_engine
@@ -110,7 +110,10 @@ def prepare(
             print(made.near_misses.as_table(), file=sys.stderr)
         told = [made.reads[n] if source.opened.tells else inputs_of(n) for n, source in enumerate(sources)]
         inputs = [entry for entries in told for entry in entries] + of_steps
-        _write_rest(folder, made, digest_of(inputs), {"spec": resolved, "inputs": inputs, "versions": found_versions})
+        stated = {"spec": resolved, "inputs": inputs, "versions": found_versions}
+        if curation is not None and curation.opt_outs is not None:
+            stated["opt_out"] = made.census.reach()
+        _write_rest(folder, made, digest_of(inputs), stated)
     return {**(outputs.manifest_of(spec.output) or {}), "folder": spec.output, "skipped": False}
 
 
@@ -158,7 +161,9 @@ def summary(manifest: Mapping[str, Any]) -> str:
     lines += [f"{source['place']} ({source['format']}): {_balance(source)}" for source in counts["sources"]]
     splits = ", ".join(f"{name} {count:,}" for name, count in counts["splits"].items())
     copies = f", of which copies {counts['copies']:,}" if counts["copies"] else ""
-    return "\n".join([*lines, f"{_balance(counts)}; repaired {_listed(counts['repaired'])}", f"written: {splits}{copies}"])
+    lines += [f"{_balance(counts)}; repaired {_listed(counts['repaired'])}", f"written: {splits}{copies}"]
+    reach = told_reach(manifest)
+    return "\n".join([*lines, f"warning: {reach}"] if reach else lines)
 
 
 def _balance(counts: Mapping[str, Any]) -> str:
