@@ -12,6 +12,7 @@ Read the modules in this order; each kind of source by itself.
 ``tasks``               pieces of work that write a folder each, whole or not at all
 ``slurm_array``         tasks as an array of Slurm jobs
 ``engines``             where tasks run: processes, Ray, Slurm
+``stopping``            how Ctrl-C and SIGTERM end them
 ``arrays``              arrays as files
 ``item_files``          items between two passes
 ``build_shards``        pieces of sources to items, as tasks

@@ -16,6 +16,7 @@ import yaml
 from data_prep.card_plots import plot_svg
 from data_prep.census import NOT_STATED, Census
 from starchat.dialogue import canonical_json
+from starchat.errors import counted
 
 ATTRIBUTION = "attribution.jsonl"
 PLOT = "card.svg"
@@ -86,13 +87,27 @@ def render_page(content: Mapping[str, Any]) -> str:
 
 
 def _sentences(content: Mapping[str, Any], mark: str = "`") -> list[str]:
-    counts = content["counts"]
+    counts, reach = content["counts"], told_reach(content)
     return [
         f"Made by {mark}starchat prepare{mark} (version {content['versions']['starchat']}). "
         f"{counts['read']} read = {counts['kept']} kept + {sum(counts['dropped'].values())} dropped. "
         f"{counts['written']} rows written, of which {counts['copies']} are copies made by mixture weights. "
-        f"Where each came from, and under which licence, stands in its row; {mark}{ATTRIBUTION}{mark} sums it up."
+        f"Where each came from, and under which licence, stands in its row; {mark}{ATTRIBUTION}{mark} sums it up.",
+        *([f"{reach}."] if reach else []),
     ]
+
+
+def told_reach(content: Mapping[str, Any]) -> str | None:
+    """Return how many records the opt-outs of a dataset could not reach, as a sentence without its full stop; None for none.
+
+    >>> told_reach({"opt_out": {"records": 1200, "out_of_reach": 1}})
+    '1 of 1,200 records names no repository or author; opt-outs cannot reach it'
+    """
+    records, missed = (content.get("opt_out", {}).get(key, 0) for key in ("records", "out_of_reach"))
+    if not missed:
+        return None
+    name, them = ("names", "it") if missed == 1 else ("name", "them")
+    return f"{missed:,} of {counted(records, 'record')} {name} no repository or author; opt-outs cannot reach {them}"
 
 
 def _tables(content: Mapping[str, Any]) -> list[Table]:

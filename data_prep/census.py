@@ -14,6 +14,7 @@ from typing import Any
 
 from data_prep.languages import language_of
 from data_prep.license_policy import Attribution, license_class
+from data_prep.opt_out import is_in_reach
 from data_prep.record_texts import language_called, texts_of
 from starchat.dialogue import Record
 
@@ -24,13 +25,17 @@ _LABEL = re.compile(r"^```([\w+#.-]+)[ \t]*$", re.MULTILINE)
 
 @dataclasses.dataclass
 class Census:
-    """Counts of kept records. `lengths` counts them by powers of two: the key is the smallest one that is above the characters."""
+    """Counts of kept records. `lengths` counts them by powers of two: the key is the smallest one that is above the characters.
+
+    `out_of_reach` counts those that no opt-out can take out (`data_prep.opt_out.is_in_reach`).
+    """
 
     kinds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     languages: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     licenses: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     lengths: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     attribution: Attribution = dataclasses.field(default_factory=Attribution)
+    out_of_reach: int = 0
 
     def add(self, record: Record) -> None:
         """Count a record."""
@@ -40,12 +45,18 @@ class Census:
         self.licenses[record.license or NOT_STATED] += 1
         self.lengths[1 << sum(map(len, texts_of(record))).bit_length()] += 1
         self.attribution.add(source.repository, record.license, source.url)
+        self.out_of_reach += not is_in_reach(source)
 
     def merge(self, other: Census) -> None:
         """Add the counts of other records."""
         for name in ("kinds", "languages", "licenses", "lengths"):
             getattr(self, name).update(getattr(other, name))
         self.attribution.merge(other.attribution)
+        self.out_of_reach += other.out_of_reach
+
+    def reach(self) -> dict[str, int]:
+        """Return how many records there are, and how many of them no opt-out can take out."""
+        return {"records": self.kinds.total(), "out_of_reach": self.out_of_reach}
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, the largest first; of licences also their classes."""

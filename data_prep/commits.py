@@ -22,7 +22,7 @@ from data_prep.commit_rules import PRESETS, CommitRules, Draws, draws, path_prob
 from data_prep.commit_texts import Message, answer_of, read_message, shown
 from data_prep.commitpack import row_pieces
 from data_prep.documents import Commit, Family, render_commit
-from data_prep.kinds import Opened, Piece, Setting, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, preset_rules, spec_and_rules
 from data_prep.languages import language_of
 from data_prep.license_files import TreeLicenses, licenses_of_tree
 from data_prep.license_texts import HEADER_CHARS
@@ -32,7 +32,7 @@ from data_prep.source_trees import Tree, list_leaves
 from data_prep.sources import as_text, find_tables, table_files
 from data_prep.views import dialogue_item, document_item
 from starchat.batches import batched
-from starchat.config import from_mapping, to_mapping
+from starchat.config import to_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
 from starchat.files import digest_bytes
@@ -109,8 +109,8 @@ class Candidate:
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return commits that are ready to be read (`data_prep.kinds`)."""
-    spec = from_mapping(CommitsSpec, mapping, place)
-    rules = preset_rules(CommitRules, PRESETS, "starcoder" if spec.view == "document" else "commitpackft", spec.rules, f"{place}: rules")
+    default = "commitpackft" if mapping.get("view") == "dialogue" else "starcoder"
+    spec, rules = spec_and_rules(CommitsSpec, mapping, place, functools.partial(preset_rules, CommitRules, PRESETS, default))
     unknown = sorted(set(spec.tasks) - {"edit", "explain", "message"})
     if unknown or not any(spec.tasks.values()) or any(weight < 0 for weight in spec.tasks.values()):
         raise UserError(f"{place}: tasks: {spec.tasks}; expected weights of edit, explain and message, such as {{edit: 2, explain: 1}}")

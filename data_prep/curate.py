@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher, texts_and_python
 from data_prep.detect import Detector
@@ -40,9 +40,7 @@ from data_prep.remote_files import describe_input
 from data_prep.sources import as_text
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Record, to_row
-from starchat.errors import UserError
-
-Rules = TypeVar("Rules")
+from starchat.errors import Faults, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,31 +72,27 @@ class Curation:
 
 
 def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matcher_file: str | None = None) -> Curation:
-    """Return the steps that a spec names; raise one `UserError` for the faults of all of them.
+    """Return the steps that a spec names; raise one `UserError` for the faults of all of them, in their order.
 
     `matcher_file` holds the matcher of benchmarks, made before, for a process that needs not make it again.
     """
-    spec = from_mapping(CurateSpec, mapping, place)
-    faults: list[str] = []
-
-    def open_step(step: Callable[[Mapping[str, Any], str], Rules], name: str) -> Rules | None:
-        stated = getattr(spec, name)
-        try:
-            return None if stated is None else step(stated, f"{place}.{name}")
-        except UserError as error:
-            faults.append(str(error))
-            return None
-
-    opt_outs = open_step(open_opt_outs, "opt_out")
-    licenses = open_step(license_rules, "licenses")
-    filters = open_step(filter_rules, "filters")
-    matcher = open_step(_open_matcher, "decontaminate") if matcher_file is None else read_matcher(Path(matcher_file))
-    secrets = open_step(functools.partial(_secret_rules, setting=setting), "redact")
-    duplicates = open_step(duplicate_rules, "near_duplicates")
-    if faults:
-        raise UserError("\n".join(faults))
+    faults = Faults()
+    steps: Mapping[str, Callable[[Mapping[str, Any], str], Any]] = {
+        "opt_out": open_opt_outs,
+        "licenses": license_rules,
+        "filters": filter_rules,
+        "decontaminate": _open_matcher if matcher_file is None else lambda stated, place: read_matcher(Path(matcher_file)),
+        "redact": functools.partial(_secret_rules, setting=setting),
+        "near_duplicates": duplicate_rules,
+    }
+    opened = dict.fromkeys(steps)
+    for name, stated in mapping.items():
+        if faults.get(from_mapping, CurateSpec, {name: stated}, place) and stated is not None:
+            opened[name] = faults.get(steps[name], stated, f"{place}.{name}")
+    faults.tell()
+    opt_outs, licenses, filters, matcher, secrets, duplicates = opened.values()
     found = {
-        "opt_out": spec.opt_out,
+        "opt_out": mapping.get("opt_out"),
         "licenses": licenses and to_mapping(licenses),
         "filters": filters and to_mapping(filters),
         "decontaminate": matcher and to_mapping(matcher.rules),

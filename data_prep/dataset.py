@@ -39,7 +39,7 @@ from data_prep.tasks import Task
 from data_prep.verdicts import Verdicts
 from data_prep.write_portions import CENSUS, lines_of, shard_folder, write_portion, write_tasks
 from starchat.dialogue import from_row
-from starchat.errors import UserError
+from starchat.errors import UserError, counted
 from starchat.files import describe_file, digest_bytes
 
 MAX_FAULTS_SHOWN = 20
@@ -287,9 +287,10 @@ def _refuse_faults(max_bad_fraction: float, verdicts: Verdicts, sources: int, wo
         ((_, value),) = lines_of(np.array([entry]), work.shards)
         lines.append(f"{value['dropped']['place']}: {value['dropped']['detail']} ({reason}: {count})")
     share = math.ceil(bad / read * 1e4) / 1e4
+    be, them = ("is", "it") if bad == 1 else ("are", "them")
     lines.append(
-        f"{bad} of {read} units are malformed; max_bad_fraction admits {max_bad_fraction:g}; nothing was written; "
-        f"correct them, or set them aside with max_bad_fraction={share:g}"
+        f"{bad:,} of {counted(read, 'unit')} {be} malformed; max_bad_fraction admits {max_bad_fraction:g}; nothing was written; "
+        f"correct {them}, or set {them} aside with max_bad_fraction={share:g}"
     )
     raise UserError("\n".join(lines))
 

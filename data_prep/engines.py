@@ -31,15 +31,16 @@ from data_prep import remote_files
 from data_prep.pool import MAX_BREAKS, default_workers, run_apart, start_server
 from data_prep.remote_files import is_remote, join, local_path
 from data_prep.slurm_array import find_array, read_stretch, run_array, write_failure
+from data_prep.stopping import keeping_sigterm
 from data_prep.tasks import Run, Task, WorkKept, begin_run, code_digest, do_ordered, end_run, find_done
 from starchat.config import closest
-from starchat.errors import UserError, guarded
+from starchat.errors import UserError, counted, guarded
 from starchat.files import alone_in
 
 MAX_FAILURES_SHOWN = 20
 MAX_CAUSE_CHARACTERS = 500
 
-DIED = f"its process died {MAX_BREAKS} times; it may need more memory than there is: take fewer workers, or smaller shards"
+DIED = f"its process died {MAX_BREAKS} times; it may need more memory than there is: take fewer (--workers)"
 
 RAY_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(MAX_BREAKS - 1)}
 """Ray as it comes reports its use to its makers, and begins a task that needs too much memory again for ever."""
@@ -149,9 +150,9 @@ class TasksFailed(WorkKept):
 def require_engine(engine: Engine) -> None:
     """Raise `UserError` for an engine that is none."""
     if engine.kind not in ENGINES:
-        raise UserError(f"engine.kind: {engine.kind!r}; {closest(engine.kind, ENGINES)}")
+        raise UserError(f"--engine: {engine.kind!r}; {closest(engine.kind, ENGINES)}")
     if engine.workers is not None and engine.workers < 1:
-        raise UserError(f"engine.workers: {engine.workers}; expected a number from 1, the tasks that run at once")
+        raise UserError(f"--workers: {engine.workers}; expected a number from 1, the tasks that run at once")
 
 
 def _require_sound(task: Task, names: Container[str]) -> None:
@@ -166,13 +167,15 @@ def _failures(failed: dict[str, str], tasks: int, folder: str) -> str:
     alike: dict[str, list[str]] = {}
     for name, cause in sorted(failed.items()):
         alike.setdefault(cause, []).append(name)
-    lines = [
-        f"{folder}: task {names[0]}{f' and {len(names) - 1} others' if names[1:] else ''}: {cause}"
-        for cause, names in list(alike.items())[:MAX_FAILURES_SHOWN]
-    ]
+    lines = []
+    for cause, names in list(alike.items())[:MAX_FAILURES_SHOWN]:
+        others = f" and {counted(len(names) - 1, 'other')}" if names[1:] else ""
+        lines.append(f"{folder}: task {names[0]}{others}: {cause}")
     if len(alike) > MAX_FAILURES_SHOWN:
-        lines.append(f"and {len(alike) - MAX_FAILURES_SHOWN} other causes")
-    lines.append(f"{len(failed)} of {tasks} tasks failed, the others are done; mend the cause and run again: only these are run")
+        lines.append(f"and {counted(len(alike) - MAX_FAILURES_SHOWN, 'other cause')}")
+    again = "only this one is run" if len(failed) == 1 else "only these are run"
+    rest = ", the others are done" if len(failed) < tasks else ""
+    lines.append(f"{len(failed):,} of {counted(tasks, 'task')} failed{rest}; mend the cause and run again: {again}")
     return "\n".join(lines)
 
 
@@ -253,16 +256,18 @@ def _ray(engine: Engine) -> Iterator[Any]:
     try:
         ray = importlib.import_module("ray")
     except ImportError:
-        raise UserError("engine.kind: ray: the package is not installed; pip install 'starchat[ray]', or take kind: pool") from None
+        raise UserError("--engine ray: the package is not installed; pip install 'starchat[ray]', or take --engine pool") from None
     if ray.is_initialized():
         yield ray
         return
     own = {"num_cpus": engine.workers or default_workers(), "include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+        with keeping_sigterm():  # Ray would end this process without a word, and with status 15
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, ValueError) as error:
         remedy = "expected a running Ray cluster, or local; begin one with ray start --head"
-        raise UserError(f"engine.address: {address!r}: {str(error).split(chr(10), 1)[0]}; {remedy}") from None
+        named = "--address" if engine.address or address == "local" else "RAY_ADDRESS"
+        raise UserError(f"{named}: {address!r}: {str(error).split(chr(10), 1)[0]}; {remedy}") from None
     try:
         yield ray
     finally:

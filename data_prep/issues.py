@@ -12,6 +12,7 @@ people: `data_prep.people`; views: `data_prep.issue_views`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,13 +24,13 @@ from data_prep.drafts import RowProblem
 from data_prep.github_events import Sighting, assembled, read_bigcode, sightings_of, sightings_of_row
 from data_prep.issue_rules import PRESETS, IssueRules, Refused, ruled
 from data_prep.issue_views import dialogue_of, document_of, thread_text
-from data_prep.kinds import Opened, Piece, Setting, Shop, pieces_of, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, Shop, pieces_of, preset_rules, spec_and_rules
 from data_prep.records import Dropped, Item
 from data_prep.remote_files import as_path, describe_input
 from data_prep.sources import Row, Table, as_text, find_tables, parse_json, read_line, read_table, table_files
 from data_prep.spill import Spilled, SpillWriter, count_partitions, read_stretches, stretches
 from data_prep.threads import Comment, RawThread, issue_rows, read_thread
-from starchat.config import from_mapping, to_mapping
+from starchat.config import to_mapping
 from starchat.errors import UserError
 
 CHUNK_BYTES = 4 << 20
@@ -101,8 +102,7 @@ class _Build:
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return issues that are ready to be read (`data_prep.kinds`)."""
-    spec = from_mapping(IssuesSpec, mapping, place)
-    rules = preset_rules(IssueRules, PRESETS, "starcoder", spec.rules, f"{place}: rules")
+    spec, rules = spec_and_rules(IssuesSpec, mapping, place, functools.partial(preset_rules, IssueRules, PRESETS, "starcoder"))
     _check_rules(rules, place)
     family = setting.family if spec.view == "document" else None
     if family is not None:

@@ -22,8 +22,9 @@ from data_prep.pool import default_workers, run_tasks
 from data_prep.record_texts import texts_of
 from data_prep.records import Found, Item, Kept, settled
 from starchat.config import closest, from_mapping
-from starchat.errors import UserError
+from starchat.errors import Faults, UserError
 
+Keys = TypeVar("Keys")
 Rules = TypeVar("Rules")
 
 KINDS: Mapping[str, str] = {
@@ -146,12 +147,26 @@ def open_kind(kind: str, mapping: Mapping[str, Any], place: str, setting: Settin
     return opened
 
 
+def spec_and_rules(
+    kind: type[Keys], mapping: Mapping[str, Any], place: str, rules_of: Callable[[Mapping[str, Any], str], Rules]
+) -> tuple[Keys, Rules]:
+    """Return the keys of a source and what `rules_of` makes of its ``rules``; raise one `UserError` for the faults of both."""
+    faults = Faults()
+    spec = faults.get(from_mapping, kind, mapping, place)
+    given = mapping.get("rules")
+    rules = faults.get(rules_of, given if isinstance(given, Mapping) else {}, f"{place}: rules")
+    faults.tell()
+    assert spec is not None
+    assert rules is not None
+    return spec, rules
+
+
 def preset_rules(kind: type[Rules], presets: Mapping[str, Mapping[str, Any]], default: str, given: Mapping[str, Any], place: str) -> Rules:
     """Return rules of a source: those of the preset that `given` names (else `default`), with the other keys of `given` set.
 
     A preset holds only what it turns on: every field of `kind` is off by itself. `place` names the key that holds the rules.
     """
     name = given.get("preset", default)
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         raise UserError(f"{place}.preset: {name!r}; {closest(str(name), presets)}")
     return from_mapping(kind, {**presets[name], **given, "preset": name}, place)

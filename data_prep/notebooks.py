@@ -23,6 +23,7 @@ Repairs of its own: ``kaggle_template`` (the comments that every new notebook of
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import os
@@ -33,7 +34,7 @@ from typing import Any, Literal
 from data_prep.documents import Cell, Family, render_notebook, render_script
 from data_prep.drafts import RowProblem
 from data_prep.git import Oversize, read_blobs
-from data_prep.kinds import Opened, Piece, Setting, Shop, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, Shop, preset_rules, spec_and_rules
 from data_prep.languages import LINE_COMMENTS, fence_label, languages
 from data_prep.magics import cell_language, guess_python, language_named, without_magics
 from data_prep.nbformats import Notebook, notebook_of, read_notebook
@@ -42,7 +43,7 @@ from data_prep.notebook_rules import PRESETS, NotebookRules, require_worth
 from data_prep.records import Dropped, Found, Item, Read
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
-from starchat.config import closest, from_mapping, to_mapping
+from starchat.config import closest, to_mapping
 from starchat.dialogue import Turn
 from starchat.errors import UserError
 from starchat.fences import fenced
@@ -92,8 +93,7 @@ class _Task:
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return notebooks that are ready to be read (`data_prep.kinds`)."""
-    spec = from_mapping(NotebooksSpec, mapping, place)
-    rules = preset_rules(NotebookRules, PRESETS, "starcoder2", spec.rules, f"{place}: rules")
+    spec, rules = spec_and_rules(NotebooksSpec, mapping, place, functools.partial(preset_rules, NotebookRules, PRESETS, "starcoder2"))
     _require_keys(spec, rules, mapping, place)
     family = None
     if spec.view == "document":

@@ -269,6 +269,15 @@ def _files(path: str) -> Iterable[Path]:
     return [Path(path)]
 
 
+def is_in_reach(source: Source) -> bool:
+    """Return whether a request of an owner, of a repository or of whoever took part could take out what came from a source.
+
+    >>> is_in_reach(Source("chats.jsonl:1")), is_in_reach(Source("x", people=("6a5a6ed6e9734b85",)))
+    (False, True)
+    """
+    return bool(source.people) or names_its_owner(source)
+
+
 def names_its_owner(source: Source) -> bool:
     """Return whether a source tells whose it is, so that a request can find it.
 

@@ -77,7 +77,7 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
             if breaks == MAX_BREAKS:
                 raise UserError(
                     f"a worker process died {breaks} times over one piece of the data ({str(waiting[0])[:200]}); "
-                    "it may need more memory than there is: take fewer workers, or leave that piece out"
+                    "it may need more memory than there is: take fewer (--workers), or leave that piece out"
                 ) from None
 
 

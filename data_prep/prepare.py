@@ -8,7 +8,7 @@ Here a spec is opened, and the dataset becomes a folder; how it is made, by task
 The same input gives the same bytes, whoever makes them. A source's units are the rows of its files, except for OASST
 (`data_prep.oasst`) and the builders of `data_prep.kinds`, each of which says what its units are.
 
-What is done stays in a work folder beside the output until all of it is: after a kill, the next run does the rest.
+What is done stays in a work folder beside the output until all of it is: after a kill, Ctrl-C or SIGTERM, the next run does the rest.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from typing import Any
 
 from data_prep import outputs
 from data_prep.build_shards import PIECES_ELSEWHERE, PIECES_OF_A_SHARD
-from data_prep.card import write_card
-from data_prep.curate import open_curation
+from data_prep.card import told_reach, write_card
+from data_prep.curate import Curation, open_curation
 from data_prep.dataset import Made, Weighted, Work, make_dataset
 from data_prep.engines import Engine, require_engine
 from data_prep.kinds import KINDS, Setting, open_kind
 from data_prep.pool import default_workers, start_server
 from data_prep.remote_files import is_remote
+from data_prep.stopping import ending_in_order, telling_of
 from data_prep.tasks import WorkKept
 from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
-from starchat.errors import UserError
+from starchat.errors import Faults, UserError
 from starchat.files import alone_in, digest_json, versions, write_json, write_manifest
 
 STAGE = "prepare"
@@ -63,6 +64,7 @@ class PrepareSpec:
     curate: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@ending_in_order()
 def prepare(
     spec_path: Path,
     overrides: Sequence[str] = (),
@@ -79,14 +81,10 @@ def prepare(
     how much a task has. Raises `UserError` for what the user must change; then the output folder is as it was. What is done lies in a
     folder in `work`, beside the output by default, until the dataset is whole; other machines must see it.
     """
-    spec = load_spec(spec_path, overrides)
     engine = engine or Engine(workers=workers, stop=True)
     require_engine(engine)
     pieces_of_a_shard = pieces_of_a_shard or PIECES_OF_A_SHARD.get(engine.kind, PIECES_ELSEWHERE)
-    setting = Setting(spec.tokenizer, spec.seed, default_workers() if workers is None else workers)
-    start_server(_modules(spec), setting.workers)
-    curation = open_curation(spec.curate, f"{spec_path}: curate", setting) if spec.curate else None
-    sources = _open_all(spec, str(spec_path), setting)
+    spec, setting, sources, curation = open_spec(spec_path, overrides, default_workers() if workers is None else workers)
     resolved = {**to_mapping(spec), "sources": [{**source.opened.spec, "weight": source.weight} for source in sources]}
     if curation is not None:
         resolved["curate"] = curation.resolved
@@ -113,7 +111,10 @@ def prepare(
             print(made.near_misses.as_table(), file=sys.stderr)
         told = [made.reads[n] if source.opened.tells else inputs_of(n) for n, source in enumerate(sources)]
         inputs = [entry for entries in told for entry in entries] + of_steps
-        _write_rest(folder, made, digest_of(inputs), {"spec": resolved, "inputs": inputs, "versions": found_versions})
+        stated = {"spec": resolved, "inputs": inputs, "versions": found_versions}
+        if curation is not None and curation.opt_outs is not None:
+            stated["opt_out"] = made.census.reach()
+        _write_rest(folder, made, digest_of(inputs), stated)
     return {**(outputs.manifest_of(spec.output) or {}), "folder": spec.output, "skipped": False}
 
 
@@ -144,7 +145,7 @@ def _working(output: str, parent: Path | None, engine: Engine) -> Iterator[Path]
         if ended:
             shutil.rmtree(folder, ignore_errors=True)
 
-    with alone_in(folder), contextlib.ExitStack() as stack:
+    with alone_in(folder), telling_of(folder), contextlib.ExitStack() as stack:
         stack.push(vanish)
         yield folder
 
@@ -163,7 +164,9 @@ def summary(manifest: Mapping[str, Any]) -> str:
     lines += [f"{source['place']} ({source['format']}): {_balance(source)}" for source in counts["sources"]]
     splits = ", ".join(f"{name} {count:,}" for name, count in counts["splits"].items())
     copies = f", of which copies {counts['copies']:,}" if counts["copies"] else ""
-    return "\n".join([*lines, f"{_balance(counts)}; repaired {_listed(counts['repaired'])}", f"written: {splits}{copies}"])
+    lines += [f"{_balance(counts)}; repaired {_listed(counts['repaired'])}", f"written: {splits}{copies}"]
+    reach = told_reach(manifest)
+    return "\n".join([*lines, f"warning: {reach}"] if reach else lines)
 
 
 def _balance(counts: Mapping[str, Any]) -> str:
@@ -175,37 +178,50 @@ def _listed(reasons: Mapping[str, int]) -> str:
     return f"{total:,}" + (" (" + ", ".join(f"{name} {count:,}" for name, count in sorted(reasons.items())) + ")" if total else "")
 
 
-def load_spec(spec_path: Path, overrides: Sequence[str] = ()) -> PrepareSpec:
-    """Return the spec in a YAML file, its numbers checked."""
-    spec = from_mapping(PrepareSpec, apply_overrides(read_yaml(spec_path), overrides), str(spec_path))
-    if not spec.sources:
-        raise UserError(f"{spec_path}: sources is empty; name at least one, such as {{kind: dialogues, path: chats.jsonl}}")
-    for key, value in (("test_fraction", spec.test_fraction), ("max_bad_fraction", spec.max_bad_fraction)):
-        if not 0 <= value <= 1:
-            raise UserError(f"{spec_path}: {key}: {value}; expected a number from 0 to 1")
-    return spec
+def open_spec(spec_path: Path, overrides: Sequence[str], workers: int) -> tuple[PrepareSpec, Setting, list[Weighted], Curation | None]:
+    """Return the spec in a YAML file, and its sources and steps, ready to be read; raise one `UserError` for all faults, in their order."""
+    mapping, place = apply_overrides(read_yaml(spec_path), overrides), str(spec_path)
+    least = {"sources": (), "output": ""}
+    parts = {key: Faults() for key in mapping}
+    sound = {key: parts[key].get(from_mapping, PrepareSpec, {**least, key: value}, place) for key, value in mapping.items()}
+    spec = PrepareSpec(**{**least, **{key: getattr(part, key) for key, part in sound.items() if part is not None}})
+    setting = Setting(spec.tokenizer, spec.seed, workers)
+    start_server(_modules(spec), setting.workers)
+    sources: list[Weighted | None] = []
+    curation = None
+    for key, faults in parts.items():
+        if key == "sources" and sound[key] and not spec.sources:
+            faults.add(f"{place}: sources is empty; name at least one, such as {{kind: dialogues, path: chats.jsonl}}")
+        elif key == "sources" and isinstance(mapping[key], list):
+            faults = parts[key] = Faults()  # each entry tells its own
+            sources = [faults.get(_open, entry, f"{place}: sources[{number}]", setting) for number, entry in enumerate(mapping[key])]
+        elif key == "curate" and spec.curate:
+            curation = faults.get(open_curation, spec.curate, f"{place}: curate", setting)
+        elif key in ("test_fraction", "max_bad_fraction") and not 0 <= getattr(spec, key) <= 1:
+            faults.add(f"{place}: {key}: {getattr(spec, key)}; expected a number from 0 to 1")
+    whole = Faults()
+    for faults in parts.values():
+        whole.get(faults.tell)
+    whole.get(from_mapping, PrepareSpec, {key: value for key, value in least.items() if key in mapping}, place)
+    whole.tell()
+    return spec, setting, [source for source in sources if source is not None], curation
 
 
-def _open_all(spec: PrepareSpec, place: str, setting: Setting) -> list[Weighted]:
-    """Return every source, ready to be read; the faults of all of them are raised together."""
-    opened, faults = [], []
-    for number, mapping in enumerate(spec.sources):
-        try:
-            opened.append(_open(mapping, f"{place}: sources[{number}]", setting))
-        except UserError as error:
-            faults.append(str(error))
-    if faults:
-        raise UserError("\n".join(faults))
-    return opened
-
-
-def _open(mapping: Mapping[str, Any], place: str, setting: Setting) -> Weighted:
-    kind = mapping.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise UserError(f"{place}: kind: {kind!r}; {closest(str(kind), KINDS)}")
-    if mapping.get("path") == "":
-        raise UserError(f"{place}: path: is empty; name a file, a folder or a pattern")
+def _open(mapping: Any, place: str, setting: Setting) -> Weighted:
+    """Return a source; raise one `UserError` for its faults."""
+    if not isinstance(mapping, dict):
+        raise UserError(f"{place}: {mapping!r} is of type {type(mapping).__name__}; expected a mapping")
+    faults = Faults()
     weight = mapping.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
-        raise UserError(f"{place}: weight: {weight!r}; expected a number above 0, at most {MAX_WEIGHT}; 2 writes each record twice")
-    return Weighted(open_kind(kind, {k: v for k, v in mapping.items() if k != "weight"}, place, setting), float(weight))
+        faults.add(f"{place}: weight: {weight!r}; expected a number above 0, at most {MAX_WEIGHT}; 2 writes each record twice")
+    kind, opened = mapping.get("kind"), None
+    if not isinstance(kind, str) or kind not in KINDS:
+        faults.add(f"{place}: kind: {kind!r}; {closest(str(kind), KINDS)}")
+    elif mapping.get("path") == "":
+        faults.add(f"{place}: path: is empty; name a file, a folder or a pattern")
+    else:
+        opened = faults.get(open_kind, kind, {key: value for key, value in mapping.items() if key != "weight"}, place, setting)
+    faults.tell()
+    assert opened is not None
+    return Weighted(opened, float(weight))

@@ -95,16 +95,16 @@ _ASCII_OTHERS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 def rules_of(mapping: Mapping[str, Any], place: str) -> PullRules:
     """Return the rules that a spec's key ``rules`` asks for; raise `UserError` for every fault of its keys."""
-    rules = preset_rules(PullRules, PRESETS, "own", mapping, f"{place}: rules")
+    rules = preset_rules(PullRules, PRESETS, "own", mapping, place)
     if not 0 <= rules.min_context_lines <= rules.max_context_lines <= 100:
         found = f"{rules.min_context_lines} and {rules.max_context_lines}"
-        raise UserError(f"{place}: rules.min_context_lines and max_context_lines: {found}; expected numbers from 0 to 100, in order")
+        raise UserError(f"{place}.min_context_lines and max_context_lines: {found}; expected numbers from 0 to 100, in order")
     if not 0 <= rules.max_window_lines <= 100_000:
-        raise UserError(f"{place}: rules.max_window_lines: {rules.max_window_lines}; expected a number from 0 to 100000")
+        raise UserError(f"{place}.max_window_lines: {rules.max_window_lines}; expected a number from 0 to 100000")
     for key in ("whole_base_fraction", "lock_fraction", "lock_share"):
         value = getattr(rules, key)
         if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{place}: rules.{key}: {value}; expected a number from 0 to 1")
+            raise UserError(f"{place}.{key}: {value}; expected a number from 0 to 1")
     return rules
 
 

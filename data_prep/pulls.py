@@ -23,7 +23,7 @@ from typing import Any, Literal
 from data_prep.documents import Family
 from data_prep.drafts import RowProblem
 from data_prep.git import Store, is_repository, open_store, references, resolve, shallow_commits
-from data_prep.kinds import Opened, Piece, Setting, Shop
+from data_prep.kinds import Opened, Piece, Setting, Shop, spec_and_rules
 from data_prep.people import GHOST, pseudonym
 from data_prep.pull_build import Conversation, build_pull, converse
 from data_prep.pull_dialogues import dialogue_turns
@@ -36,7 +36,7 @@ from data_prep.records import Dropped, Item
 from data_prep.remote_files import describe_input
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
-from starchat.config import from_mapping, to_mapping
+from starchat.config import to_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
 
@@ -83,8 +83,7 @@ class Job:
 
 def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opened:
     """Return pull requests that are ready to be read (`data_prep.kinds`)."""
-    spec = from_mapping(PullsSpec, mapping, place)
-    rules = rules_of(spec.rules, place)
+    spec, rules = spec_and_rules(PullsSpec, mapping, place, rules_of)
     files = find_files(spec.path)
     shapes = find_shapes(files, spec.format)
     known: list[dict[str, Any]] = []

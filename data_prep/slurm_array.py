@@ -147,9 +147,9 @@ def _submit(command: Sequence[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         told = shlex.join(command)
-        raise UserError(f"engine.kind: slurm: sbatch is not installed here; with submit: false you submit by hand: {told}") from None
+        raise UserError(f"--engine slurm: sbatch is not installed here; with --no-submit you submit by hand: {told}") from None
     if done.returncode:
-        raise UserError(f"sbatch: {done.stderr.strip()}; check the engine's sbatch options; the command was: {shlex.join(command)}")
+        raise UserError(f"sbatch: {done.stderr.strip()}; check the options of --sbatch; the command was: {shlex.join(command)}")
     return done.stdout.strip().split(";", 1)[0]
 
 
@@ -159,7 +159,8 @@ def _by_hand(unfinished: Iterable[str], run: Run, stretches: Sequence[Sequence[s
     failed = [f"{run.folder}: task {name}: {cause}" for name, cause in sorted(_failures(names, run).items())]
     remote_files.remove(join(run.folder, run.making, "failed"))
     command = shlex.join(_command(run, _unfinished(stretches, names), options))
-    left = f"{run.folder}: {len(names)} tasks are left; submit them, and run this again when the array has ended:"
+    what = "task is left; submit it" if len(names) == 1 else "tasks are left; submit them"
+    left = f"{run.folder}: {len(names):,} {what}, and run this again when the array has ended:"
     return "\n".join([*failed, left, command])
 
 

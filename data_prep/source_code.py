@@ -12,6 +12,7 @@ Text that was seen before, byte for byte, is dropped; near-duplicates are not lo
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from typing import Any, Literal
 from data_prep import installed
 from data_prep.documents import Family
 from data_prep.git import repository_name
-from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules
+from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules, spec_and_rules
 from data_prep.languages import languages
 from data_prep.license_files import TreeLicenses, licenses_of_tree
 from data_prep.license_texts import is_expression
@@ -31,7 +32,7 @@ from data_prep.source_rules import PRESETS, SourceRules
 from data_prep.source_tables import TableTask, build_stretch, describe_tables, find_source_tables, require_columns, stretches
 from data_prep.source_trees import Leaf, Tree, list_leaves, open_tree
 from data_prep.sources import Table
-from starchat.config import closest, from_mapping, to_mapping
+from starchat.config import closest, to_mapping
 from starchat.errors import UserError
 from starchat.files import describe_file
 
@@ -80,8 +81,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     """Return source files that are ready to be read (`data_prep.kinds`)."""
     if mapping.get("path") == installed.INSTALLED:
         return installed.open_installed(mapping, place, setting)
-    spec = from_mapping(SourceSpec, mapping, place)
-    rules = preset_rules(SourceRules, PRESETS, DEFAULT_PRESET, spec.rules, f"{place}: rules")
+    spec, rules = spec_and_rules(SourceSpec, mapping, place, functools.partial(preset_rules, SourceRules, PRESETS, DEFAULT_PRESET))
     _check(spec, rules, place)
     family = setting.family if spec.view == "document" else None
     if family is not None and spec.form == "repository":

@@ -232,7 +232,7 @@ def _take_place(task: Task, run: Run, temporary: Path) -> None:
                 return
             _throw_away(root / task.name, root / run.making)
     else:
-        raise UserError(f"{root / task.name}: other processes keep writing it; end them, or choose another folder")
+        raise UserError(f"{root / task.name}: other processes keep writing it; end them, or choose another folder with --work")
     _sync(root)
 
 

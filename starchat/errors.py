@@ -7,6 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 NO_TELEMETRY = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -28,12 +31,45 @@ class UserError(Exception):
     """
 
 
+class Faults:
+    """What `UserError`s say, kept until all work that can be tried has been, to be raised as one."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def get(self, work: Callable[..., T], *arguments: Any) -> T | None:
+        """Return what work returns, or None if it raises a `UserError`."""
+        try:
+            return work(*arguments)
+        except UserError as error:
+            self._found.append(str(error))
+        return None
+
+    def add(self, message: str) -> None:
+        """Keep a message."""
+        self._found.append(message)
+
+    def tell(self) -> None:
+        """Raise one `UserError` of all that was found, if anything was."""
+        if self._found:
+            raise UserError("\n".join(self._found))
+
+
 class Preempted(Exception):
-    """A run that was told to leave the machine, and saved what it had. Exit status `PREEMPTED`: not finished, run again."""
+    """Work that was told to leave the machine, and saved what it had. Exit status `PREEMPTED`: not finished, run again."""
 
 
 PREEMPTED = 128 + 15
 """What a shell says of a program that SIGTERM ended; a queue that sees it may start the program again."""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with what it counts, for a message.
+
+    >>> counted(1, "task"), counted(1200, "task")
+    ('1 task', '1,200 tasks')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -56,7 +92,7 @@ def guarded(work: Callable[[], int]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         remedy = "free some space, or choose an output elsewhere" if error.errno in DISK_FULL else "check the path and its permissions"
         print(f"starchat: {where}{os.strerror(error.errno)}; {remedy}; what was there before is untouched", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("starchat: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"starchat: {interrupt if interrupt.args else 'interrupted'}", file=sys.stderr)
         return 130
     return 2

@@ -20,6 +20,7 @@ from data_prep.engines import Engine
 from data_prep.prepare import prepare
 from made_up_benchmark import PROMPT, SOLUTION, write_problems
 from repositories import commit, new
+from starchat.errors import guarded
 
 SMALL = {
     "data_prep.commits.COMMITS_OF_A_TASK": 2,
@@ -107,4 +108,5 @@ def prepare_small(spec: Path, output: str, engine: Engine, pieces: int = 2) -> d
 
 
 if __name__ == "__main__":
-    print(prepare_small(Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3]))["digest"])  # an engine, given by a test
+    engine = eval(sys.argv[3])  # given by a test
+    sys.exit(guarded(lambda: print(prepare_small(Path(sys.argv[1]), sys.argv[2], engine)["digest"]) or 0))

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,32 @@ def test_a_killed_driver_begins_again_where_it_was(spec: Path, calm: dict[str, b
     assert os.listdir() == ["out"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_from_where_it_goes_on(number: int, spec: Path, calm: dict[str, bytes]) -> None:
+    """Ctrl-C in a terminal, Slurm and systemd tell the workers too."""
+    driver = start(spec)
+    wait_until(lambda: len(done("shards")) >= 5, 60)
+    family = descendants(driver)
+    os.killpg(driver.pid, number)
+    out, err = driver.communicate(timeout=60)
+    what, status = ("interrupted", 130) if number == signal.SIGINT else ("terminated", 143)
+    kept = Path(".out.work").absolute()
+    assert (driver.returncode, out) == (status, "")
+    assert err == f"starchat: {what}; what is done is kept: the same command goes on from {kept}\n"
+    wait_until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family), 5)
+    assert os.listdir() == [".out.work"]
+    before = marks("shards")
+    assert len(before) >= 5
+    again = start(spec)
+    seen: dict[str, int] = {}
+    while again.poll() is None:
+        seen.update(marks("shards"))
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert {name: seen[name] for name in before if name in seen} == before, "what was done is not made again"
+    assert contents(Path("out")) == calm
+
+
 def test_killed_workers_cost_nothing_but_their_task(spec: Path, calm: dict[str, bytes]) -> None:
     driver = start(spec)
     for count in (2, 9):
@@ -229,7 +256,7 @@ def test_a_bit_that_flips_in_what_is_done_is_found(name: str, spec: Path, calm: 
 
 
 def test_nothing_is_left_after_an_error(spec: Path) -> None:
-    with pytest.raises(UserError, match="units are malformed"):
+    with pytest.raises(UserError, match="1 of 296 units is malformed"):
         prepare(spec, ["output=out", "max_bad_fraction=0"], progress=False, workers=2)
     assert os.listdir() == []
 

@@ -36,6 +36,7 @@ def test_the_status_of_work_is_returned() -> None:
             "starchat: out: Permission denied; check the path and its permissions; what was there before is untouched\n",
         ),
         (KeyboardInterrupt(), 130, "starchat: interrupted\n"),
+        (KeyboardInterrupt("interrupted; on from x"), 130, "starchat: interrupted; on from x\n"),
     ],
 )
 def test_one_message_without_a_traceback(error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

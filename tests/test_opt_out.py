@@ -11,7 +11,9 @@ import pytest
 
 from data_prep.kinds import Setting, open_kind
 from data_prep.opt_out import connected, name_of, open_opt_outs, read_former_names, read_requests, requests_of
+from data_prep.prepare import summary
 from data_prep.records import Kept
+from preparing import chat, run, write_rows
 from starchat.dialogue import Source
 from starchat.errors import UserError
 from tests.repositories import commit, new
@@ -215,3 +217,26 @@ def test_people_are_found_where_they_only_took_part(tmp_path: Path) -> None:
         opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
         assert [opt_outs.match(source) is not None for source in found] == expected
     assert "ada" not in json.dumps([source.people for source in found]).lower()
+
+
+def test_records_that_no_request_can_reach_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the manifest, the card and the summary; nothing is dropped for it, and nothing told where there is nothing, or no list."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"content": f"def f{n}():\n    return {n}\n", "path": "a.py", "repo_name": name} for n, name in enumerate(["a/b", "b", None])]
+    tables = {"kind": "source", "path": write_rows("files.jsonl", rows), "view": "document", "rules": {"preset": "none"}}
+    chats = {"path": write_rows("chats.jsonl", [chat("one", "1"), chat("two", "2")]), "weight": 2}
+    Path("list.txt").write_text("somebody\n", encoding="utf-8")
+    asked = {"opt_out": {"lists": ["list.txt"]}}
+    manifest = run(tables, chats, curate=asked, test_fraction=0)
+    assert manifest["counts"]["kept"] == 5
+    assert manifest["opt_out"] == {"records": 5, "out_of_reach": 4}
+    told = "4 of 5 records name no repository or author; opt-outs cannot reach them"
+    assert summary(manifest).split("\n")[-1] == f"warning: {told}"
+    assert f"\n{told}.\n" in Path("dataset/README.md").read_text(encoding="utf-8")
+    assert f"<p>{told}.</p>" in Path("dataset/card.html").read_text(encoding="utf-8")
+    owned = {**tables, "repository": "c/d", "path": write_rows("more.jsonl", rows[::2])}
+    for source, curate in ((chats, {}), (owned, asked)):
+        manifest = run(source, overwrite=True, test_fraction=0, curate=curate)
+        assert manifest.get("opt_out", {}).get("out_of_reach", 0) == 0
+        assert "warning" not in summary(manifest)
+        assert "reach" not in Path("dataset/README.md").read_text(encoding="utf-8")

@@ -131,6 +131,12 @@ def test_faults_stop_the_run_and_are_listed_with_count_place_and_remedy() -> Non
     assert sorted(os.listdir()) == ["chats.jsonl", "spec.yaml"]
 
 
+def test_one_fault_is_told_as_one() -> None:
+    told = "1 of 2 units is malformed; .* correct it, or set it aside with max_bad_fraction=0.5$"
+    with pytest.raises(UserError, match=told):
+        run({"path": write_rows("chats.jsonl", [chat("one"), BAD[1]])})
+
+
 def test_faults_within_the_admitted_fraction_are_set_aside() -> None:
     manifest = run({"path": write_rows("chats.jsonl", [chat("one"), *BAD])}, max_bad_fraction=0.75)
     assert_conserved(manifest)
@@ -162,6 +168,44 @@ def test_all_faults_of_a_spec_at_once() -> None:
     assert lines[1] == "spec.yaml: sources[1]: kind: 'dialogue'; did you mean 'dialogues'?"
     assert lines[2].startswith("spec.yaml: sources[2]: weight: 0; expected a number above 0")
     assert lines[3].startswith("gone.jsonl: no such file or folder")
+
+
+def test_faults_of_every_part_are_told_in_the_order_of_the_file() -> None:
+    path = write_rows("chats.jsonl", [chat("one")])
+    text = f"""
+test_fration: 0.5
+curate:
+  redacted: {{}}
+  filters: {{prset: python}}
+  licenses: {{allow: []}}
+sources:
+  - {{kind: dialogues, path: {path}, licence: MIT, weight: 0}}
+  - 7
+  - {{kind: source, path: ., licence: MIT, rules: {{languagess: [Python]}}}}
+  - {{kind: pulls, path: {path}, veiw: document, rules: {{min_context_lines: -1}}}}
+seed: one
+max_bad_fraction: 2
+"""
+    Path("spec.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        prepare(Path("spec.yaml"), progress=False)
+    assert str(error.value).splitlines() == [
+        "spec.yaml: unknown key 'test_fration'; did you mean 'test_fraction'?",
+        "spec.yaml: curate: unknown key 'redacted'; did you mean 'redact'?",
+        "spec.yaml: curate.filters: unknown key 'prset'; did you mean 'preset'?",
+        "spec.yaml: curate.licenses.allow: is empty, so that nothing would be kept; "
+        "name classes (permissive, copyleft, none, unknown) or SPDX names",
+        "spec.yaml: sources[0]: weight: 0; expected a number above 0, at most 1000; 2 writes each record twice",
+        "spec.yaml: sources[0]: unknown key 'licence'; did you mean 'license'?",
+        "spec.yaml: sources[1]: 7 is of type int; expected a mapping",
+        "spec.yaml: sources[2]: unknown key 'licence'; did you mean 'license'?",
+        "spec.yaml: sources[2]: rules: unknown key 'languagess'; did you mean 'languages'?",
+        "spec.yaml: sources[3]: unknown key 'veiw'; did you mean 'view'?",
+        "spec.yaml: sources[3]: rules.min_context_lines and max_context_lines: -1 and 10; expected numbers from 0 to 100, in order",
+        "spec.yaml: seed: 'one' is of type str; expected a whole number",
+        "spec.yaml: max_bad_fraction: 2.0; expected a number from 0 to 1",
+        "spec.yaml: key 'output' is missing; it is required",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from starchat.config import from_mapping, read_yaml
 from starchat.errors import UserError
 from starchat.launch import recipes_folder
 from starchat.recipe import Lora, Recipe, load_recipe, resolved
@@ -96,8 +97,8 @@ def test_two_faults_are_told_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(recipes_folder().glob("nano/*.yaml")), ids=lambda path: path.name)
 def test_the_recipes_that_ship_are_sound(path: Path) -> None:
     if "sources" in yaml.safe_load(path.read_text(encoding="utf-8")):
-        from data_prep.prepare import load_spec
+        from data_prep.prepare import PrepareSpec
 
-        assert load_spec(path).sources
+        assert from_mapping(PrepareSpec, read_yaml(path), str(path)).sources
     else:
         assert 0 < load_recipe(path).max_length_tokens <= 1024  # the context of the embedded base

@@ -12,11 +12,12 @@ import torch
 import yaml
 
 from conftest import STARCODER_TOKENS, write_base_tokenizer, write_tiny_weights
-from data_prep.prepare import load_spec, prepare
+from data_prep.prepare import PrepareSpec, prepare
 from families import write_family
 from runs import read_lines, verify_here, write_pairs
 from starchat import export
 from starchat.arguments import require_arguments, training_arguments
+from starchat.config import from_mapping, read_yaml
 from starchat.files import read_manifest
 from starchat.hub import resolve_model
 from starchat.launch import recipes_folder
@@ -144,7 +145,7 @@ def test_the_head_holds_the_command_that_runs_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SPECS, ids=name_of)
 def test_a_data_spec_loads(path: Path) -> None:
-    spec = load_spec(path)
+    spec = from_mapping(PrepareSpec, read_yaml(path), str(path))
     assert spec.output.endswith("/")
     assert all(source["kind"] in ("dialogues", "source") for source in spec.sources)
 

@@ -90,10 +90,18 @@ def test_failures_are_told_when_the_others_have_ended(tmp_path):
     assert told[0] == f"{where}: task dies: {DIED}"
     assert told[1] == f"{where}: task refuses: part 3: is not right; expected another; change it"
     assert told[2].startswith(
-        f"{where}: task stumbles-0 and 1 others: ZeroDivisionError: division by zero ({ROOT / 'tests' / 'task_work.py'}:"
+        f"{where}: task stumbles-0 and 1 other: ZeroDivisionError: division by zero ({ROOT / 'tests' / 'task_work.py'}:"
     )
     assert told[3] == "4 of 8 tasks failed, the others are done; mend the cause and run again: only these are run"
     assert sorted(path.name for path in where.iterdir()) == [f"part-0{n}" for n in range(4)]
+
+
+def test_one_that_failed_is_told_as_one(tmp_path):
+    told = "1 of 2 tasks failed, the others are done; mend the cause and run again: only this one is run"
+    with pytest.raises(UserError, match=rf"part 3: is not right; .*\n{told}$"):
+        run_tasks_on(Engine(workers=2), [Task("refuses", refuse, (3,)), *squares(1)], tmp_path / "run", DIGEST)
+    with pytest.raises(UserError, match=r"\n1 of 1 task failed; mend the cause and run again: only this one is run$"):
+        run_tasks_on(Engine(workers=2), [Task("refuses", refuse, (3,))], tmp_path / "alone", DIGEST)
 
 
 def test_the_first_error_is_raised_when_no_task_is_at_work_any_more(tmp_path):
@@ -106,11 +114,19 @@ def test_the_first_error_is_raised_when_no_task_is_at_work_any_more(tmp_path):
     assert cause_of(ValueError("bad"), 'File "a.py", line 3, in f\n  File "b.py", line 4, in g\n') == "ValueError: bad (b.py:4)"
 
 
-def test_what_the_user_must_change(tmp_path):
-    with pytest.raises(UserError, match="engine.kind: 'pol'.*pool"):
+def test_what_the_user_must_change(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="^--engine: 'pol'; did you mean 'pool'"):
         run_tasks_on(Engine("pol"), squares(1), tmp_path, DIGEST)
-    with pytest.raises(UserError, match="engine.workers: 0; expected a number from 1"):
+    with pytest.raises(UserError, match="^--workers: 0; expected a number from 1"):
         run_tasks_on(Engine(workers=0), squares(1), tmp_path, DIGEST)
+    with pytest.raises(UserError, match="^--engine slurm: sbatch is not installed here; with --no-submit you submit by hand: sbatch"):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        run_tasks_on(Engine("slurm"), squares(1), tmp_path / "slurm", DIGEST)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        UserError, match="^--engine ray: the package is not installed; pip install 'starchat\\[ray\\]', or take --engine pool$"
+    ):
+        run_tasks_on(Engine("ray"), squares(1), tmp_path / "ray", DIGEST)
     with pytest.raises(UserError, match="nosuch://x/y.*: Protocol not known.*expected a path, or an address"):
         run_tasks_on(Engine(), squares(1), "nosuch://x/y", DIGEST)
 
@@ -168,7 +184,7 @@ def test_an_array_submitted_by_hand(tmp_path):
     mark = tmp_path / "mended"
     tasks = [*squares(5), Task("later", later, (str(mark),))]
     engine = Engine("slurm", workers=3, submit=False, sbatch=("--partition=all",))
-    with pytest.raises(UserError, match="6 tasks are left; submit them") as caught:
+    with pytest.raises(UserError, match="6 tasks are left; submit them, and run") as caught:
         run_tasks_on(engine, tasks, folder, DIGEST)
     command = shlex.split(str(caught.value).split("\n")[-1])
     assert command[:2] == ["sbatch", "--parsable"] and "--array=0,1,2" in command and "--partition=all" in command
@@ -177,7 +193,7 @@ def test_an_array_submitted_by_hand(tmp_path):
         run_tasks_on(engine, tasks, folder, DIGEST)
     statuses = [run_index(work, index) for index in range(3)]
     assert statuses == [0, 0, 1]
-    with pytest.raises(UserError, match=r"task later: not mended\n.*1 tasks are left.*\n.*--array=2 "):
+    with pytest.raises(UserError, match=r"task later: not mended\n.*: 1 task is left; submit it, and.*\n.*--array=2 "):
         run_tasks_on(engine, tasks, folder, DIGEST)
     mark.touch()
     assert run_index(work, 2) == 0

@@ -89,6 +89,7 @@ def test_the_dataset_without_them(dataset: Path, tmp_path: Path) -> None:
     assert receipt["digest_after"] == dataset_digest(str(tmp_path / "out"))
     assert {row["repository"] for row in receipt["rows"]} == {"ada/notes"}
     assert manifest["unlearned"]["rows"] == len(receipt["rows"])
+    assert manifest["opt_out"]["records"] == after["counts"]["kept"]
     assert find_touched(open_opt_outs({"lists": [str(asked(tmp_path, "ada/notes"))]}, "x"), [tmp_path / "out"])["datasets"][0]["rows"] == []
 
 
