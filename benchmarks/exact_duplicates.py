@@ -93,13 +93,14 @@ def run_ours(files: list[Path]) -> dict[str, float]:
     source, lines, own, begin = Source("x"), [], 0.0, time.perf_counter()
     for text in texts(files):
         start = time.perf_counter()
-        lines.append((0, 0, 0, _words(Record(source, (), (Part("", text),)).id), len(text), 1, 0, True, False, False))
+        lines.append((0, 0, 0, _words(Record(source, (), (Part("", text),)).id), len(text), 0, 1, 0, True, False, False))
         own += time.perf_counter() - start
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         np.save(Path(name) / LINES, np.array(lines, LINE))
         np.save(Path(name) / CLAIMS, np.zeros(0, CLAIM))
-        verdicts = Verdicts([Path(name)], [{"source": 0, "reasons": [], "reads": [], "judged": judged_digest(Path(name))}])
+        value = {"source": 0, "reasons": [], "reads": [], "lines": len(lines), "judged": judged_digest(Path(name))}
+        verdicts = Verdicts([Path(name)], [value])
     verdicts.mark_copies()
     kept = verdicts.counts(0)["kept"]
     return told(kept, begin, own + time.perf_counter() - start)

@@ -18,6 +18,7 @@ from data_prep.curate import Curation, curate_item, opened
 from data_prep.decontaminate import Match
 from data_prep.item_files import ItemWriter, judged_digest
 from data_prep.kinds import Piece, Setting
+from data_prep.preferred import rank_of
 from data_prep.records import Claim, Dropped, Found, Item, Read
 from starchat.batches import batched
 from starchat.dialogue import Record, first_user_text, to_row
@@ -97,10 +98,10 @@ def build_shard(folder: Path, shard: Shard) -> dict[str, Any]:
                 if shared is not None:
                     matches.append((len(writer) - 1, *shared))
             if isinstance(found, Claim):
-                writer.claim(found.key, first, len(found.items))
+                writer.claim(found, first)
     if matches:
         (folder / MATCHES).write_bytes(pickle.dumps(matches))
-    return {"source": shard.source, "reasons": list(writer.reasons), "reads": reads, "judged": judged_digest(folder)}
+    return {"source": shard.source, "reasons": list(writer.reasons), "reads": reads, "lines": len(writer), "judged": judged_digest(folder)}
 
 
 def _found(shard: Shard) -> Iterator[Found]:
@@ -119,7 +120,9 @@ def _add(item: Item, curation: Curation | None, job: Job, source: int, writer: I
         place = item.place
     else:
         row = to_row(item.record)
-        writer.keep(item, row, *drawn(item.record, row["id"], job.setting.seed, job.test_fraction, job.weights[source]))
+        prefer = () if curation is None or curation.duplicates is None else curation.duplicates.prefer
+        copies, is_test = drawn(item.record, row["id"], job.setting.seed, job.test_fraction, job.weights[source])
+        writer.keep(item, row, rank_of(item.record, prefer), copies, is_test)
         place = item.record.source.place
     return (place, shared) if shared else None
 

@@ -34,13 +34,13 @@ from data_prep.item_files import ITEMS, LINES, read_line
 from data_prep.kinds import Opened, Setting
 from data_prep.near_duplicates import find_near_duplicates
 from data_prep.near_miss import NearMisses
-from data_prep.preferred import DuplicateRules, compared_text, rank_of
+from data_prep.preferred import DuplicateRules, compared_text
 from data_prep.tasks import Task
 from data_prep.verdicts import Verdicts
 from data_prep.write_portions import CENSUS, lines_of, shard_folder, write_portion, write_tasks
 from starchat.dialogue import from_row
 from starchat.errors import UserError, counted
-from starchat.files import describe_file, digest_bytes
+from starchat.files import describe_file, digest_bytes, digest_json
 
 MAX_FAULTS_SHOWN = 20
 
@@ -168,7 +168,7 @@ def make_dataset(spec: Any, sources: Sequence[Weighted], curation: Curation | No
     near_misses = _near_misses(curation, folders, verdicts)
     _refuse_faults(spec.max_bad_fraction, verdicts, len(sources), work)
     if curation is not None and curation.duplicates is not None:
-        _mark_near(curation.duplicates, folders, verdicts, work)
+        _mark_near(curation.duplicates, folders, values, verdicts, work)
     verdicts.mark_copies()
     counts = [verdicts.counts(number) for number in range(len(sources))]
     _refuse_nothing(counts)
@@ -218,40 +218,34 @@ def _near_misses(curation: Curation | None, folders: Sequence[Path], verdicts: V
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ComparedShard:
-    """A shard's folder and what says which copy is preferred; `alive` is a file that says which lines there still are, None for all."""
+    """A shard's folder, the file that says which of its lines are compared, and the digest of both."""
 
     folder: str
-    number: int
-    prefer: tuple[str, ...]
-    alive: str | None
+    compared: str
     digest: str
 
     def task_identity(self) -> Any:
-        """Return what tells this shard from others of its run."""
-        return [self.number, list(self.prefer), self.digest]
+        """Return what tells this shard from others, of its run and of an earlier one whose inputs were others."""
+        return self.digest
 
 
 def read_compared(shard: ComparedShard) -> Iterator[tuple[str, int]]:
-    """Yield text and rank of each kept item of a shard."""
-    lines = np.load(Path(shard.folder, LINES))
-    alive = lines["kept"] if shard.alive is None else lines["kept"] & np.load(shard.alive)
+    """Yield text and rank of each item of a shard that is compared."""
     with open(Path(shard.folder, ITEMS), "rb") as file:
-        for line in lines[alive]:
-            record = from_row(read_line(file, line)["row"])
-            yield compared_text(record), rank_of(record, shard.prefer)
+        for line in np.load(Path(shard.folder, LINES))[np.load(shard.compared)]:
+            yield compared_text(from_row(read_line(file, line)["row"])), int(line["rank"])
 
 
-def _mark_near(rules: DuplicateRules, folders: Sequence[Path], verdicts: Verdicts, work: Work) -> None:
+def _mark_near(rules: DuplicateRules, folders: Sequence[Path], values: Sequence[Mapping[str, Any]], verdicts: Verdicts, work: Work) -> None:
     shards = []
-    for number, folder in enumerate(folders):
-        alive = verdicts.alive[verdicts.starts[number] : verdicts.starts[number + 1]]
-        path = None
-        if not alive.all():
-            path = str(work.own("alive") / f"{number:06d}.npy")
-            save_array(path, alive)
-        shards.append(ComparedShard(str(folder), number, rules.prefer, path, digest_bytes(alive.tobytes())))
+    for number, (folder, value) in enumerate(zip(folders, values, strict=True)):
+        compared = verdicts.compared(slice(verdicts.starts[number], verdicts.starts[number + 1]))
+        path = str(work.own("compared") / f"{number:06d}.npy")
+        save_array(path, compared)
+        shards.append(ComparedShard(str(folder), path, digest_json([value["judged"], digest_bytes(compared.tobytes())])))
     engine = work.engine_for(int(verdicts.lines["size"].sum()))
-    verdicts.mark_near(find_near_duplicates(engine, shards, read_compared, work.folder / "near", rules, work.digest))
+    digest = digest_json([work.digest, [shard.digest for shard in shards]])
+    verdicts.mark_near(find_near_duplicates(engine, shards, read_compared, work.folder / "near", rules, digest))
 
 
 def _write(

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from data_prep.arrays import save_array
-from data_prep.records import Dropped, Kept, encodable
+from data_prep.records import Claim, Dropped, Kept, encodable
 from data_prep.tasks import WorkKept
 from starchat.dialogue import Record, Turn
 from starchat.files import digest_bytes
@@ -31,6 +31,7 @@ LINE = np.dtype(
         ("crc32", "<u4"),
         ("id", "<u8", 2),
         ("size", "<u8"),
+        ("rank", "<i8"),
         ("copies", "<u2"),
         ("reason", "<u2"),
         ("kept", "?"),
@@ -38,16 +39,27 @@ LINE = np.dtype(
         ("fault", "?"),
     ]
 )
-"""A line: where it is, its checksum, the record's id, about how many bytes it takes, how often it is written and to which split; why it
-is dropped."""
+"""A line: where it is, its checksum, the record's id, about how many bytes it takes, its rank among copies (the lower is preferred), how
+often it is written and to which split; why it is dropped."""
 
-CLAIM = np.dtype([("first", "<u8"), ("count", "<u8"), ("key", "<u8", 2)])
-"""A claim: the number of its first line, how many lines hold its items, and its key. The line behind those is what it is otherwise."""
+CLAIM = np.dtype([("first", "<u8"), ("count", "<u8"), ("rank", "<i8"), ("key", "<u8", 2)])
+"""A claim: the number of its first line, how many lines hold its items, its rank and its key. The line behind those is what it is
+otherwise."""
+
+
+_RANK, _KEPT = (list(LINE.names or ()).index(name) for name in ("rank", "kept"))
 
 
 def judged_digest(folder: Path) -> str:
     """Return the digest of what the items of a folder are judged by."""
     return digest_bytes(b"".join((folder / name).read_bytes() for name in (LINES, CLAIMS)))
+
+
+def read_judged(folder: Path, digest: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the lines and claims of a folder; raise `WorkKept` if they are not as they were written."""
+    if judged_digest(folder) != digest:
+        raise damaged(folder / LINES)
+    return np.load(folder / LINES), np.load(folder / CLAIMS)
 
 
 def read_line(file: BinaryIO, line: np.void) -> dict[str, Any]:
@@ -88,20 +100,21 @@ class ItemWriter:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def keep(self, item: Kept, row: dict[str, Any], copies: int, is_test: bool) -> None:
+    def keep(self, item: Kept, row: dict[str, Any], rank: int, copies: int, is_test: bool) -> None:
         """Add a kept item, of which `row` is the row of its record."""
-        self._add({"row": row, "repairs": item.repairs}, _words(row["id"]), size_bytes(item.record), copies, 0, True, is_test, False)
+        self._add({"row": row, "repairs": item.repairs}, _words(row["id"]), size_bytes(item.record), rank, copies, 0, True, is_test, False)
 
     def drop(self, item: Dropped) -> None:
         """Add a dropped item."""
         texts = {name: encodable(getattr(item, name)) for name in ("reason", "place", "detail", "raw")}
         reason = self.reasons.setdefault(texts["reason"], len(self.reasons))
         value = {"dropped": {**texts, "fault": item.fault}}
-        self._add(value, (0, 0), len(item.raw), 0, reason, False, False, item.fault)
+        self._add(value, (0, 0), len(item.raw), 0, 0, reason, False, False, item.fault)
 
-    def claim(self, key: bytes, first: int, count: int) -> None:
-        """Add a claim on lines that were added."""
-        self._claims.append((first, count, _words(key.hex())))
+    def claim(self, claim: Claim, first: int) -> None:
+        """Add a claim, whose items were added from the line `first` on."""
+        ranks = [line[_RANK] for line in self._lines[first : first + len(claim.items)] if line[_KEPT]]
+        self._claims.append((first, len(claim.items), min(ranks, default=0) if claim.by_rank else 0, _words(claim.key.hex())))
 
     def _add(self, value: dict[str, Any], *judged: Any) -> None:
         line = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)

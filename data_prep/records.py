@@ -64,11 +64,15 @@ Item = Kept | Dropped
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Claim:
-    """Items of the first unit of a source that claims a key of 16 bytes; what the unit is `otherwise`, if an earlier one has claimed it."""
+    """Items of a unit that claims a key of 16 bytes, and what the unit is `otherwise`: if another one of its source has the key.
+
+    The first has it of those with something that is kept; with `by_rank` it is the one that a spec prefers among copies.
+    """
 
     key: bytes
     items: tuple[Item, ...]
     otherwise: Dropped
+    by_rank: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ Found = Item | Claim | Read
 
 
 def settled(found: Iterable[Found]) -> Iterator[Item]:
-    """Yield the items of one source: each claim is the first's that made it."""
+    """Yield the items of one source by themselves: each claim is the first's that made it."""
     claimed: set[bytes] = set()
     for one in found:
         if isinstance(one, Claim):

@@ -194,7 +194,7 @@ def _claimed(files: Iterable[Built]) -> list[Found]:
         if built.digest is None:
             found += built.items
         else:
-            found.append(Claim(built.digest, built.items, built.duplicate))
+            found.append(Claim(built.digest, built.items, built.duplicate, by_rank=True))
     return found
 
 

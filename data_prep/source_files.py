@@ -87,7 +87,7 @@ class Built:
     @property
     def duplicate(self) -> Dropped:
         """The item of a file whose text was used before."""
-        return dropped_file(self.source, "exact_duplicate", "the same text was kept before")
+        return dropped_file(self.source, "exact_duplicate", "the same text is kept from another file")
 
 
 class _Unfit(Exception):

@@ -4,13 +4,16 @@ In: the lines of all shards (`data_prep.item_files`). Out: for each what it was 
 each file of the dataset. Judged in this order, each time among what is left:
 
 ==========================  ==========================================================================================
-claims                      the first of a source that claims a key has it; the others are what they are otherwise
-near-duplicates             as `data_prep.near_duplicates` found them: ``near_duplicate``, or ``duplicate`` if nothing differs
+claims                      of those in a source on one key, the preferred or first one that the mixture writes something of has it; the
+                            others that are written are what they are otherwise
+near-duplicates             as `data_prep.near_duplicates` found them among what the mixture writes: ``near_duplicate``, or ``duplicate``
+                            if nothing differs
 copies                      the same content as an earlier record that is written: ``duplicate``
 mixture                     not in the share that the source's weight keeps: ``mixture_weight``
 ==========================  ==========================================================================================
 
-Texts stay on the disk: a line takes `LINE` and some 40 bytes of memory. Everything goes by the order of the input.
+So nothing goes for a twin that is not written. Texts stay on the disk: a line takes the bytes of `LINE`, 12 more, and 24 for a twin that
+it has; a text that claims takes two lines. Everything goes by the order of the input.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.item_files import CLAIMS, LINE, LINES, damaged, judged_digest
+from data_prep.item_files import CLAIM, LINE, read_judged
 from data_prep.near_duplicates import NearDuplicate
 
-OWN, DUPLICATE, NEAR, MIXTURE = range(4)
-"""What a line's verdict goes back to: its own line, an earlier record, a twin, or the mixture."""
+OWN, DUPLICATE, NEAR, MIXTURE, CLAIMED = range(5)
+"""What a line's verdict goes back to: its own line, an earlier record, a twin, the mixture, or a claim of which a twin is kept."""
 
 REASONS = {DUPLICATE: "duplicate", NEAR: "near_duplicate", MIXTURE: "mixture_weight"}
 
@@ -47,6 +50,9 @@ ENTRY = np.dtype(
 )
 """A line that goes to a file of the dataset: where it is, whose it is, how often it is written, or what it was dropped for."""
 
+TWIN = np.dtype([("line", "<i8"), ("twin", "<i8"), ("similarity", "<f8")])
+"""A line, the line that is kept in its stead, and how alike they are."""
+
 MAX_FILE_BYTES = 64 << 20
 """About how many bytes of text a file of the dataset has, before it is packed."""
 
@@ -65,22 +71,21 @@ class Verdicts:
     """The lines of all shards in their order, and what becomes of each. `values` are those of `data_prep.build_shards.build_shard`."""
 
     def __init__(self, folders: Sequence[Path], values: Sequence[dict[str, Any]]) -> None:
-        for folder, value in zip(folders, values, strict=True):
-            if judged_digest(folder) != value["judged"]:
-                raise damaged(folder / LINES)
-        found = [np.load(folder / LINES) for folder in folders]
-        counts = [len(lines) for lines in found]
+        counts = [value["lines"] for value in values]
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.lines = np.concatenate([np.zeros(0, LINE), *found])
+        self.lines = np.zeros(self.starts[-1], LINE)
+        claims = []
+        for folder, value, start in zip(folders, values, self.starts, strict=False):
+            self.lines[start : start + value["lines"]], own = read_judged(folder, value["judged"])
+            claims.append(own)
         self.shards = np.repeat(np.arange(len(folders), dtype=np.uint32), counts)
         self.sources = np.repeat(np.array([value["source"] for value in values], np.uint32), counts)
         self.names = sorted({*REASONS.values(), *(reason for value in values for reason in value["reasons"])})
         self.reasons = self._global_reasons(values)
         self.alive = np.ones(len(self.lines), bool)
         self.verdicts = np.zeros(len(self.lines), np.uint8)
-        self.twins = np.zeros(len(self.lines), np.int64)
-        self.similarities = np.zeros(len(self.lines))
-        self._settle(folders, values)
+        self.twins = np.zeros(0, TWIN)
+        self._settle(claims)
 
     def _global_reasons(self, values: Sequence[dict[str, Any]]) -> np.ndarray[Any, Any]:
         """Return the reasons of all lines as numbers of `names`; each shard has numbers of its own."""
@@ -91,31 +96,49 @@ class Verdicts:
             found[start:end] = own[self.lines["reason"][start:end]]
         return found
 
-    def _settle(self, folders: Sequence[Path], values: Sequence[dict[str, Any]]) -> None:
-        claimed: set[tuple[int, int, int]] = set()
-        for folder, value, start in zip(folders, values, self.starts, strict=False):
-            for first, count, (high, low) in np.load(folder / CLAIMS).tolist():
-                begin = int(start) + first
-                if (key := (value["source"], high, low)) in claimed:
-                    self.alive[begin : begin + count] = False
-                else:
-                    claimed.add(key)
-                    self.alive[begin + count] = False
+    def _settle(self, claims: Sequence[np.ndarray[Any, Any]]) -> None:
+        """Give each key to one of those that claim it."""
+        found = np.concatenate([np.zeros(0, CLAIM), *claims])
+        first = found["first"].astype(np.int64) + np.repeat(self.starts[: len(claims)], [len(some) for some in claims])
+        behind = first + found["count"].astype(np.int64)
+        written = np.concatenate([[0], np.cumsum(self.lines["kept"] & (self.lines["copies"] > 0))])
+        takes_part = written[behind] > written[first]
+        self.alive[behind[~takes_part]] = False
+        found, first, behind = found[takes_part], first[takes_part], behind[takes_part]
+        source = self.sources[first]
+        order = np.lexsort((first, found["rank"], found["key"][:, 1], found["key"][:, 0], source))
+        same = (found["key"][order][1:] == found["key"][order][:-1]).all(axis=1) & (source[order][1:] == source[order][:-1])
+        begins = np.flatnonzero(np.concatenate([[True], ~same])) if len(order) else order
+        winner = np.repeat(order[begins], np.diff(np.append(begins, len(order))))
+        loses = order != winner
+        self.alive[behind[order[~loses]]] = False
+        losers, winners = order[loses], winner[loses]
+        for begin, end in zip(first[losers].tolist(), behind[losers].tolist(), strict=True):
+            self.alive[begin:end] = False
+        self.verdicts[behind[losers]] = CLAIMED
+        kept = np.flatnonzero(np.diff(written))  # the lines of which something is written
+        self._link(behind[losers], kept[written[first[winners]]])
 
-    def documents(self) -> np.ndarray[Any, Any]:
-        """Return the numbers of the lines that are compared: the kept ones."""
-        return np.flatnonzero(self.alive & self.lines["kept"])
+    def _link(self, lines: np.ndarray[Any, Any], twins: np.ndarray[Any, Any], similarities: Any = 1.0) -> None:
+        """Note the twins of lines."""
+        found = np.zeros(len(lines), TWIN)
+        found["line"], found["twin"], found["similarity"] = lines, twins, similarities
+        self.twins = np.sort(np.concatenate([self.twins, found]), order="line")
+
+    def compared(self, which: slice = slice(None)) -> np.ndarray[Any, Any]:
+        """Return which lines are compared with each other: those that the mixture writes."""
+        found: np.ndarray[Any, Any] = self._kept(which) & (self.lines["copies"][which] > 0)
+        return found
 
     def mark_near(self, found: Sequence[NearDuplicate]) -> None:
-        """Take note of near-duplicates among `documents`, by their places there."""
-        documents = self.documents()
+        """Take note of near-duplicates among the lines that are compared, by their places there."""
+        documents = np.flatnonzero(self.compared())
         gone = documents[np.array([one.document for one in found], np.int64)]
-        self.verdicts[gone] = NEAR
-        self.twins[gone] = documents[np.array([one.twin for one in found], np.int64)]
-        self.similarities[gone] = [one.similarity for one in found]
-        same = gone[(self.lines["id"][gone] == self.lines["id"][self.twins[gone]]).all(axis=1)]
+        twins = documents[np.array([one.twin for one in found], np.int64)]
+        self._link(gone, twins, [one.similarity for one in found])
         self.verdicts[gone], self.reasons[gone] = NEAR, self._code(NEAR)
-        self.reasons[same] = self._code(DUPLICATE)
+        same = (self.lines["id"][gone] == self.lines["id"][twins]).all(axis=1)
+        self.reasons[gone[same]] = self._code(DUPLICATE)
 
     def mark_copies(self) -> None:
         """Drop what an earlier line has that is written, and what the mixture leaves out."""
@@ -201,6 +224,8 @@ class Verdicts:
         for name in ("offset", "length", "crc32", "size", "copies"):
             entries[name] = lines[name]
         entries["shard"], entries["source"] = self.shards[which], self.sources[which]
-        entries["verdict"], entries["similarity"] = self.verdicts[which], self.similarities[which]
-        entries["twin"] = np.where((self.verdicts[which] == NEAR)[:, None], self.lines["id"][self.twins[which]], lines["id"])
+        entries["verdict"], entries["twin"] = self.verdicts[which], lines["id"]
+        has_twin = np.isin(which, self.twins["line"])
+        linked = self.twins[np.searchsorted(self.twins["line"], which[has_twin])]
+        entries["similarity"][has_twin], entries["twin"][has_twin] = linked["similarity"], self.lines["id"][linked["twin"]]
         return entries

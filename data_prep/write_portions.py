@@ -20,7 +20,7 @@ from data_prep.census import Census
 from data_prep.item_files import ITEMS, identity, read_line
 from data_prep.sources import as_text
 from data_prep.tables import TableFile, dropped_schema, record_schema
-from data_prep.verdicts import DUPLICATE, MIXTURE, NEAR, OWN, Portion
+from data_prep.verdicts import CLAIMED, DUPLICATE, MIXTURE, NEAR, OWN, Portion
 from starchat.dialogue import from_row
 from starchat.files import digest_bytes
 
@@ -83,9 +83,11 @@ def lines_of(entries: np.ndarray[Any, Any], shards: str) -> Iterator[tuple[np.vo
 def dropped_row(entry: np.void, value: dict[str, Any], weights: tuple[float, ...]) -> dict[str, Any]:
     """Return the row of what is dropped: as its builder or a step said, or by a verdict."""
     source = int(entry["source"])
-    if entry["verdict"] == OWN:
-        return {**{key: value["dropped"][key] for key in ("place", "detail", "raw")}, "source": source}
-    row, twin = value["row"], identity(entry["twin"])
+    twin = identity(entry["twin"])
+    if entry["verdict"] in (OWN, CLAIMED):
+        found = {**{key: value["dropped"][key] for key in ("place", "detail", "raw")}, "source": source}
+        return found if entry["verdict"] == OWN else {**found, "detail": f"{found['detail']}: the record {twin}"}
+    row = value["row"]
     detail = {
         DUPLICATE: f"same content as the earlier record {twin}",
         NEAR: f"{entry['similarity']:.3f} like the record {twin}, which is kept",

@@ -45,7 +45,7 @@ def write_items(folder: Path, items: Iterable[Item]) -> None:
     with ItemWriter(folder) as writer:
         for item in items:
             if isinstance(item, Kept):
-                writer.keep(item, to_row(item.record), 1, is_test=False)
+                writer.keep(item, to_row(item.record), 0, 1, is_test=False)
             else:
                 writer.drop(item)
 

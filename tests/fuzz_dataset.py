@@ -26,9 +26,9 @@ import fuzz_pulls
 import fuzz_source
 import fuzz_source_tables
 from data_prep.engines import Engine
-from data_prep.kinds import Setting, open_kind
+from data_prep.kinds import LocalShop, Setting, found_in, open_kind
 from data_prep.prepare import prepare
-from data_prep.records import Dropped, Item, encodable
+from data_prep.records import Claim, Dropped, Found, Item, Read, encodable
 from fuzzing import run_mutants
 from made_up_benchmark import PROMPT, SOLUTION, write_problems
 from mixed_sources import MAIL, SMALL
@@ -64,8 +64,8 @@ def dialogues(rng: random.Random, folder: Path, count: int) -> dict[str, Any]:
     return {"kind": "dialogues", "path": str(folder / "chats.jsonl"), "format": "messages", "control_tokens": rng.choice(("keep", "drop"))}
 
 
-def sources(rng: random.Random, folder: Path) -> list[tuple[dict[str, Any], list[Item]]]:
-    """Return what a spec says of some damaged sources that can be read, and the items of each."""
+def sources(rng: random.Random, folder: Path) -> list[tuple[dict[str, Any], list[Found]]]:
+    """Return what a spec says of some damaged sources that can be read, and what is in each."""
     makers = [(name, make) for name, (make, share) in KINDS.items() for _ in range(share)]
     found = []
     for number, (name, make) in enumerate([*makers, ("dialogues", None)]):
@@ -75,8 +75,9 @@ def sources(rng: random.Random, folder: Path) -> list[tuple[dict[str, Any], list
         mapping = {**mapping, "kind": name.partition("_")[0]}
         mapping.pop("tokenizer", None)
         with contextlib.suppress(UserError):  # it is refused whole
-            items = list(open_kind(mapping["kind"], mapping, "fuzz", Setting(workers=1)).items())
-            found.append((mapping, items))
+            opened = open_kind(mapping["kind"], mapping, "fuzz", Setting(workers=1))
+            with tempfile.TemporaryDirectory() as shop:
+                found.append((mapping, [one for piece in opened.pieces(LocalShop(Path(shop), 1)) for one in found_in(piece)]))
     return found
 
 
@@ -112,14 +113,14 @@ def check(rng: random.Random, folder: Path) -> list[str]:
     one, other = contents(made), contents(again)
     differ = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
     assert not differ, f"the cuts change {differ}"
-    require_accounted(made, counts, [items for _, items in found])
+    require_accounted(made, counts, [units for _, units in found])
     assert os.listdir(folder / "made") == ["out"], "nothing else is left"
     return [outcome for outcome, count in {"kept": counts["kept"], **counts["dropped"]}.items() for _ in range(count)]
 
 
-def require_accounted(made: Path, counts: dict[str, Any], items: list[list[Item]]) -> None:
+def require_accounted(made: Path, counts: dict[str, Any], sources: list[list[Found]]) -> None:
     """Raise unless every unit of every source is in the dataset or among the dropped, by its place, and every row is a record."""
-    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values()) == sum(map(len, items))
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
     places: collections.Counter[tuple[int, str]] = collections.Counter()
     reasons: collections.Counter[str] = collections.Counter()
     for row in rows(made, "*.parquet"):
@@ -131,8 +132,21 @@ def require_accounted(made: Path, counts: dict[str, Any], items: list[list[Item]
             places[row["source"], row["place"]] += 1
             reasons[path.stem.partition("-")[0]] += 1
     assert dict(reasons) == counts["dropped"]
-    wanted = collections.Counter((number, place_of(item)) for number, some in enumerate(items) for item in some)
-    assert not (places - wanted) and not (wanted - places), (places - wanted, wanted - places)
+    assert places.total() == counts["read"]
+    for number, found in enumerate(sources):
+        claims: dict[bytes, set[bool]] = {}
+        for one in sorted(found, key=lambda one: isinstance(one, Claim)):
+            if isinstance(one, Read):
+                continue
+            items = list(one.items) if isinstance(one, Claim) else [one]
+            wanted = collections.Counter((number, place_of(item)) for item in items)
+            if isinstance(one, Claim):
+                claims.setdefault(one.key, set()).add(stands := wanted <= places)
+                wanted = wanted if stands else collections.Counter([(number, place_of(one.otherwise))])
+            assert wanted <= places, wanted - places
+            places -= wanted
+        assert all(True in stood for stood in claims.values()), "of those that claim a key, one has it"
+    assert not places, places
 
 
 def place_of(item: Item) -> str:
