@@ -1,13 +1,14 @@
-"""Columns of tables of code, by the names in use: whence a file is, and under which licence.
+"""Columns of tables of code, by the names in use: whence a file is, when it was changed, and under which licence.
 
 Pure: a row in, its values out. The names are those of The Stack (``max_stars_repo_path`` and the like), The Stack v2 (``repo_name``,
-``revision_id``, ``star_events_count``, ``detected_licenses``), its successor with one row for each repository (``repo_path``,
-``file_path``), GitHub's (``stargazers_count``) and the plain ones. The first column that holds a value of its type counts; a value of
-another type is as good as none, for no file is worth less without it.
+``revision_id``, ``revision_date``, ``star_events_count``, ``detected_licenses``), its successor with one row for each repository
+(``repo_path``, ``file_path``), GitHub's (``stargazers_count``) and the plain ones. The first column that holds a value of its type counts;
+a value of another type is as good as none, for no file is worth less without it.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
 import math
 import re
@@ -17,14 +18,18 @@ from typing import Any
 from data_prep.license_policy import NOT_STATED, names_of
 from data_prep.license_texts import is_expression
 from data_prep.records import encodable
+from data_prep.views import DATE
 
 REPOSITORY_COLUMNS = ("repository", "repo_name", "repo_path", "max_stars_repo_name")
 PATH_COLUMNS = ("path", "file_path", "max_stars_repo_path")
 LICENSE_COLUMNS = ("license", "licenses", "max_stars_repo_licenses", "detected_licenses")
 COMMIT_COLUMNS = ("commit_id", "revision_id", "max_stars_repo_head_hexsha")
 STARS_COLUMNS = ("max_stars_count", "star_events_count", "stargazers_count", "stars")
+DATE_COLUMNS = ("date", "committer_date", "revision_date", "committed_date", "commit_date", "updated_at", "created_at")
+"""When a file was last changed, the closest first. That of a star or of a visit, which The Stack has as well, says nothing about it."""
+
 FILES_COLUMN = "files"
-COLUMNS = frozenset({*REPOSITORY_COLUMNS, *PATH_COLUMNS, *LICENSE_COLUMNS, *COMMIT_COLUMNS, *STARS_COLUMNS, FILES_COLUMN})
+COLUMNS = frozenset({*REPOSITORY_COLUMNS, *PATH_COLUMNS, *LICENSE_COLUMNS, *COMMIT_COLUMNS, *STARS_COLUMNS, *DATE_COLUMNS, FILES_COLUMN})
 """All that is read of a row, besides its content."""
 
 MAX_STARS = 2**63 - 1  # what a column of integers holds
@@ -68,6 +73,25 @@ def stars_of(row: Mapping[str, Any]) -> int | None:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STARS:
             return value
+    return None
+
+
+def date_of(row: Mapping[str, Any]) -> str | None:
+    """Return the date of a row in UTC: a time, a day, or a text in ISO 8601, also as BigQuery writes it. What tells no zone is UTC.
+
+    >>> date_of({"revision_date": "2021-05-04T03:02:01.5+02:00"}), date_of({"date": "2021-05-04"}), date_of({"date": "May 4"})
+    ('2021-05-04T01:02:01Z', '2021-05-04T00:00:00Z', None)
+    """
+    for value in map(row.get, DATE_COLUMNS):
+        found = value.isoformat() if isinstance(value, datetime.date) else value
+        if not isinstance(found, str) or not DATE.fullmatch(found):
+            continue
+        try:
+            moment = datetime.datetime.fromisoformat(found.removesuffix(" UTC"))
+            aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)
+            return aware.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        except (ValueError, OverflowError):  # no such day, or one before the year 1 elsewhere
+            continue
     return None
 
 

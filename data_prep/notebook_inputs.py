@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from data_prep.code_columns import LICENSE_COLUMNS, PATH_COLUMNS, REPOSITORY_COLUMNS, text_of
+from data_prep.code_columns import LICENSE_COLUMNS, PATH_COLUMNS, REPOSITORY_COLUMNS, date_of, text_of
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository, read_tree, repository_name, resolve
 from data_prep.records import Dropped, encodable
@@ -291,7 +291,7 @@ def _of_row(row: Row, column: str) -> Unit | Dropped:
         detail = f"column {column} is {shown}; expected a notebook as JSON text; name its column with the key column"
         return Dropped("wrong_type", row.place, detail, as_text(row.value), fault=True)
     repository, path, license = (text_of(row.value, names) for names in (REPOSITORY_COLUMNS, PATH_COLUMNS, LICENSE_COLUMNS))
-    return Unit(Source(row.place, repository, path), license, content=content)
+    return Unit(Source(row.place, repository, path, date=date_of(row.value)), license, content=content)
 
 
 def _cut(found: Iterable[Unit | Line | Dropped]) -> Iterator[Batch]:

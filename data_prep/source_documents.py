@@ -66,7 +66,9 @@ class RepositoryDocuments:
             texts = tuple((file.source.path or "", file.text or "") for file in files)
             rendered = render_repository(Repository(first.repository or "", texts), family)
         place = first.place if choice.place is None else choice.place
-        source = Source(place, first.repository, first.path if len(files) == 1 else None, first.commit, stars=first.stars)
+        path = first.path if len(files) == 1 else None
+        date = max((file.source.date for file in files if file.source.date is not None), default=None)
+        source = Source(place, first.repository, path, first.commit, stars=first.stars, date=date)
         repairs = tuple(dict.fromkeys(repair for file in files for repair in file.repairs))
         return document_item(rendered, source, _joined({file.license for file in files}), repairs)
 

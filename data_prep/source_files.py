@@ -105,7 +105,7 @@ def build_files(task: FileTask) -> list[Built]:
     contents = read_leaves(tree, judged, choice.rules.max_file_bytes)
     built = []
     for job, data in zip(task.jobs, contents, strict=True):
-        source = Source(f"{choice.place}/{job.leaf.path}", choice.repository, job.leaf.path, tree.commit)
+        source = Source(f"{choice.place}/{job.leaf.path}", choice.repository, job.leaf.path, tree.commit, stars=choice.stars)
         built.append(build_file(source, data, job.license, job.overrides, choice))
     return built
 
@@ -215,8 +215,8 @@ def _fit(
 
 def metadata_of(source: Source, choice: Choice, family: Family) -> tuple[str | None, str | None, str | None]:
     """Return the path, the repository and the stars that stand in front of a document."""
-    path, repository, counted = source.path, source.repository, choice.stars if source.stars is None else source.stars
-    stars = None if counted is None else star_bucket(counted)
+    path, repository = source.path, source.repository
+    stars = None if source.stars is None else star_bucket(source.stars)
     if choice.metadata == "none":
         return None, None, None
     if choice.metadata == "path":

@@ -19,7 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from data_prep.code_columns import COLUMNS, COMMIT_COLUMNS, FILES_COLUMN, REPOSITORY_COLUMNS, license_of, path_of, stars_of, text_of
+from data_prep.code_columns import (
+    COLUMNS,
+    COMMIT_COLUMNS,
+    FILES_COLUMN,
+    REPOSITORY_COLUMNS,
+    date_of,
+    license_of,
+    path_of,
+    stars_of,
+    text_of,
+)
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository
 from data_prep.records import Dropped
@@ -273,7 +283,8 @@ def _of_row(row: Row | Dropped, task: TableTask) -> Iterator[Built]:
         return
     value = row.value
     repository = text_of(value, REPOSITORY_COLUMNS) or task.choice.repository
-    whole = Source(row.place, repository, path_of(value), text_of(value, COMMIT_COLUMNS), stars=stars_of(value))
+    stars = task.choice.stars if (told := stars_of(value)) is None else told
+    whole = Source(row.place, repository, path_of(value), text_of(value, COMMIT_COLUMNS), stars=stars, date=date_of(value))
     license = license_of(value) or task.license
     if task.column in value or FILES_COLUMN not in value:
         yield _of_file(whole, value, license, task)
@@ -292,8 +303,8 @@ def _sources(whole: Source, files: Sequence[Any], choice: Choice) -> list[tuple[
     """Return the files of a repository's row, each with its source: in the order of the row, or drawn, where they become documents."""
     found = []
     for number, file in enumerate(files, 1):
-        path = path_of(file) if isinstance(file, dict) else None
-        found.append((dataclasses.replace(whole, place=f"{whole.place}/{path or number}", path=path), file))
+        path, date = (path_of(file), date_of(file)) if isinstance(file, dict) else (None, None)
+        found.append((dataclasses.replace(whole, place=f"{whole.place}/{path or number}", path=path, date=date or whole.date), file))
     if choice.loose:
         found.sort(key=lambda pair: drawn_order(pair[0].repository, pair[0].path or "", choice.seed))
     return found

@@ -63,7 +63,8 @@ class TableFile:
 
         self._schema = schema
         self._rows: list[Mapping[str, Any]] = []
-        self._group_bytes = 0
+        self._copies: list[range] = []
+        self._group_rows = self._group_bytes = 0
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pyarrow.parquet.ParquetWriter(self._file, schema, compression="zstd")
 
@@ -81,16 +82,29 @@ class TableFile:
                 with contextlib.suppress(OSError):
                     thing.close()
 
-    def write(self, row: Mapping[str, Any], size_bytes: int) -> None:
-        """Add a row of about `size_bytes`."""
-        self._rows.append(row)
-        self._group_bytes += size_bytes
-        if self._group_bytes >= MAX_GROUP_BYTES or len(self._rows) >= MAX_GROUP_ROWS:
-            self._flush()
+    def write(self, row: Mapping[str, Any], size_bytes: int, copies: int = 1) -> None:
+        """Add a row of about `size_bytes`, as often as `copies` says: the column ``copy`` of each but the first has its number, from 1."""
+        first = 0
+        while first < copies:
+            room = min(MAX_GROUP_ROWS - self._group_rows, -(-(MAX_GROUP_BYTES - self._group_bytes) // max(size_bytes, 1)))
+            end = min(first + room, copies)
+            self._rows.append(row)
+            self._copies.append(range(first, end))
+            self._group_rows += end - first
+            self._group_bytes += (end - first) * size_bytes
+            first = end
+            if self._group_bytes >= MAX_GROUP_BYTES or self._group_rows >= MAX_GROUP_ROWS:
+                self._flush()
 
     def _flush(self) -> None:
+        import numpy as np
         import pyarrow as pa
 
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows, self._group_bytes = [], 0
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            if self._copies != [range(1)] * len(self._rows):  # Python's objects are made into Arrow's once, however many copies there are
+                table = table.take(np.repeat(np.arange(len(self._rows)), [len(copies) for copies in self._copies]))
+                column = self._schema.get_field_index("copy")
+                table = table.set_column(column, self._schema.field(column), pa.array(np.concatenate(self._copies)))
+            self._writer.write_table(table)
+            self._rows, self._copies, self._group_rows, self._group_bytes = [], [], 0, 0

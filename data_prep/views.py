@@ -15,7 +15,7 @@ from data_prep.drafts import Draft, RowProblem
 from data_prep.records import Dropped, Item, Kept, encodable
 from starchat.dialogue import Part, Record, Source, Turn
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d[ -~]{0,25}")
+DATE = re.compile(r"\d{4}-\d\d-\d\d[ -~]{0,25}")
 
 
 def document_item(rendered: Rendered, source: Source, license: str | None = None, repairs: Sequence[str] = ()) -> Item:
@@ -48,7 +48,7 @@ def _sound_name(name: str | None) -> str | None:
 
 def _sound_source(source: Source) -> Source:
     """Return a source whose texts can be stored, with a date only if it is one: names of files may be in any encoding."""
-    if source.date is not None and not _DATE.fullmatch(source.date):
+    if source.date is not None and not DATE.fullmatch(source.date):
         source = dataclasses.replace(source, date=None)
     texts = (source.place, source.repository, source.path, source.commit, source.url)
     if all(text is None or (text.isascii() and "\0" not in text) for text in texts):

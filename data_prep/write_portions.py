@@ -64,9 +64,8 @@ def write_portion(folder: Path, task: WriteTask) -> dict[str, dict[str, int]]:
             source = int(entry["source"])
             census.add(from_row(value["row"]))
             repaired[str(source)].update(value["repairs"])
-            row = {**value["row"], "repairs": value["repairs"], "origin": source, "split": task.split}
-            for copy in range(entry["copies"]):
-                table.write({**row, "copy": copy}, int(entry["size"]))
+            row = {**value["row"], "repairs": value["repairs"], "origin": source, "split": task.split, "copy": 0}
+            table.write(row, int(entry["size"]), int(entry["copies"]))
     (folder / CENSUS).write_bytes(pickle.dumps(census))
     return {source: dict(counts) for source, counts in repaired.items() if counts}
 
