@@ -16,6 +16,7 @@ from typing import Any, Literal
 from data_prep.clean import clean, sound_text
 from data_prep.drafts import Draft, RowProblem
 from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_columns
+from data_prep.json_lines import STRETCH_BYTES, Lines, cut_lines, read_rows, require_some
 from data_prep.kinds import BATCH_CHARACTERS, Opened, Piece, Setting, pieces_of
 from data_prep.oasst import read_oasst
 from data_prep.preferences import clean_pair
@@ -97,12 +98,16 @@ def build_dialogues(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> I
 
 def _pieces(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Piece]:
     for table in tables:
-        rows = (_renamed(row, spec.columns) for row in read_table(table.table))
+        path = table.table.path
         if table.format == "oasst":
+            rows = (_renamed(row, spec.columns) for row in read_table(table.table))
             units = read_oasst(rows, spec.paths, spec.roles)
             yield from pieces_of(unit if isinstance(unit, Dropped) else _item(unit.row, unit.result, spec) for unit in units)
+        elif table.table.reader == "jsonl":
+            for lines in require_some(path, cut_lines(path, STRETCH_BYTES)):
+                yield Piece(build_rows, (spec, table.format, lines), lines.reads)
         else:
-            yield from (Piece(build_rows, (spec, table.format, batch)) for batch in _batches(rows))
+            yield from (Piece(build_rows, (spec, table.format, batch)) for batch in _batches(read_table(table.table)))
 
 
 def _batches(rows: Iterable[Row | Dropped]) -> Iterator[tuple[Row | Dropped, ...]]:
@@ -119,10 +124,12 @@ def _batches(rows: Iterable[Row | Dropped]) -> Iterator[tuple[Row | Dropped, ...
         yield tuple(batch)
 
 
-def build_rows(task: tuple[DialoguesSpec, str, tuple[Row | Dropped, ...]]) -> Iterator[Item]:
+def build_rows(task: tuple[DialoguesSpec, str, Lines | tuple[Row | Dropped, ...]]) -> Iterator[Item]:
     """Yield the item of each row of a table of some format."""
-    spec, format, rows = task
-    return (row if isinstance(row, Dropped) else _item(row, _draft(row, format, spec), spec) for row in rows)
+    spec, format, found = task
+    for row in read_rows(found) if isinstance(found, Lines) else found:
+        named = _renamed(row, spec.columns)
+        yield named if isinstance(named, Dropped) else _item(named, _draft(named, format, spec), spec)
 
 
 def _format(table: Table, spec: DialoguesSpec) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from data_prep import installed
 from data_prep.documents import Family
 from data_prep.git import repository_name
+from data_prep.json_lines import Lines
 from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules
 from data_prep.languages import languages
 from data_prep.license_files import TreeLicenses, find_licenses
@@ -180,7 +181,7 @@ def table_pieces(spec: SourceSpec, tables: Iterable[Table], choice: Choice, work
         documents = RepositoryDocuments(choice, spec.max_document_chars)
         yield from pieces_of(documents.items(run_tasks(build_stretch, tasks, workers)))
         return
-    yield from (Piece(found_in_stretch, task) for task in tasks)
+    yield from (Piece(found_in_stretch, task, task.stretch.reads if isinstance(task.stretch, Lines) else ()) for task in tasks)
 
 
 def found_in_files(task: FileTask) -> list[Found]:
