@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -82,7 +83,11 @@ def bytes_of(lines: Lines) -> bytes:
     return data
 
 
+def lines_of(lines: Lines) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines of a stretch that hold something, each with its place."""
+    return numbered_lines(as_path(lines.path), io.BytesIO(bytes_of(lines)), lines.first)
+
+
 def read_rows(lines: Lines) -> Iterator[Row | Dropped]:
     """Yield the rows of a stretch, and the faults among them."""
-    for place, line in numbered_lines(as_path(lines.path), io.BytesIO(bytes_of(lines)), lines.first):
-        yield read_line(place, line)
+    return itertools.starmap(read_line, lines_of(lines))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pull_rows
 from data_prep.json_lines import cut_lines, read_rows, require_some
 from data_prep.kinds import LocalShop, Setting, found_in, open_kind
 from data_prep.records import Dropped
@@ -85,6 +86,7 @@ TABLES = {
         {"content": json.dumps({"nbformat": 4, "metadata": {}, "cells": [{"cell_type": "code", "source": "1", "outputs": []}]})},
     ),
     "source": ({"rules": {"preset": "none"}}, "data_prep.source_tables.STRETCH_BYTES", {"content": "a = 1\n", "path": "a.py"}),
+    "pulls": ({"view": "dialogue", "rules": {"preset": "none"}}, "data_prep.pull_reading.BATCH_BYTES", pull_rows.pull_row()),
     "issues": (
         {"format": "bigcode", "rules": {"preset": "none"}},
         "data_prep.issues.CHUNK_BYTES",
