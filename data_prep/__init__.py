@@ -30,6 +30,7 @@ Read the modules in this order; each kind of source by itself.
 ``assistant``           from a repository to spec, dataset and recipe
 ``compressed``          bytes behind ``.gz`` and ``.zst``
 ``sources``             raw rows from files, folders and Hub ids
+``json_lines``          files of lines, parsed by whatever process
 ``code_columns``        which columns of tables of code say what
 ``spill``               rows sorted into partitions on disk
 ``git``                 repositories, read without their configuration

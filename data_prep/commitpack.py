@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_prep.drafts import RowProblem, optional_text, required_text
+from data_prep.json_lines import STRETCH_BYTES, Lines, cut_lines, read_rows, require_some
 from data_prep.kinds import Piece
 from data_prep.records import Dropped, Item
 from data_prep.sources import Row, Table, as_text, read_table
@@ -23,11 +24,16 @@ SHOWN_KEYS = ("commit", "old_file", "new_file", "repos", "license")
 
 def row_pieces(tables: Sequence[Table], builder: Any, item_of: RowItem) -> Iterator[Piece]:
     """Yield the rows in pieces, of which each row's item is what `item_of`, a function of a module, makes of its texts."""
-    rows = (row for table in tables for row in read_table(table))
-    yield from (Piece(functools.partial(_items, builder, item_of), some) for some in batched(rows, ROWS_OF_A_PIECE))
+    items = functools.partial(_items, builder, item_of)
+    for table in tables:
+        if table.reader == "jsonl":
+            yield from (Piece(items, some, some.reads) for some in require_some(table.path, cut_lines(table.path, STRETCH_BYTES)))
+        else:
+            yield from (Piece(items, some) for some in batched(read_table(table), ROWS_OF_A_PIECE))
 
 
-def _items(builder: Any, item_of: RowItem, rows: tuple[Row | Dropped, ...]) -> list[Item]:
+def _items(builder: Any, item_of: RowItem, found: Lines | tuple[Row | Dropped, ...]) -> list[Item]:
+    rows = read_rows(found) if isinstance(found, Lines) else found
     return [row if isinstance(row, Dropped) else _item(row, builder, item_of) for row in rows]
 
 

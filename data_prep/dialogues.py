@@ -16,8 +16,9 @@ from typing import Any, Literal
 from data_prep.clean import clean, sound_text
 from data_prep.drafts import Draft, RowProblem
 from data_prep.formats import FORMATS, READERS, detect, mistaken_format, rename_columns
-from data_prep.kinds import BATCH_CHARACTERS, Opened, Piece, Setting, pieces_of
-from data_prep.oasst import read_oasst
+from data_prep.json_lines import STRETCH_BYTES, Lines, cut_lines, read_rows, require_some
+from data_prep.kinds import BATCH_CHARACTERS, Opened, Piece, Setting
+from data_prep.oasst import Tree, read_trees, units_of
 from data_prep.preferences import clean_pair
 from data_prep.records import Dropped, Item, Kept, settled
 from data_prep.remote_files import describe_input
@@ -28,6 +29,9 @@ from starchat.errors import UserError
 
 DETECTION_ROWS = 50
 ROWS_OF_A_PIECE = 512
+
+Batch = tuple[bytes, ...]
+"""Rows, each pickled: they take a fraction of the memory that they take as values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,21 +101,24 @@ def build_dialogues(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> I
 
 def _pieces(spec: DialoguesSpec, tables: tuple[DialogueTable, ...]) -> Iterator[Piece]:
     for table in tables:
-        rows = (_renamed(row, spec.columns) for row in read_table(table.table))
+        path = table.table.path
         if table.format == "oasst":
-            units = read_oasst(rows, spec.paths, spec.roles)
-            yield from pieces_of(unit if isinstance(unit, Dropped) else _item(unit.row, unit.result, spec) for unit in units)
+            rows = (_renamed(row, spec.columns) for row in read_table(table.table))
+            yield from (Piece(build_trees, (spec, batch)) for batch in _batches(read_trees(rows)))
+        elif table.table.reader == "jsonl":
+            for lines in require_some(path, cut_lines(path, STRETCH_BYTES)):
+                yield Piece(build_rows, (spec, table.format, lines), lines.reads)
         else:
-            yield from (Piece(build_rows, (spec, table.format, batch)) for batch in _batches(rows))
+            yield from (Piece(build_rows, (spec, table.format, batch)) for batch in _batches(read_table(table.table)))
 
 
-def _batches(rows: Iterable[Row | Dropped]) -> Iterator[tuple[Row | Dropped, ...]]:
-    """Yield rows in groups of some megabytes: how large one is, is known when it is read."""
-    batch: list[Row | Dropped] = []
+def _batches(rows: Iterable[Row | Tree | Dropped]) -> Iterator[Batch]:
+    """Yield rows in groups of some megabytes: how large one is, is known when it is pickled, which is done once."""
+    batch: list[bytes] = []
     size = 0
     for row in rows:
-        batch.append(row)
-        size += len(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))
+        batch.append(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))
+        size += len(batch[-1])
         if len(batch) == ROWS_OF_A_PIECE or size >= BATCH_CHARACTERS:
             yield tuple(batch)
             batch, size = [], 0
@@ -119,10 +126,22 @@ def _batches(rows: Iterable[Row | Dropped]) -> Iterator[tuple[Row | Dropped, ...
         yield tuple(batch)
 
 
-def build_rows(task: tuple[DialoguesSpec, str, tuple[Row | Dropped, ...]]) -> Iterator[Item]:
+def build_rows(task: tuple[DialoguesSpec, str, Lines | Batch]) -> Iterator[Item]:
     """Yield the item of each row of a table of some format."""
-    spec, format, rows = task
-    return (row if isinstance(row, Dropped) else _item(row, _draft(row, format, spec), spec) for row in rows)
+    spec, format, found = task
+    for row in read_rows(found) if isinstance(found, Lines) else map(pickle.loads, found):
+        named = _renamed(row, spec.columns)
+        yield named if isinstance(named, Dropped) else _item(named, _draft(named, format, spec), spec)
+
+
+def build_trees(task: tuple[DialoguesSpec, Batch]) -> Iterator[Item]:
+    """Yield the items of OASST trees."""
+    spec, found = task
+    for tree in map(pickle.loads, found):
+        if isinstance(tree, Dropped):
+            yield tree
+        else:
+            yield from (_item(unit.row, unit.result, spec) for unit in units_of(tree, spec.paths, spec.roles))
 
 
 def _format(table: Table, spec: DialoguesSpec) -> str:

@@ -5,6 +5,10 @@ path and then the content on a line of its own; every file that is left out is a
 decided here, more strictly than for a firm's own repository: the embedded base model is pretrained on this.
 
 What ``installed`` yields is that interpreter's: other versions give another dataset.
+
+Files are read and judged by processes of this machine, and their items handed on, rather than cut into pieces: whether a file is kept
+depends on what was kept before it, by text and by size. What is beyond a distribution's cap is so left unread, which for pieces would be
+read first, and reading, where Python is parsed, is most of the work.
 """
 
 from __future__ import annotations

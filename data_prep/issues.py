@@ -24,6 +24,7 @@ from data_prep.drafts import RowProblem
 from data_prep.github_events import Sighting, assembled, read_bigcode, sightings_of, sightings_of_row
 from data_prep.issue_rules import PRESETS, IssueRules, Refused, ruled
 from data_prep.issue_views import dialogue_of, document_of, thread_text
+from data_prep.json_lines import Lines, bytes_of, cut_lines
 from data_prep.kinds import Opened, Piece, Setting, Shop, pieces_of, preset_rules, spec_and_rules
 from data_prep.records import Dropped, Item
 from data_prep.remote_files import as_path, describe_input
@@ -69,8 +70,15 @@ class _Piece:
     path: str
     format: str
     first: int = 1
-    lines: bytes | None = None
+    lines: Lines | None = None
     rows: tuple[Row, ...] | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The file that the worker reads, if there is one."""
+        if self.rows is not None:
+            return ()
+        return (self.path,) if self.lines is None else self.lines.reads
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,12 +215,7 @@ def _pieces(tables: Sequence[Table], format: str) -> Iterator[_Piece]:
         elif table.reader == "json" or format == "gharchive":
             yield _Piece(table.path, format)
         else:
-            with open_bytes(as_path(table.path)) as file:
-                first = 1
-                while data := file.read(CHUNK_BYTES):
-                    data += file.readline()
-                    yield _Piece(table.path, format, first, lines=data)
-                    first += data.count(b"\n")
+            yield from (_Piece(table.path, format, lines.first, lines) for lines in cut_lines(table.path, CHUNK_BYTES))
 
 
 def _cut(job: _Job, tables: Sequence[Table], format: str, shop: Shop) -> Iterator[Piece]:
@@ -222,7 +225,7 @@ def _cut(job: _Job, tables: Sequence[Table], format: str, shop: Shop) -> Iterato
     """
     pieces = _pieces(tables, format)
     if format not in JOINED:
-        yield from (Piece(_build, _Build(job, piece)) for piece in pieces)
+        yield from (Piece(_build, _Build(job, piece), piece.reads) for piece in pieces)
         return
     files = {file for table in tables for file in table_files(table)}
     size = sum(file.stat().st_size * (PACKED if file.suffix in COMPRESSIONS else 1) for file in files)
@@ -311,8 +314,9 @@ def _values(piece: _Piece) -> Iterator[tuple[int, Any]]:
     if piece.rows is not None:
         yield from enumerate((row.value for row in piece.rows), piece.first)
         return
-    data = piece.lines
-    if data is None:
+    if piece.lines is not None:
+        data = bytes_of(piece.lines)
+    else:
         with open_bytes(as_path(piece.path)) as file:
             data = file.read().removeprefix(b"\xef\xbb\xbf")
         value = _json_or_none(data) if data.strip() else []

@@ -20,12 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from data_prep.code_columns import LICENSE_COLUMNS, PATH_COLUMNS, REPOSITORY_COLUMNS, date_of, text_of
-from data_prep.compressed import COMPRESSIONS, open_bytes
+from data_prep.compressed import COMPRESSIONS
 from data_prep.git import is_repository, read_tree, repository_name, resolve
+from data_prep.json_lines import Lines, cut_lines, read_rows, require_some
 from data_prep.records import Dropped, encodable
-from data_prep.remote_files import as_path, describe_input, is_remote
+from data_prep.remote_files import describe_input, is_remote
 from data_prep.source_trees import Leaf, Tree, list_leaves
-from data_prep.sources import EXTENSIONS, Row, Table, as_text, find_tables, numbered_lines, read_line, read_table, table_files
+from data_prep.sources import EXTENSIONS, Row, Table, as_text, find_tables, read_table, table_files
 from starchat.batches import batched
 from starchat.dialogue import Source
 from starchat.errors import UserError
@@ -40,6 +41,7 @@ WILD = "*?["
 TOOL_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "dist-packages", "venv"})
 
 BATCH_BYTES = 8 << 20
+LINES_BYTES = 4 << 20
 BATCH_UNITS = 32
 """How much one task holds: enough that handing it over costs little, little enough that all cores have work."""
 
@@ -58,16 +60,8 @@ class Unit:
     content: Any = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Line:
-    """A line of JSONL that is to be parsed, with a notebook in its `column`."""
-
-    place: str
-    text: bytes
-    column: str
-
-
-Batch = tuple[Unit | Line | Dropped, ...]
+Batch = tuple[Unit | Lines | Dropped, ...]
+"""Notebooks, or lines of JSONL with one in each."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -263,25 +257,29 @@ def _of_tables(tables: tuple[Table, ...], column: str) -> Inputs:
     return Inputs("tables", lambda: [describe_input(file) for file in files], lambda: _cut(_rows(tables, column)))
 
 
-def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Line | Dropped]:
-    """Yield the rows of tables; lines of JSONL as they are, which is the most that one process can read for many."""
+def _rows(tables: tuple[Table, ...], column: str) -> Iterator[Unit | Lines | Dropped]:
+    """Yield the rows of tables; those of JSONL in stretches, which are parsed elsewhere."""
     for table in tables:
-        if table.reader != "jsonl":
+        if table.reader == "jsonl":
+            yield from require_some(table.path, cut_lines(table.path, LINES_BYTES))
+        else:
             yield from (row if isinstance(row, Dropped) else _of_row(row, column) for row in read_table(table))
-            continue
-        empty = True
-        with open_bytes(as_path(table.path)) as file:
-            for place, text in numbered_lines(as_path(table.path), file):
-                empty = False
-                yield Line(place, text, column)
-        if empty:
-            raise UserError(f"{table.path}: holds no rows; remove it from the spec, or check how it was written")
 
 
-def unit_of(line: Line) -> Unit | Dropped:
-    """Return the notebook in a line, or why there is none."""
-    row = read_line(line.place, line.text)
-    return row if isinstance(row, Dropped) else _of_row(row, line.column)
+def files_of(found: Unit | Lines | Dropped) -> tuple[str, ...]:
+    """Return the file that is read for a part of a batch, if there is one."""
+    if isinstance(found, Lines):
+        return found.reads
+    return (found.file,) if isinstance(found, Unit) and found.file is not None else ()
+
+
+def units_of(batch: Batch, column: str) -> Iterator[Unit | Dropped]:
+    """Yield the notebooks of a batch, those of lines in their `column`, and why there is none in a line."""
+    for found in batch:
+        if isinstance(found, Lines):
+            yield from (row if isinstance(row, Dropped) else _of_row(row, column) for row in read_rows(found))
+        else:
+            yield found
 
 
 def _of_row(row: Row, column: str) -> Unit | Dropped:
@@ -294,9 +292,9 @@ def _of_row(row: Row, column: str) -> Unit | Dropped:
     return Unit(Source(row.place, repository, path, date=date_of(row.value)), license, content=content)
 
 
-def _cut(found: Iterable[Unit | Line | Dropped]) -> Iterator[Batch]:
+def _cut(found: Iterable[Unit | Lines | Dropped]) -> Iterator[Batch]:
     """Yield batches of what was found: the next item begins a new one where it would be too much for the last."""
-    batch: list[Unit | Line | Dropped] = []
+    batch: list[Unit | Lines | Dropped] = []
     size = 0
     for item in found:
         added = _size(item)
@@ -309,10 +307,10 @@ def _cut(found: Iterable[Unit | Line | Dropped]) -> Iterator[Batch]:
         yield tuple(batch)
 
 
-def _size(item: Unit | Line | Dropped) -> int:
+def _size(item: Unit | Lines | Dropped) -> int:
     """Return about how many bytes an item holds, or will when it is read; those of a blob are not known."""
-    if isinstance(item, Line):
-        return len(item.text)
+    if isinstance(item, Lines):
+        return item.size_bytes
     if isinstance(item, Dropped):
         return len(item.raw)
     if item.file is not None:

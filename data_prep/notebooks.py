@@ -38,7 +38,7 @@ from data_prep.kinds import Opened, Piece, Setting, Shop, preset_rules, spec_and
 from data_prep.languages import LINE_COMMENTS, fence_label, languages
 from data_prep.magics import cell_language, guess_python, language_named, without_magics
 from data_prep.nbformats import Notebook, notebook_of, read_notebook
-from data_prep.notebook_inputs import Batch, Line, Unit, find_notebooks, undescribed, unit_of
+from data_prep.notebook_inputs import Batch, Unit, files_of, find_notebooks, undescribed, units_of
 from data_prep.notebook_rules import PRESETS, NotebookRules, require_worth
 from data_prep.records import Dropped, Found, Item, Read
 from data_prep.sources import as_text
@@ -103,8 +103,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
 
     def pieces(_: Shop) -> Iterator[Piece]:
         for batch in inputs.batches():
-            files = tuple(unit.file for unit in batch if isinstance(unit, Unit) and unit.file is not None)
-            yield Piece(build_batch, _Task(batch, spec, rules, family), files)
+            yield Piece(build_batch, _Task(batch, spec, rules, family), tuple(file for found in batch for file in files_of(found)))
 
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
     return Opened(spec.path, inputs.kind, resolved, inputs.described, pieces, setting.workers, inputs.kind == "notebooks")
@@ -127,8 +126,7 @@ def build_batch(task: _Task) -> list[Found]:
     if oids := [unit.oid for unit in task.batch if isinstance(unit, Unit) and unit.oid is not None]:
         blobs = read_blobs(spec.path, oids, spec.max_file_bytes)
     items: list[Found] = []
-    for found in task.batch:
-        unit = unit_of(found) if isinstance(found, Line) else found
+    for unit in units_of(task.batch, spec.column):
         if isinstance(unit, Dropped):
             items.append(unit)
             continue

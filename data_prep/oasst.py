@@ -2,7 +2,8 @@
 
 In: rows of one of three shapes, told apart by their keys: a tree (``message_tree_id`` and ``prompt`` with ``replies``), a
 thread (``thread_id`` and ``thread``), or one message (``message_id`` and ``parent_id``), of which a whole table is held in
-memory to join its trees. Out: units, each a `Draft` or the `RowProblem` that drops it:
+memory to join its trees. Only rows that were read tell which they are, so one process reads them all; each tree is for any
+process. Out: units, each a `Draft` or the `RowProblem` that drops it:
 
 - ``paths: best`` - one unit for each tree: from the root, the best ranked reply that is sound, until there is none.
 - ``paths: all`` - one unit for each path that ends with an answer nobody answered on, and one for each unsound node,
@@ -20,7 +21,7 @@ from typing import Any
 
 from data_prep.drafts import Draft, RowProblem, read_role, required_text, wrong_type
 from data_prep.records import Dropped
-from data_prep.sources import Row, parse_json
+from data_prep.sources import Row, as_text, parse_json
 from starchat.dialogue import Turn
 
 OASST_ROLES = {"prompter": "user"}
@@ -47,14 +48,22 @@ class Unit:
     result: Draft | RowProblem
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tree:
+    """The row of a tree or thread; or that of a root with all `messages`, each with the number of its parent, which comes before it."""
+
+    row: Row
+    messages: tuple[tuple[int | None, Row], ...] = ()
+
+
 def is_oasst(row: Mapping[str, Any]) -> bool:
     """Return whether a row has the keys of one of the three shapes."""
     message = "message_id" in row and "text" in row and ("parent_id" in row or row.get("role") == "prompter")
     return message or ("message_tree_id" in row and isinstance(row.get("prompt"), dict)) or ("thread_id" in row and "thread" in row)
 
 
-def read_oasst(rows: Iterable[Row | Dropped], paths: str, roles: Mapping[str, str]) -> Iterator[Unit | Dropped]:
-    """Yield the units of a table; single messages are joined to trees after the last row."""
+def read_trees(rows: Iterable[Row | Dropped]) -> Iterator[Tree | Dropped]:
+    """Yield the trees of a table, and what is in none; single messages are joined after the last row."""
     messages: list[Row] = []
     for row in rows:
         if isinstance(row, Dropped):
@@ -62,18 +71,26 @@ def read_oasst(rows: Iterable[Row | Dropped], paths: str, roles: Mapping[str, st
         elif "prompt" not in row.value and "thread" not in row.value and "message_id" in row.value:
             messages.append(row)
         else:
-            yield from _row_units(row, paths, roles)
-    yield from _joined_units(messages, paths, roles)
+            yield Tree(row)
+    yield from _joined(messages)
 
 
-def _row_units(row: Row, paths: str, roles: Mapping[str, str]) -> Iterator[Unit]:
+def units_of(tree: Tree, paths: str, roles: Mapping[str, str]) -> Iterator[Unit]:
+    """Yield the units of a tree."""
     try:
-        nodes = _thread_nodes(row.value["thread"], roles) if "thread" in row.value else _tree_nodes(row.value.get("prompt"), roles)
+        nodes = _nodes(tree, roles)
     except RowProblem as problem:
-        yield Unit(row, problem)
+        yield Unit(tree.row, problem)
         return
     for result in _units(nodes, paths):
-        yield Unit(row, result)
+        yield Unit(tree.row, result)
+
+
+def _nodes(tree: Tree, roles: Mapping[str, str]) -> list[Node]:
+    if tree.messages:
+        return [_node(parent, row.value, roles) for parent, row in tree.messages]
+    value = tree.row.value
+    return _thread_nodes(value["thread"], roles) if "thread" in value else _tree_nodes(value.get("prompt"), roles)
 
 
 def _tree_nodes(prompt: Any, roles: Mapping[str, str]) -> list[Node]:
@@ -98,46 +115,43 @@ def _thread_nodes(thread: Any, roles: Mapping[str, str]) -> list[Node]:
     return [_node(n - 1 if n else None, message, roles) for n, message in enumerate(thread)]
 
 
-def _joined_units(messages: Sequence[Row], paths: str, roles: Mapping[str, str]) -> Iterator[Unit]:
-    """Yield the units of single messages: of each tree, and of each message whose parent is missing."""
+def _joined(messages: Sequence[Row]) -> Iterator[Tree | Dropped]:
+    """Yield the trees of single messages, and each message whose parent is missing."""
     replies: dict[Any, list[Row]] = {}
     reached: set[int] = set()
     for row in messages:
         for key in ("parent_id", "message_id"):
             if not isinstance(row.value.get(key), str | None):
                 reached.add(id(row))
-                yield Unit(row, wrong_type(key, row.value[key], "a text or null"))
+                yield _lost(row, wrong_type(key, row.value[key], "a text or null"))
                 break
         else:
             replies.setdefault(row.value.get("parent_id") or None, []).append(row)
     for root in replies.get(None, []):
-        yield from _joined_tree(root, replies, reached, paths, roles)
+        yield Tree(root, _joined_tree(root, replies, reached))
     for row in messages:
         if id(row) not in reached:
             detail = f"parent {row.value.get('parent_id')!r} is not in the file, or the message is its own ancestor"
-            yield Unit(row, RowProblem("oasst_orphan", detail))
+            yield _lost(row, RowProblem("oasst_orphan", detail))
 
 
-def _joined_tree(
-    root: Row, replies: Mapping[Any, Sequence[Row]], reached: set[int], paths: str, roles: Mapping[str, str]
-) -> Iterator[Unit]:
-    nodes: list[Node] = []
-    problem: RowProblem | None = None
+def _lost(row: Row, problem: RowProblem) -> Dropped:
+    return Dropped(problem.reason, row.place, problem.detail, as_text(row.value), problem.fault)
+
+
+def _joined_tree(root: Row, replies: Mapping[Any, Sequence[Row]], reached: set[int]) -> tuple[tuple[int | None, Row], ...]:
+    """Return the messages below a root that were not reached before, each with the number of its parent."""
+    messages: list[tuple[int | None, Row]] = []
     waiting: collections.deque[tuple[int | None, Row]] = collections.deque([(None, root)])
     while waiting:
         parent, row = waiting.popleft()
         if id(row) in reached:  # an id that is given twice
             continue
         reached.add(id(row))
-        try:
-            nodes.append(_node(parent, row.value, roles))
-        except RowProblem as found:
-            problem = problem or found
-            nodes.append(Node(parent, "user", "", NO_RANK, None))
+        messages.append((parent, row))
         key = row.value.get("message_id")
-        waiting.extend((len(nodes) - 1, reply) for reply in replies.get(key, ()) if key is not None)
-    for result in [problem] if problem else _units(nodes, paths):
-        yield Unit(root, result)
+        waiting.extend((len(messages) - 1, reply) for reply in replies.get(key, ()) if key is not None)
+    return tuple(messages)
 
 
 def _node(parent: int | None, message: Mapping[str, Any], roles: Mapping[str, str]) -> Node:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.drafts import RowProblem
+from data_prep.json_lines import Lines, cut_lines, lines_of
 from data_prep.kinds import Shop
 from data_prep.pull_objects import read_time
 from data_prep.pull_shapes import ADDRESSES, WHOLE, RawPull, Shape, concerns_pull, key_of, read_pull, shape_of
@@ -65,9 +66,14 @@ class Batch:
 
     format: str
     repository: str | None
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] | Lines = ()
     found: tuple[tuple[str, int, int], ...] = ()
     dropped: tuple[Dropped, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The file that is read by who makes the pull requests, if there is one (`data_prep.kinds.Piece`)."""
+        return self.entries.reads if isinstance(self.entries, Lines) else ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,6 +136,9 @@ def _first_rows(file: Path, format: str) -> Iterator[Shape | None]:
 
 def _whole_batches(files: Sequence[Path], format: str, repository: str | None, max_rows: int) -> Iterator[Batch]:
     for file in files:
+        if _is_lines(file):
+            yield from (Batch(format, repository, lines) for lines in cut_lines(str(file), BATCH_BYTES * max_rows // BATCH_ROWS))
+            continue
         entries: list[Entry] = []
         size = 0
         for entry in _entries(file):
@@ -148,7 +157,7 @@ def _entries(file: Path) -> Iterator[Entry]:
         head = [stream.readline().removeprefix(b"\xef\xbb\xbf")]
         while head[-1] and sum(not line.isspace() for line in head) < 2:
             head.append(stream.readline())
-        if {".jsonl", ".ndjson"} & set(file.suffixes) or sum(line[:1] == b"{" for line in head) == 2:
+        if _is_lines(file) or sum(line[:1] == b"{" for line in head) == 2:
             yield from _lines(file, itertools.chain(head, stream))
             return
         data = b"".join((*head, stream.read()))
@@ -164,6 +173,10 @@ def _entries(file: Path) -> Iterator[Entry]:
         return
     for number, (row, repository, pull) in enumerate(_flat(value, None), 1):
         yield Entry(f"{file}:{number}", {**row, "isPullRequest": True} if pull and isinstance(row, dict) else row, repository)
+
+
+def _is_lines(file: Path) -> bool:
+    return bool({".jsonl", ".ndjson"} & set(file.suffixes))
 
 
 def _lines(file: Path, lines: Iterable[bytes]) -> Iterator[Entry]:
@@ -265,7 +278,8 @@ def slim(value: Any) -> Any:
 def pulls_of(batch: Batch) -> Iterator[RawPull | Dropped]:
     """Yield the pull requests of a batch, in the order in which they are first told of."""
     yield from batch.dropped
-    for entry in batch.entries:
+    entries = itertools.starmap(Entry, lines_of(batch.entries)) if isinstance(batch.entries, Lines) else batch.entries
+    for entry in entries:
         for found in _rows(entry, batch.format):
             yield found if isinstance(found, Dropped) else _whole(found, entry.place, batch.repository)
     groups: dict[tuple[str, int], list[Spilt]] = {}

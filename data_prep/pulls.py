@@ -112,7 +112,7 @@ def _pieces(files: list[Path], shapes: Collection[Shape], job: Job, shop: Shop) 
     batches = open_batches(files, shapes, job.spec.format, job.spec.repository, shop, rows)
     if job.rules.retention:
         job = dataclasses.replace(job, counts=_write_counts(batches(), shop))
-    yield from (Piece(functools.partial(build_batch, job), batch) for batch in batches())
+    yield from (Piece(functools.partial(build_batch, job), batch, batch.reads) for batch in batches())
 
 
 def _write_counts(batches: Iterable[Batch], shop: Shop) -> str:

@@ -20,13 +20,13 @@ from typing import Any, Literal
 from data_prep import installed
 from data_prep.documents import Family
 from data_prep.git import repository_name
-from data_prep.kinds import Opened, Piece, Setting, pieces_of, preset_rules, spec_and_rules
+from data_prep.json_lines import Lines
+from data_prep.kinds import Opened, Piece, Setting, Shop, preset_rules, spec_and_rules
 from data_prep.languages import languages
 from data_prep.license_files import TreeLicenses, licenses_of_tree
 from data_prep.license_texts import is_expression
-from data_prep.pool import run_tasks
 from data_prep.records import Claim, Found, encodable
-from data_prep.source_documents import RepositoryDocuments
+from data_prep.source_documents import document_pieces, ordered
 from data_prep.source_files import Built, Choice, FileTask, Job, build_files
 from data_prep.source_rules import PRESETS, SourceRules
 from data_prep.source_tables import TableTask, build_stretch, describe_tables, find_source_tables, require_columns, stretches
@@ -98,7 +98,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
         require_columns(tables, spec.column)
         return Opened(
             *(spec.path, "tables", resolved, lambda: describe_tables(tables, setting.workers)),
-            *(lambda _: table_pieces(spec, tables, choice, setting.workers), setting.workers),
+            *(lambda shop: table_pieces(spec, tables, choice, shop), setting.workers),
         )
     tree = open_tree(spec.path, spec.ref)
     if tree.commit is None and next(list_leaves(tree), None) is None:
@@ -108,7 +108,7 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
     choice = _choice(spec, rules, encodable(spec.path.rstrip("/")), repository, family, setting)
     return Opened(
         *(spec.path, "source", resolved, lambda: _inputs(spec, tree)),
-        *(lambda _: tree_pieces(spec, tree, choice, setting.workers), setting.workers),
+        *(lambda shop: tree_pieces(spec, tree, choice, shop), setting.workers),
     )
 
 
@@ -153,28 +153,26 @@ def _described(root: str, leaf: Leaf) -> dict[str, Any]:
         return {"path": encodable(path), "unreadable": str(error.strerror)}
 
 
-def tree_pieces(spec: SourceSpec, tree: Tree, choice: Choice, workers: int) -> Iterator[Piece]:
+def tree_pieces(spec: SourceSpec, tree: Tree, choice: Choice, shop: Shop) -> Iterator[Piece]:
     """Yield the pieces of a tree, in an order that depends on names only."""
     leaves = list(list_leaves(tree))
     if not leaves:
         raise UserError(f"{spec.path}: holds no files; give a folder of source files, or another ref")
     licenses = licenses_of_tree(tree, leaves, spec.license)
     if spec.form == "repository":
-        documents = RepositoryDocuments(choice, spec.max_document_chars)
-        built = run_tasks(build_files, _tasks(documents.ordered(leaves), licenses, tree, choice), workers)
-        yield from pieces_of(documents.items(built))
+        tasks = _tasks(ordered(leaves, choice), licenses, tree, choice)
+        yield from document_pieces(shop, build_files, tasks, choice, spec.max_document_chars)
         return
     yield from (Piece(found_in_files, task) for task in _tasks(leaves, licenses, tree, choice))
 
 
-def table_pieces(spec: SourceSpec, tables: Iterable[Table], choice: Choice, workers: int) -> Iterator[Piece]:
+def table_pieces(spec: SourceSpec, tables: Iterable[Table], choice: Choice, shop: Shop) -> Iterator[Piece]:
     """Yield the pieces of tables, in their order."""
     tasks = (TableTask(choice, spec.column, spec.license, stretch) for stretch in stretches(tables, spec.column))
     if spec.form == "repository":
-        documents = RepositoryDocuments(choice, spec.max_document_chars)
-        yield from pieces_of(documents.items(run_tasks(build_stretch, tasks, workers)))
+        yield from document_pieces(shop, build_stretch, tasks, choice, spec.max_document_chars)
         return
-    yield from (Piece(found_in_stretch, task) for task in tasks)
+    yield from (Piece(found_in_stretch, task, task.stretch.reads if isinstance(task.stretch, Lines) else ()) for task in tasks)
 
 
 def found_in_files(task: FileTask) -> list[Found]:

@@ -32,6 +32,7 @@ from data_prep.code_columns import (
 )
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.git import is_repository
+from data_prep.json_lines import Lines, cut_lines, no_rows, read_rows, require_some
 from data_prep.records import Dropped
 from data_prep.remote_files import as_path, describe_input, is_remote
 from data_prep.source_documents import drawn_order
@@ -45,10 +46,8 @@ from data_prep.sources import (
     Table,
     find_tables,
     is_table_name,
-    numbered_lines,
     parquet_error,
     parquet_rows,
-    read_line,
     read_table,
     table_files,
 )
@@ -63,8 +62,6 @@ STRETCH_ROWS = 512
 GROUP_BYTES = 32 << 20
 """Row groups up to this size are decoded whole by one process."""
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Groups:
@@ -73,15 +70,6 @@ class Groups:
     path: str
     groups: tuple[int, ...]
     number: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lines:
-    """Lines of JSON, the first of which has the number `first` in its file."""
-
-    path: str
-    first: int
-    data: bytes
 
 
 Stretch = Groups | Lines | tuple[Row | Dropped, ...]
@@ -164,16 +152,12 @@ def _parquet(path: str, file: Any) -> Any:
     import pyarrow.parquet
 
     if not file.seek(0, io.SEEK_END):
-        raise _empty(path)
+        raise no_rows(path)
     file.seek(0)
     try:
         return pyarrow.parquet.ParquetFile(file)
     except PARQUET_ERRORS as error:
         raise parquet_error(as_path(path), 0, error) from None
-
-
-def _empty(path: str) -> UserError:
-    return UserError(f"{path}: holds no rows; remove it from the spec, or check how it was written")
 
 
 def stretches(tables: Iterable[Table], column: str) -> Iterator[Stretch]:
@@ -182,7 +166,7 @@ def stretches(tables: Iterable[Table], column: str) -> Iterator[Stretch]:
         if _is_parquet(table):
             yield from _parquet_stretches(table.path, column)
         elif table.reader == "jsonl":
-            yield from _line_stretches(table.path)
+            yield from require_some(table.path, cut_lines(table.path, STRETCH_BYTES))
         else:
             yield from _row_stretches(read_table(table), column)
 
@@ -192,7 +176,7 @@ def _parquet_stretches(path: str, column: str) -> Iterator[Stretch]:
     with open_bytes(as_path(path)) as file:
         table = _parquet(path, file)
         if not table.metadata.num_rows:
-            raise _empty(path)
+            raise no_rows(path)
         columns = _present(table.schema_arrow.names, column)
         groups: list[int] = []
         size = number = waiting = 0
@@ -219,18 +203,6 @@ def _present(names: Sequence[str], column: str) -> list[str]:
 def _group_bytes(group: Any, columns: Sequence[str]) -> int:
     leaves = (group.column(index) for index in range(group.num_columns))
     return sum(leaf.total_uncompressed_size for leaf in leaves if leaf.path_in_schema.split(".")[0] in columns)
-
-
-def _line_stretches(path: str) -> Iterator[Lines]:
-    first, empty = 1, True
-    with open_bytes(as_path(path)) as file:
-        while data := file.read(STRETCH_BYTES):
-            data += file.readline()  # to the end of a line
-            empty = empty and not data.removeprefix(BYTE_ORDER_MARK).strip()
-            yield Lines(path, first, data)
-            first += data.count(b"\n")
-    if empty:
-        raise _empty(path)
 
 
 def _row_stretches(rows: Iterable[Row | Dropped], column: str) -> Iterator[tuple[Row | Dropped, ...]]:
@@ -266,9 +238,7 @@ def _rows(task: TableTask) -> Iterator[Row | Dropped]:
     if isinstance(stretch, tuple):
         yield from stretch
     elif isinstance(stretch, Lines):
-        path = as_path(stretch.path)
-        for place, line in numbered_lines(path, io.BytesIO(stretch.data), stretch.first):
-            yield read_line(place, line)
+        yield from read_rows(stretch)
     else:
         path = as_path(stretch.path)
         with open_bytes(path) as file:

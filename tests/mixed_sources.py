@@ -24,7 +24,7 @@ from starchat.errors import guarded
 
 SMALL = {
     "data_prep.commits.COMMITS_OF_A_TASK": 2,
-    "data_prep.dialogues.ROWS_OF_A_PIECE": 9,
+    "data_prep.dialogues.STRETCH_BYTES": 2_000,
     "data_prep.notebook_inputs.BATCH_UNITS": 3,
     "data_prep.source_code.TASK_FILES": 2,
     "data_prep.spill.PARTITION_BYTES": 4_000,

@@ -129,7 +129,7 @@ def test_a_fault_names_its_key_once() -> None:
 
 def test_same_bytes_with_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces depend on the input alone."""
-    monkeypatch.setattr("data_prep.dialogues.ROWS_OF_A_PIECE", 7)
+    monkeypatch.setattr("data_prep.dialogues.STRETCH_BYTES", 1000)
     write_chats(tmp_path / "chats.jsonl", [f"Answer {n}." if n % 3 else "As an AI" for n in range(100)])
     spec = spec_file(tmp_path, sources=[{"kind": "dialogues", "path": str(tmp_path / "chats.jsonl")}], curate=ALL)
     made = []

@@ -17,7 +17,7 @@ from data_prep.clean import clean
 from data_prep.dialogues import DialoguesSpec, build_dialogues, find_dialogues
 from data_prep.drafts import Draft, RowProblem
 from data_prep.formats import FORMATS, READERS, detect, rename_columns
-from data_prep.oasst import Unit, read_oasst
+from data_prep.oasst import Tree, Unit, read_trees, units_of
 from data_prep.records import Dropped, Item, Kept
 from data_prep.sources import Row
 from starchat.dialogue import ToolCall, Turn
@@ -299,9 +299,13 @@ def test_readers_give_a_draft_or_a_named_problem(row: Mapping[str, Any], format:
         assert drafted.turns[-1].role == "assistant"
 
 
+def read_oasst(rows: list[Row], paths: str) -> list[Unit | Dropped]:
+    return [unit for tree in read_trees(rows) for unit in (units_of(tree, paths, {}) if isinstance(tree, Tree) else [tree])]
+
+
 @given(st.lists(HOSTILE_ROWS, min_size=1, max_size=4), st.sampled_from(["best", "all"]))
 def test_oasst_gives_at_least_one_unit_for_each_tree(rows: list[dict[str, Any]], paths: str) -> None:
-    units = list(read_oasst([Row(f"f:{n}", row) for n, row in enumerate(rows)], paths, {}))
+    units = read_oasst([Row(f"f:{n}", row) for n, row in enumerate(rows)], paths)
     trees = [row for row in rows if "prompt" in row or "thread" in row or "message_id" not in row]
     assert len(units) >= len(trees)
 
@@ -353,7 +357,7 @@ def test_calls_of_a_user_are_a_fault() -> None:
 def test_a_rank_that_is_no_number_comes_last() -> None:
     replies = [{"text": f"{rank}", "role": "assistant", "rank": rank} for rank in (math.nan, None, 2, 0.75, 0.5)]
     tree = {"message_tree_id": "1", "prompt": {"text": "a", "role": "prompter", "replies": replies}}
-    (unit,) = read_oasst([Row("f:1", tree)], "best", {})
+    (unit,) = read_oasst([Row("f:1", tree)], "best")
     assert isinstance(unit, Unit)
     assert isinstance(unit.result, Draft)
     assert unit.result.turns[1].content == "0.5"
@@ -376,5 +380,5 @@ NODES = st.fixed_dictionaries(
 
 @given(NODES, st.lists(NODES, max_size=4), st.sampled_from(["best", "all"]))
 def test_oasst_trees_with_hostile_metadata(root: dict[str, Any], replies: list[dict[str, Any]], paths: str) -> None:
-    units = list(read_oasst([Row("f:1", {"message_tree_id": "1", "prompt": {**root, "replies": replies}})], paths, {}))
+    units = read_oasst([Row("f:1", {"message_tree_id": "1", "prompt": {**root, "replies": replies}})], paths)
     assert len(units) == 1 if paths == "best" else len(units) >= 1

@@ -21,6 +21,7 @@ import repositories
 from data_prep import source_tables, sources
 from data_prep.code_columns import license_of, path_of, stars_of
 from data_prep.documents import parse_repository
+from data_prep.json_lines import bytes_of
 from data_prep.kinds import Setting, open_kind
 from data_prep.records import Dropped, Item, Kept
 from fuzzing import outcome_of, require_sound
@@ -265,7 +266,7 @@ def test_stretches_hold_no_more_than_they_should(tmp_path: Path, monkeypatch: py
     many = write(tmp_path / "t.json", [{"content": "x"}] * 600)
     assert [len(stretch) for stretch in source_tables.stretches(sources.find_tables(str(many)), "content")] == [512, 88]
     lines = list(source_tables.stretches(sources.find_tables(str(write(tmp_path / "t.jsonl", [{"content": "x" * 30_000}] * 5))), "content"))
-    assert [(stretch.first, stretch.data.count(b"\n")) for stretch in lines] == [(1, 2), (3, 2), (5, 1)]
+    assert [(stretch.first, bytes_of(stretch).count(b"\n")) for stretch in lines] == [(1, 2), (3, 2), (5, 1)]
 
 
 def test_a_folder_is_of_tables_if_it_holds_nothing_else(tmp_path: Path) -> None:
