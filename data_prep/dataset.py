@@ -29,6 +29,7 @@ from data_prep.build_shards import MATCHES, Job, build_shard, cut_shards, write_
 from data_prep.census import Census
 from data_prep.curate import Curation
 from data_prep.decontaminate import write_matcher
+from data_prep.duplicate_tasks import Text
 from data_prep.engines import Engine, run_tasks_on
 from data_prep.item_files import ITEMS, LINES, read_line
 from data_prep.kinds import Opened, Setting
@@ -229,7 +230,7 @@ class ComparedShard:
         return self.digest
 
 
-def read_compared(shard: ComparedShard) -> Iterator[tuple[str, int]]:
+def read_compared(shard: ComparedShard) -> Iterator[tuple[Text, int]]:
     """Yield text and rank of each item of a shard that is compared."""
     with open(Path(shard.folder, ITEMS), "rb") as file:
         for line in np.load(Path(shard.folder, LINES))[np.load(shard.compared)]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.arrays import save_array
-from data_prep.shingles import Hashes, Numbers, band_hashes, kernels, shingles_of
+from data_prep.shingles import Hashes, Numbers, Shingles, band_hashes, kernels, shingles_of
 
 BATCH_CHARS = 1_000_000
 """Texts are hashed together up to this size: what that takes fits into a core's caches, and its memory is used again for the next."""
@@ -42,42 +42,66 @@ HAND_BYTES = 256_000_000
 HANDS = 16
 """Hands that are dealt out at least. One number everywhere: what a task reads must not hang on how many workers there are."""
 
+PART = np.uint64(1 << 63)
+
 CROWDED = 4
 """More pairs than so many times the shingles are found by rare shingles, not by bands alone."""
 
-SHINGLES, BOUNDS, RANKS, BANDS = "shingles", "bounds.npy", "ranks.npy", "bands.npy"
-"""The files of a signed shard."""
+SHINGLES, BOUNDS, MIDS, RANKS, BANDS = "shingles", "bounds.npy", "mids.npy", "ranks.npy", "bands.npy"
+"""The files of a signed shard. Document `i` has the shingles from its bound to the next; those of its second part begin at its mid."""
 
 LINKS, HAND, REMOVED = "links.npy", "hand-{:05d}.npy", "removed.npy"
 """Those of the other steps."""
 
 REMOVAL = np.dtype([("document", "<i8"), ("twin", "<i8"), ("similarity", "<f8")])
 
-Reader = Callable[[Any], Iterable[tuple[str, int]]]
+Text = str | tuple[str, str]
+"""A text, or two parts of one, such as questions and answers: texts are alike where each part is."""
+
+Reader = Callable[[Any], Iterable[tuple[Text, int]]]
 
 
 def sign(folder: Path, shard: Any, read: Reader, words_per_shingle: int, bands: int, rows: int, seed: int) -> int:
-    """Write the shingles of a shard's documents, their bounds, their ranks and their bands; return the number of documents."""
-    bounds, sketched, ranks, filled = [np.zeros(1, np.int64)], [np.zeros((bands, 0), np.uint64)], [], 0
+    """Write the shingles of a shard's documents, where they begin, their ranks and their bands; return the number of documents."""
+    bounds, mids, sketched, ranks, filled = [np.zeros(1, np.int64)], [np.zeros(0, np.int64)], [np.zeros((bands, 0), np.uint64)], [], 0
     with open(folder / SHINGLES, "wb") as file:
         for batch in _batches(read(shard)):
-            shingles = shingles_of([text for text, _ in batch], words_per_shingle)
+            shingles, own_mids = _shingles_of([text for text, _ in batch], words_per_shingle)
             file.write(shingles.hashes.astype("<u8", copy=False).data)
             bounds.append(shingles.bounds[1:] + filled)
+            mids.append(own_mids + filled)
             filled += shingles.hashes.size
             sketched.append(band_hashes(shingles, bands, rows, seed))
             ranks += [rank for _, rank in batch]
     save_array(folder / BOUNDS, np.concatenate(bounds))
+    save_array(folder / MIDS, np.concatenate(mids))
     save_array(folder / RANKS, np.array(ranks, np.int64))
     save_array(folder / BANDS, np.concatenate(sketched, axis=1))
     return len(ranks)
 
 
-def _batches(documents: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+def _shingles_of(texts: Sequence[Text], words_per_shingle: int) -> tuple[Shingles, Numbers]:
+    """Return the shingles of texts, and where those of second parts begin.
+
+    Of a text in parts the highest bit of a hash tells the part, so that its shingles ascend and the same words in both are two.
+    """
+    first = shingles_of([text if isinstance(text, str) else text[0] for text in texts], words_per_shingle)
+    if all(isinstance(text, str) for text in texts):
+        return first, first.bounds[1:]
+    second = shingles_of(["" if isinstance(text, str) else text[1] for text in texts], words_per_shingle)
+    pieces: list[Hashes] = []
+    for number, text in enumerate(texts):
+        one, other = (each.hashes[each.bounds[number] : each.bounds[number + 1]] for each in (first, second))
+        pieces += [one, other] if isinstance(text, str) else [np.unique(one & ~PART), np.unique(other | PART)]
+    ends = np.cumsum([0, *(piece.size for piece in pieces)], dtype=np.int64)
+    return Shingles(np.concatenate(pieces), ends[::2]), ends[1::2]
+
+
+def _batches(documents: Iterable[tuple[Text, int]]) -> Iterator[list[tuple[Text, int]]]:
     batch, chars = [], 0
     for document in documents:
         batch.append(document)
-        chars += len(document[0]) + 100  # a document takes memory even if it is empty
+        chars += len("".join(document[0])) + 100  # a document takes memory even if it is empty
         if chars >= BATCH_CHARS:
             yield batch
             batch, chars = [], 0
@@ -168,10 +192,10 @@ def resolve(folder: Path, signed: Signed, hand: Path, threshold: float) -> None:
     documents: Numbers = np.load(hand)
     held = _load(signed, documents)
     order = np.lexsort((documents, held.ranks))
-    starts, ends, buckets = held.bounds[:-1][order], held.bounds[1:][order], _buckets(held.bands, order)
+    starts, mids, ends, buckets = held.bounds[:-1][order], held.mids[order], held.bounds[1:][order], _buckets(held.bands, order)
     loops = kernels("twin")
     find = loops.resolve_by_prefixes if are_crowded(buckets, held.hashes.size) else loops.resolve
-    twins, similarities = find(held.hashes, starts, ends, buckets, threshold)
+    twins, similarities = find(held.hashes, starts, mids, ends, buckets, threshold)
     documents = documents[order]
     removed = np.flatnonzero(twins >= 0)
     table = np.empty(removed.size, REMOVAL)
@@ -181,22 +205,25 @@ def resolve(folder: Path, signed: Signed, hand: Path, threshold: float) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Held:
-    """What the first step found of some documents; the shingles of document `i` are ``hashes[bounds[i] : bounds[i + 1]]``."""
+    """What the first step found of some documents; the shingles of document `i` are ``hashes[bounds[i] : bounds[i + 1]]``, those of its
+    second part ``hashes[mids[i] : bounds[i + 1]]``."""
 
     hashes: Hashes
     bounds: Numbers
+    mids: Numbers
     ranks: Numbers
     bands: Hashes
 
 
 def _load(signed: Signed, documents: Numbers) -> Held:
     """Return what is known of documents, whose numbers ascend. The files of one shard are open at a time."""
-    pieces, ranks, bands = [], [], []
+    pieces, first_parts, ranks, bands = [], [], [], []
     for (first, place), count in zip(signed.shards(), signed.counts, strict=True):
         local = documents[np.searchsorted(documents, first) : np.searchsorted(documents, first + count)] - first
         if local.size:
             bounds = np.load(place / BOUNDS, mmap_mode="r")
             pieces.append((place / SHINGLES, bounds[local], bounds[local + 1]))
+            first_parts.append(np.load(place / MIDS, mmap_mode="r")[local] - bounds[local])
             ranks.append(np.load(place / RANKS, mmap_mode="r")[local])
             bands.append(np.load(place / BANDS, mmap_mode="r")[:, local])
     bounds = np.cumsum([0, *np.concatenate([ends - starts for _, starts, ends in pieces])], dtype=np.int64)
@@ -208,7 +235,7 @@ def _load(signed: Signed, documents: Numbers) -> Held:
                 size_bytes = file.readinto(hashes[at : at + count].data)
                 assert size_bytes == 8 * count, path
                 at += count
-    return Held(hashes, bounds, np.concatenate(ranks), np.concatenate(bands, axis=1))
+    return Held(hashes, bounds, bounds[:-1] + np.concatenate(first_parts), np.concatenate(ranks), np.concatenate(bands, axis=1))
 
 
 def load_kernels() -> None:
@@ -217,7 +244,7 @@ def load_kernels() -> None:
     bands = band_hashes(shingles, 1, 1)
     buckets = _buckets(bands, np.zeros(1, np.int64))
     for find in (kernels("twin").resolve, kernels("twin").resolve_by_prefixes):
-        find(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], buckets, 1.0)
+        find(shingles.hashes, shingles.bounds[:-1], shingles.bounds[1:], shingles.bounds[1:], buckets, 1.0)
 
 
 def are_crowded(buckets: Numbers, shingles: int) -> bool:

@@ -1,7 +1,7 @@
 """Which of several copies is kept: by licence, stars and date, as a spec says.
 
 Pure. In: a record and the order of preferences. Out: a rank, the smaller the better; among equals the earlier in the input is kept. And the
-text by which a record is compared with others: its code without the names in front, or all of its texts.
+text by which a record is compared with others: its code without the names in front, all of its texts, or questions and answers.
 """
 
 from __future__ import annotations
@@ -86,7 +86,20 @@ def _seconds(date: str | None) -> int | None:
     return seconds if 0 <= seconds < (1 << 33) - 1 else None
 
 
-def compared_text(record: Record) -> str:
-    """Return the text by which a record is compared with others."""
-    files = [code.text for code in code_of(record) if code.whole] if record.parts else []
-    return "\n".join(files or texts_of(record))
+def compared_text(record: Record) -> str | tuple[str, str]:
+    """Return the text by which a record is compared with others: code; of a dialogue what is asked, and what is answered.
+
+    A system prompt, which many dialogues may share, is not looked at. Of a pair the answer that was rejected is of what is asked: another
+    one makes another comparison.
+    """
+    if record.parts:
+        return "\n".join([code.text for code in code_of(record) if code.whole] or texts_of(record))
+    asked: list[str] = []
+    answered: list[str] = []
+    for turn in record.turns:
+        if turn.role != "system":
+            some = answered if turn.role == "assistant" else asked
+            some += [turn.content, *(call.arguments for call in turn.tool_calls)]
+    if record.rejected is not None:
+        asked.append(record.rejected.content)
+    return "\n".join(asked), "\n".join(answered)

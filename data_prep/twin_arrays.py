@@ -13,15 +13,17 @@ import numpy as np
 from data_prep.shingles import Hashes, Numbers
 
 
-def resolve(hashes: Hashes, starts: Numbers, ends: Numbers, buckets: Numbers, threshold: float) -> tuple[Numbers, Any]:
+def resolve(hashes: Hashes, starts: Numbers, mids: Numbers, ends: Numbers, buckets: Numbers, threshold: float) -> tuple[Numbers, Any]:
     """Return for each text the kept one that it is removed for, or -1, and their similarity."""
     twins, similarities = np.full(starts.size, -1, np.int64), np.zeros(starts.size)
     kept_in: dict[int, list[int]] = {}
     sets = [hashes[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    places = np.stack((starts, mids, ends), axis=1)
     for text, column in enumerate(buckets.T.tolist()):
         for kept in sorted({kept for bucket in column for kept in kept_in.get(bucket, ())}):
             found = similarity(sets[text], sets[kept], threshold)
-            if found >= threshold and found > similarities[text]:
+            nearer = found >= threshold and found > similarities[text]
+            if nearer and _parts_alike(hashes, places[text], places[kept], threshold):
                 twins[text], similarities[text] = kept, found
         if twins[text] < 0:
             for bucket in column:
@@ -29,11 +31,14 @@ def resolve(hashes: Hashes, starts: Numbers, ends: Numbers, buckets: Numbers, th
     return twins, similarities
 
 
-def resolve_by_prefixes(hashes: Hashes, starts: Numbers, ends: Numbers, buckets: Numbers, threshold: float) -> tuple[Numbers, Any]:
+def resolve_by_prefixes(
+    hashes: Hashes, starts: Numbers, mids: Numbers, ends: Numbers, buckets: Numbers, threshold: float
+) -> tuple[Numbers, Any]:
     """Return what `resolve` does, which compares texts only where one of the rarest shingles of each is the same."""
     twins, similarities = np.full(starts.size, -1, np.int64), np.zeros(starts.size)
     values, counts = np.unique(hashes, return_counts=True)
     sets = [hashes[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    places = np.stack((starts, mids, ends), axis=1)
     reach = reaches(max((each.size for each in sets), default=0), threshold)
     kept_of: dict[int, list[tuple[int, int, int]]] = {}
     for text, shingles in enumerate(sets):
@@ -51,12 +56,19 @@ def resolve_by_prefixes(hashes: Hashes, starts: Numbers, ends: Numbers, buckets:
         }
         for kept in sorted(found):
             alike = similarity(shingles, sets[kept], threshold)
-            if alike >= threshold and alike > similarities[text] and (buckets[:, text] == buckets[:, kept]).any():
+            nearer = alike >= threshold and alike > similarities[text] and (buckets[:, text] == buckets[:, kept]).any()
+            if nearer and _parts_alike(hashes, places[text], places[kept], threshold):
                 twins[text], similarities[text] = kept, alike
         if twins[text] < 0:
             for shingle, room in prefix:
                 kept_of.setdefault(shingle, []).append((text, size, room))
     return twins, similarities
+
+
+def _parts_alike(hashes: Hashes, one: Numbers, other: Numbers, threshold: float) -> bool:
+    """Return whether the first parts of two texts reach the threshold, and the second ones; where both have none, nothing differs."""
+    both = [np.split(hashes[start:end], [mid - start]) for start, mid, end in (one.tolist(), other.tolist())]
+    return all((not a.size and not b.size) or similarity(a, b, threshold) >= threshold for a, b in zip(*both, strict=True))
 
 
 def reaches(most: int, threshold: float) -> list[int]:

@@ -58,12 +58,22 @@ def similarity(hashes: Any, a: int, a_end: int, b: int, b_end: int, threshold: f
 
 
 @compiled
-def resolve(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float) -> Any:
+def _parts_alike(hashes: Any, a: int, a_mid: int, a_end: int, b: int, b_mid: int, b_end: int, threshold: float) -> bool:
+    """Return whether the first parts of two texts reach the threshold, and the second ones; where both have none, nothing differs."""
+    if a_mid == a_end and b_mid == b_end:
+        return True  # then the first parts are all, and were compared
+    first = (a == a_mid and b == b_mid) or similarity(hashes, a, a_mid, b, b_mid, threshold) >= threshold
+    return first and similarity(hashes, a_mid, a_end, b_mid, b_end, threshold) >= threshold
+
+
+@compiled
+def resolve(hashes: Any, starts: Any, mids: Any, ends: Any, buckets: Any, threshold: float) -> Any:
     """Return for each text the kept one that it is removed for, or -1, and their similarity.
 
-    Texts come in the order in which they are preferred; the shingles of each are ``hashes[start:end]``. `buckets`, ``(bands, texts)``,
-    are numbers from 0, different in each band: texts share a band where they have the same number. A text is removed if an earlier kept
-    one that shares a band is at least as similar as the threshold; of several it names the most similar, the earliest of those.
+    Texts come in the order in which they are preferred; the shingles of each are ``hashes[start:end]``, those of its second part behind
+    `mid`. `buckets`, ``(bands, texts)``, are numbers from 0, different in each band: texts share a band where they have the same number. A
+    text is removed if an earlier kept one that shares a band is at least as similar as the threshold, and so are their parts; of several
+    it names the most similar, the earliest of those.
     """
     bands, texts = buckets.shape
     latest = np.full(buckets.max() + 1, -1, np.int64)
@@ -79,7 +89,10 @@ def resolve(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float)
                 if seen[kept] != text:
                     seen[kept] = text
                     found = similarity(hashes, starts[text], ends[text], starts[kept], ends[kept], best)
-                    if found > best or (found == best and (twin < 0 or kept < twin)):
+                    nearer = found > best or (found == best and (twin < 0 or kept < twin))
+                    if nearer and _parts_alike(
+                        hashes, starts[text], mids[text], ends[text], starts[kept], mids[kept], ends[kept], threshold
+                    ):
                         twin, best = kept, found
                 kept = before[kept, band]
         if twin >= 0:
@@ -184,7 +197,7 @@ def _empty_lists(codes: Any, starts: Any, ends: Any, reach: Any, size_classes: A
 
 
 @compiled
-def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, threshold: float) -> Any:
+def resolve_by_prefixes(hashes: Any, starts: Any, mids: Any, ends: Any, buckets: Any, threshold: float) -> Any:
     """Return what `resolve` does. No text may have 2**31 shingles.
 
     Shingles are taken in one order in all texts, the rarest first (Chaudhuri, Ganti, Kaushik, "A primitive operator for similarity joins",
@@ -226,7 +239,8 @@ def resolve_by_prefixes(hashes: Any, starts: Any, ends: Any, buckets: Any, thres
                         continue
                     found = similarity(hashes, start, end, starts[kept], ends[kept], best)
                     nearer = found > best or (found == best and (twin < 0 or kept < twin))
-                    if nearer and (buckets[:, text] == buckets[:, kept]).any():
+                    nearer = nearer and (buckets[:, text] == buckets[:, kept]).any()
+                    if nearer and _parts_alike(hashes, start, mids[text], end, starts[kept], mids[kept], ends[kept], threshold):
                         twin, best = kept, found
         if twin >= 0:
             twins[text], similarities[text] = twin, best

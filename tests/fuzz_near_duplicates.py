@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import duplicate_tasks, twin_arrays, twin_kernels
+from data_prep.duplicate_tasks import Text
 from data_prep.engines import Engine
 from data_prep.near_duplicates import NearDuplicateRules, find_near_duplicates
-from data_prep.shingles import band_hashes, shingles_of
+from data_prep.shingles import band_hashes
 from fuzzing import run_mutants
 from mutate import HOSTILE_TEXTS, mutated_text
 
 WORDS = [*"abcdefgh", "中文", "x1", "()", "+=", "é", "ไทย", "\ud800", "\u3000"]
-Document = tuple[str, int]
+Document = tuple[Text, int]
 
 
 def read(shard: list[Document]) -> Iterator[Document]:
@@ -50,21 +51,35 @@ def mutant(rng: random.Random) -> list[Document]:
             texts.append(rng.choice(HOSTILE_TEXTS))
         else:
             texts.append(" ".join(rng.choices(vocabulary, k=rng.randint(1, 60))))
-    return [(text, rng.randrange(-1, 2) if rng.random() < 0.3 else 0) for text in texts]
+    parted = rng.random() < 0.4
+    given = [in_parts(rng, text) if parted and rng.random() < 0.9 else text for text in texts]
+    return [(text, rng.randrange(-1, 2) if rng.random() < 0.3 else 0) for text in given]
+
+
+def in_parts(rng: random.Random, text: str) -> tuple[str, str]:
+    """Return a text in two parts, often cut after so many words that one that resembles it is cut there as well."""
+    words = text.split(" ")
+    at = len(words) // 2 if rng.random() < 0.7 else rng.randint(0, len(words))
+    return " ".join(words[:at]), " ".join(words[at:])
 
 
 def by_definition(documents: list[Document], rules: NearDuplicateRules) -> list[tuple[int, int, float]]:
     """Return what is to be removed, its twin and similarity, from all pairs."""
-    found = shingles_of([text for text, _ in documents], rules.words_per_shingle)
+    found, mids = duplicate_tasks._shingles_of([text for text, _ in documents], rules.words_per_shingle)
     bands = band_hashes(found, *rules.bands_and_rows(), rules.seed)
-    sets = [set(found.hashes[first:end].tolist()) for first, end in zip(found.bounds[:-1], found.bounds[1:], strict=True)]
+    places = list(zip(found.bounds[:-1], mids, found.bounds[1:], strict=True))
+    sets = [set(found.hashes[first:end].tolist()) for first, _, end in places]
+    parts = [(set(found.hashes[first:mid].tolist()), set(found.hashes[mid:end].tolist())) for first, mid, end in places]
     kept: list[int] = []
     removed = []
     for document in sorted(range(len(documents)), key=lambda number: (documents[number][1], number)):
         alike = [
             (len(sets[document] & sets[other]) / len(sets[document] | sets[other]), -place, other)
             for place, other in enumerate(kept)
-            if sets[document] and sets[other] and (bands[:, document] == bands[:, other]).any()
+            if sets[document]
+            and sets[other]
+            and (bands[:, document] == bands[:, other]).any()
+            and all(not (a or b) or len(a & b) / len(a | b) >= rules.threshold for a, b in zip(parts[document], parts[other], strict=True))
         ]
         best = max(alike, default=(0.0, 0, 0))
         if alike and best[0] >= rules.threshold:

@@ -104,6 +104,26 @@ def test_an_older_commit_is_kept_where_a_step_drops_the_newest() -> None:
     assert {row["reason"] for row in dropped()} == {"secret_private_key", "file_added"}
 
 
+def system(prompt: str, question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "system", "content": prompt}, *chat(question, answer)["messages"]]}
+
+
+def test_a_shared_prompt_makes_no_near_duplicate() -> None:
+    prompt = " ".join(f"rule{n}" for n in range(400))
+    rows = [system(prompt, " ".join(f"q{n}w{w}" for w in range(25)), " ".join(f"a{n}w{w}" for w in range(50))) for n in range(40)]
+    assert run({"path": write_rows("chats.jsonl", rows)}, curate=NEAR)["counts"]["kept"] == 40
+
+
+def test_another_answer_to_a_long_question_is_no_near_duplicate() -> None:
+    questions = [" ".join(f"q{n}w{w}" for w in range(60)) for n in range(10)]
+    rows = [chat(question, answer) for question in questions for answer in ("Yes, it is.", "No, it is not.")]
+    rows += [chat(f"{question} Please.", "Yes, it is.") for question in questions]
+    manifest = run({"path": write_rows("chats.jsonl", rows)}, curate=NEAR)
+    assert manifest["counts"]["kept"] == 20
+    assert assert_twins_are_kept() == 10
+    assert {record.turns[-1].content for record in records()} == {"Yes, it is.", "No, it is not."}
+
+
 def test_near_duplicates_of_what_was_read_before_a_kill_are_not_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A notebook is read by its worker, so that the run's digest does not tell what was in it."""
     from notebook_files import book, code, text, write_notebook

@@ -97,7 +97,7 @@ def test_names_in_front_do_not_make_copies_differ() -> None:
     one = Record(Source("x"), parts=(Part("<filename>", "a/b/c.py"), Part("", "\nx = 1\n")))
     two = Record(Source("y"), parts=(Part("<filename>", "z.py"), Part("", "\nx = 1\n")))
     assert compared_text(one) == compared_text(two) == "x = 1\n"
-    assert compared_text(Record(Source("x"), (Turn("user", "q"), Turn("assistant", "a")))) == "q\na"
+    assert compared_text(Record(Source("x"), (Turn("user", "q"), Turn("assistant", "a")))) == ("q", "a")
 
 
 def test_ranks_follow_the_preferences() -> None:
