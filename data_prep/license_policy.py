@@ -1,7 +1,9 @@
 """Curation by licence: permissive, copyleft, none and unknown kept apart, and what a spec allows of them.
 
 Pure: a record's SPDX expression in, a reason with its detail out, or None. Every licence that an expression names counts, also where
-``OR`` leaves a choice, since nobody documents which was taken; an exception (``WITH``) gives more freedom and changes no class.
+``OR`` leaves a choice, since nobody documents which was taken; an exception (``WITH``) gives more freedom and changes no class; behind
+``WITH``, what is no exception counts as a licence. Names are compared without case; a GNU name without ``-only`` or ``-or-later`` is
+either of the two.
 
 ==========================  ==========================================================================================
 ``license_copyleft``        the expression names a licence whose conditions pass on to what is made of it
@@ -32,18 +34,19 @@ NOT_STATED = frozenset({"none", "noassertion", "no_license", "not stated", ""})
 
 _COPYLEFT = re.compile(
     r"(?:AGPL|GPL|LGPL|GFDL|MPL|EPL|CDDL|CPL|EUPL|OSL|QPL|RPL|SPL|CeCILL|CECILL|ODbL|CPAL|APSL|MS-RL|RPSL|Sleepycat|IPL|NPL|NOSL|SISSL"
-    r"|CC-BY(?:-NC)?-SA|CERN-OHL-[SW]|copyleft-next|TAPR-OHL)(?:-|$)",
+    r"|CC-BY(?:-NC)?-SA|CERN-OHL-[SW]|copyleft-next|TAPR-OHL)(?:-|$)|(?:LicenseRef-)?(?:GNU-)?[AL]?GPL(?:[-v\d]|$)",
     re.IGNORECASE,
 )
 """Families of the SPDX list with conditions on derived works, from those on a file to those on whole works and services."""
 
-_NAMES = re.compile(r"\s+(?:AND|OR)\s+|[()]", re.IGNORECASE)
-_EXCEPTION = re.compile(r"\s+WITH\s+\S+", re.IGNORECASE)
+_NAMES = re.compile(r"\s+(?:AND|OR|WITH)\s+|[()]", re.IGNORECASE)
+_EXCEPTION = re.compile(r"\s+WITH\s+(?=[^\s()]*(?:exception|Linux-syscall-note))[^\s()]+", re.IGNORECASE)
+_GNU = re.compile(r"(?P<family>[al]?gpl|gfdl)-?v?(?P<number>\d)(?P<minor>\.\d)?(?P<later>-only|-or-later|\+)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class LicenseRules:
-    """What may be trained on: `allow` holds classes and SPDX names, `deny` SPDX names that are refused all the same."""
+    """What may be trained on: `allow` holds classes and SPDX names, `deny` those that are refused all the same."""
 
     allow: tuple[str, ...] = ("permissive",)
     deny: tuple[str, ...] = ()
@@ -72,7 +75,12 @@ def names_of(expression: str | None) -> tuple[str, ...]:
     >>> names_of("(MIT OR apache-2.0) AND GPL-2.0-only WITH Classpath-exception-2.0")
     ('MIT', 'Apache-2.0', 'GPL-2.0-only')
     """
-    found = (name.strip() for name in _NAMES.split(_EXCEPTION.sub("", expression or "")))
+    return _every_name(_EXCEPTION.sub("", expression or ""))
+
+
+def _every_name(expression: str | None) -> tuple[str, ...]:
+    """Return the licences and exceptions that an expression names."""
+    found = (name.strip() for name in _NAMES.split(expression or ""))
     return tuple(dict.fromkeys(_spelled(name) for name in found if name.lower() not in NOT_STATED))
 
 
@@ -109,16 +117,34 @@ def license_fault(expression: str | None, rules: LicenseRules) -> tuple[str, str
     >>> license_fault("MIT AND MPL-2.0", LicenseRules(allow=("permissive", "MPL-2.0"))) is None
     True
     """
-    names = names_of(expression)
-    if denied := next((name for name in names if _spelled(name) in map(_spelled, rules.deny)), None):
+    refused = _meanings(rules.deny)
+    if denied := next((name for name in _every_name(expression) if _meanings([name]) & refused or license_class(name) in rules.deny), None):
         return "license_denied", f"{denied}, which the spec denies"
     found = license_class(expression)
     if found in rules.allow:
         return None
-    allowed = {*map(_spelled, rules.allow)}
-    if names and all(name in allowed or license_class(name) in rules.allow for name in names):
+    names, allowed = names_of(expression), _meanings(rules.allow)
+    if names and all(_meanings([name]) <= allowed or license_class(name) in rules.allow for name in names):
         return None
     return f"license_{found}", f"{expression or 'nothing is stated'}; allowed: {', '.join(rules.allow)}"
+
+
+def _meanings(names: Iterable[str]) -> frozenset[str]:
+    """Return the licences that names may stand for, in lower case.
+
+    >>> sorted(_meanings(["GPLv3"])), sorted(_meanings(["LGPL-2.1+"])), sorted(_meanings(["Mit"]))
+    (['gpl-3.0-only', 'gpl-3.0-or-later'], ['lgpl-2.1-or-later'], ['mit'])
+    """
+    found: set[str] = set()
+    for name in names:
+        lowered = _spelled(name).lower()
+        gnu = _GNU.fullmatch(lowered)
+        if gnu is None:
+            found |= {lowered, lowered.removesuffix("+")}
+            continue
+        ends = {"+": ("-or-later",), None: ("-only", "-or-later")}.get(gnu["later"], (gnu["later"],))
+        found |= {f"{gnu['family']}-{gnu['number']}{gnu['minor'] or '.0'}{end}" for end in ends}
+    return frozenset(found)
 
 
 class Attribution:
