@@ -17,16 +17,13 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from data_prep.license_texts import MAX_LICENSE_CHARS, header_license, is_expression, license_of_text
+from data_prep.license_texts import MAX_LICENSE_CHARS, UNRECOGNISED, header_license, is_expression, license_of_text
 from data_prep.licenses import SPDX_OF_WORDING, license_ids
 from data_prep.source_trees import Leaf, Tree, read_leaves
 from data_prep.sources import parse_json
 
 Read = Callable[[Iterable[str]], Iterator[tuple[str, str | None]]]
 """Reads files of the repository as text: yields each path with its text, None where there is none."""
-
-UNRECOGNISED = "LicenseRef-unrecognised"
-"""The licence of a folder whose licence file is not recognised: known to be something, not known what."""
 
 POINTER_CHARS = 400
 """A file up to this length that is not recognised states no licence: it points to others, or is a page about them."""

@@ -3,7 +3,7 @@
 Pure: a record's SPDX expression in, a reason with its detail out, or None. Every licence that an expression names counts, also where
 ``OR`` leaves a choice, since nobody documents which was taken; an exception (``WITH``) gives more freedom and changes no class; behind
 ``WITH``, what is no exception counts as a licence. Names are compared without case; a GNU name without ``-only`` or ``-or-later`` is
-either of the two.
+either of the two, without a version any.
 
 ==========================  ==========================================================================================
 ``license_copyleft``        the expression names a licence whose conditions pass on to what is made of it
@@ -41,7 +41,10 @@ _COPYLEFT = re.compile(
 
 _NAMES = re.compile(r"\s+(?:AND|OR|WITH)\s+|[()]", re.IGNORECASE)
 _EXCEPTION = re.compile(r"\s+WITH\s+(?=[^\s()]*(?:exception|Linux-syscall-note))[^\s()]+", re.IGNORECASE)
-_GNU = re.compile(r"(?P<family>[al]?gpl|gfdl)-?v?(?P<number>\d)(?P<minor>\.\d)?(?P<later>-only|-or-later|\+)?")
+_GNU = re.compile(
+    r"(?:licenseref-)?(?:gnu-)?(?P<family>[al]?gpl|gfdl)(?:-?v?(?P<number>\d)(?P<minor>\.\d)?)?(?P<later>-only|-or-later|\+)?"
+)
+_GNU_VERSIONS = ("1.0", "1.1", "1.2", "1.3", "2.0", "2.1", "3.0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +146,8 @@ def _meanings(names: Iterable[str]) -> frozenset[str]:
             found |= {lowered, lowered.removesuffix("+")}
             continue
         ends = {"+": ("-or-later",), None: ("-only", "-or-later")}.get(gnu["later"], (gnu["later"],))
-        found |= {f"{gnu['family']}-{gnu['number']}{gnu['minor'] or '.0'}{end}" for end in ends}
+        versions = (gnu["number"] + (gnu["minor"] or ".0"),) if gnu["number"] else _GNU_VERSIONS
+        found |= {f"{gnu['family']}-{version}{end}" for version in versions for end in ends}
     return frozenset(found)
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identify.vendor.licenses import LICENSES
 
-from data_prep.license_files import UNRECOGNISED, find_licenses, is_license_path, metadata_license
+from data_prep.license_files import find_licenses, is_license_path, metadata_license
 from data_prep.license_policy import license_class
-from data_prep.license_texts import header_license, is_expression, license_of_text
+from data_prep.license_texts import UNRECOGNISED, header_license, is_expression, license_of_text
 
 TEXTS = dict(LICENSES)
 MIT, APACHE, BSD3 = TEXTS["MIT"], TEXTS["Apache-2.0"], TEXTS["BSD-3-Clause"]
@@ -39,13 +39,17 @@ def test_each_text_is_recognised_and_survives_a_change_of_layout(name):
         (BSD3.replace("the copyright holder", "Acme Incorporated"), "BSD-3-Clause"),
         (MIT + OTHER, None),
         (MIT + "\nYou may not use this for war.\n", "LicenseRef-further-conditions AND MIT"),
+        (MIT + "\nCommercial use requires a paid license from Acme.\n", "LicenseRef-further-conditions AND MIT"),
+        (MIT + "\nA commercial licence is sold by Acme.\n", "LicenseRef-further-conditions AND MIT"),
+        (MIT + "\nWritten by Ann, with thanks to Bob.\n", "MIT"),
+        ("licensed under the GPLv3", "GPL-3.0-only"),
         (OTHER, None),
         ("", None),
     ],
 )
 def test_texts_that_differ(text, expected):
     assert license_of_text(text) == expected
-    assert license_class(expected) != "permissive" or expected in ("Apache-2.0", "Apache-2.0 AND MIT", "BSD-3-Clause")
+    assert license_class(expected) != "permissive" or expected in ("Apache-2.0", "Apache-2.0 AND MIT", "BSD-3-Clause", "MIT")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,19 @@ def test_texts_that_differ(text, expected):
         ("(* SPDX-License-Identifier: ISC *)", "ISC"),
         ("# SPDX-License-Identifier: MIT\n# SPDX-License-Identifier: Zlib", "MIT AND Zlib"),
         ("# SPDX-License-Identifier: \n", None),
+        ("// SPDX-License-Identifier: MIT or GPL-3.0-only\n", "MIT OR GPL-3.0-only"),
+        ("// SPDX-License-Identifier: (MIT or GPL-2.0 with Classpath-exception-2.0)\n", "(MIT OR GPL-2.0 WITH Classpath-exception-2.0)"),
+        ("// SPDX-License-Identifier: MIT/GPL-2.0\n", "MIT OR GPL-2.0"),
+        ("// SPDX-License-Identifier: MIT | GPL-2.0\n", "MIT OR GPL-2.0"),
+        ("// SPDX-License-Identifier: MIT, GPL-2.0\n", "MIT AND GPL-2.0"),
+        ("// SPDX-License-Identifier: MIT and GPL-2.0\n", "MIT AND GPL-2.0"),
+        ("// SPDX-License-Identifier: MIT GPL-2.0\n", UNRECOGNISED),
+        ("// SPDX-License-Identifier: MIT unless you sell it\n", UNRECOGNISED),
+        ("/* SPDX-License-Identifier: MIT */ int a; /* or b */", "MIT"),
+        ("// SPDX-License-Identifier: MIT  Copyright (c) 2020 Ann", "MIT"),
+        ("#  SPDX-License-Identifier: MIT          #\n", "MIT"),
+        ('tag = "SPDX-License-Identifier: MIT", "x"\n', "MIT"),
+        ('re.compile("SPDX-License-Identifier:[ ]*(.*)")', None),
         ("// Licensed under the Apache License, Version 2.0 (the\n// License)", "Apache-2.0"),
         (" * the terms of the GNU General Public License as published\n * by ..., version 2, or\n * any later version", "GPL-2.0-or-later"),
         ("GNU Lesser General Public License version 2.1 only", "LGPL-2.1-only"),
@@ -65,6 +82,20 @@ def test_texts_that_differ(text, expected):
         ("# Permission is hereby granted, free of charge, to any\n# person obtaining a copy", "MIT"),
         ("// Licensed under the Apache License, Version 2.0 or\n// <opensource.org/licenses/MIT>, at your option", "Apache-2.0 OR MIT"),
         ("# Copyright Acme. Proprietary and confidential.", "LicenseRef-proprietary"),
+        ("# License: GPLv3", "GPL-3.0-only"),
+        ("# License: GNU LGPL v2+", "LGPL-2.0-or-later"),
+        ("__license__ = 'AGPL-3.0-or-later'", "AGPL-3.0-or-later"),
+        ("# GNU GPL v3", "GPL-3.0-only"),
+        ("# Licensed under GPL-3.0", "GPL-3.0-only"),
+        ("# This plugin is GPL v2 licensed", "GPL-2.0-only"),
+        ("# see https://www.gnu.org/licenses/old-licenses/gpl-2.0.html, which is the licence", "GPL-2.0-only"),
+        ("// Dual licensed under the MIT and GPL licenses.", "LicenseRef-GPL"),
+        ("// License: MIT or GPL", "LicenseRef-GPL"),
+        ("# The text is released under the CC-BY-NC-ND license, and code under the MIT license", "LicenseRef-CC-BY-NC-ND AND MIT"),
+        ("# Licensed under CC BY-NC 4.0", "CC-BY-NC-4.0"),
+        ("# licence: CC-BY-SA\n# https://creativecommons.org/licenses/by-sa/3.0/", "CC-BY-SA-3.0"),
+        ("# a licence that goes with the GPL; nothing GPLed", None),
+        ("LICENSES = ['MIT', 'GPL-3.0']", None),
         ("# This module reads licence files.", None),
         ("\n" * 3000 + "# SPDX-License-Identifier: MIT\n", None),
     ],

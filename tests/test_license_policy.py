@@ -76,6 +76,8 @@ def test_single_licences_are_allowed_and_denied() -> None:
         ("GPL-2.0+", "GPL-2.0-or-later"),
         ("GPLv2", "GPL-2.0"),
         ("MPL-1.1+", "MPL-1.1"),
+        ("LicenseRef-AGPL", "AGPL-3.0"),
+        ("AGPL-3.0-only", "AGPL"),
         ("mpl-2.0", "MPL-2.0"),
         ("MIT WITH Commons-Clause", "Commons-Clause"),
         ("GPL-2.0-only WITH Classpath-exception-2.0", "classpath-exception-2.0"),
@@ -98,6 +100,7 @@ def test_what_is_denied_is_denied_in_every_spelling(expression: str, denied: str
         ("GPL-3.0", "GPL-3.0-only", False),
         ("GPL-3.0-or-later", "GPL-3.0-only", False),
         ("LGPL-3.0-only", "GPL-3.0", False),
+        ("LicenseRef-GPL", "GPL-3.0", False),
         ("GPL-2.0-only WITH Linux-syscall-note", "GPL-2.0-only", True),
     ],
 )
