@@ -112,6 +112,35 @@ def license_class(expression: str | None) -> LicenseClass:
     return "permissive" if all(name in WIDELY_PERMISSIVE for name in names) else "unknown"
 
 
+def families(expression: str) -> frozenset[str]:
+    """Return the licences of an expression without ``-only`` or ``-or-later``, which a licence's text does not say."""
+    return frozenset(re.sub(r"-(?:only|or-later)$|\+$", "", name) for name in names_of(expression))
+
+
+def bracketed(expression: str) -> str:
+    """Return an expression as a part of another.
+
+    >>> bracketed("MIT OR ISC"), bracketed("MIT")
+    ('(MIT OR ISC)', 'MIT')
+    """
+    return f"({expression})" if re.search(r"\sOR\s", expression) else expression
+
+
+def all_hold(expressions: Iterable[str]) -> str | None:
+    """Return the expression that several statements make together, in an order of its own; one that adds no licence is left out.
+
+    >>> all_hold(["MIT", "GPL-3.0-only", "LicenseRef-GPL", "MIT OR Apache-2.0"]), all_hold([])
+    ('(MIT OR Apache-2.0) AND GPL-3.0-only', None)
+    """
+    kept: list[str] = []
+    for expression in sorted(set(expressions), key=lambda text: (-len(families(text)), text.startswith("LicenseRef-"), text)):
+        held = frozenset[str]().union(*map(families, kept))
+        held |= {f"LicenseRef-{name.partition('-')[0]}" for name in held}
+        if not families(expression) <= held:
+            kept.append(expression)
+    return " AND ".join(sorted(map(bracketed, kept))) if len(kept) > 1 else next(iter(kept), None)
+
+
 def license_fault(expression: str | None, rules: LicenseRules) -> tuple[str, str] | None:
     """Return why a record of a licence is not kept, or None.
 

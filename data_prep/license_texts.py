@@ -89,7 +89,7 @@ _CREATIVE = re.compile(
 # What a notice says in place of the text, in lower case with single spaces.
 _NOTICES = (
     (re.compile(r"licensed (?:to .{0,120})?under the apache license,? version 2\.0|www\.apache\.org/licenses/license-2\.0"), "Apache-2.0"),
-    (re.compile(r"mozilla public license,? v(?:ersion|\.)? ?2\.0|mozilla\.org/mpl/2\.0"), "MPL-2.0"),
+    (re.compile(r"mozilla public license,? (?:v(?:ersion|\.)? ?)?2\.0|mozilla\.org/mpl/2\.0"), "MPL-2.0"),
     (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?2\.0|eclipse\.org/legal/epl-(?:v20|2\.0)"), "EPL-2.0"),
     (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?1\.0|eclipse\.org/legal/epl-v10"), "EPL-1.0"),
     (re.compile(r"python software foundation license version 2"), "PSF-2.0"),
@@ -146,7 +146,7 @@ def header_license(text: str) -> str | None:
     lowered = head.lower()
     if not any(sign in lowered for sign in _NOTICE_SIGNS):
         return None
-    if tags := [expression for match in _SPDX_TAG.finditer(head) if (expression := _tag(match["expression"]))]:
+    if tags := [expression for match in _SPDX_TAG.finditer(head) if (expression := stated_expression(match["expression"]))]:
         distinct = sorted(set(tags))
         return distinct[0] if len(distinct) == 1 else " AND ".join(f"({x})" if " " in x else x for x in distinct)
     if gnu := _GNU.search(head):
@@ -169,10 +169,13 @@ def is_expression(text: str) -> bool:
     return _EXPRESSION.fullmatch(text) is not None and text.count("(") == text.count(")")
 
 
-def _tag(stated: str) -> str | None:
-    """Return the expression behind a tag, up to the end of the comment that it stands in; None if nothing is there.
+def stated_expression(stated: str) -> str | None:
+    """Return the expression that a tag states, up to the end of the comment that it stands in; None if nothing is there.
 
     What else is there is not left out, since it may hold the stricter licence: the whole is then not recognised.
+
+    >>> stated_expression("MIT or GPL-2.0-only */"), stated_expression("MIT, but not to be sold")
+    ('MIT OR GPL-2.0-only', 'LicenseRef-unrecognised')
     """
     stated = _TAG_END.split(stated.strip().lstrip("\"'`\\"), maxsplit=1)[0]
     stated = re.sub(r"[\s*#|=/;:.,!%-]+$", "", stated.strip())

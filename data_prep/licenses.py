@@ -26,6 +26,8 @@ SPDX_OF_WORDING = {
     "mit": "MIT",
     "mit license": "MIT",
     "the mit license": "MIT",
+    "the mit license (mit)": "MIT",
+    "mit license (mit)": "MIT",
     "apache": "Apache-2.0",
     "apache 2": "Apache-2.0",
     "apache 2.0": "Apache-2.0",

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identify.vendor.licenses import LICENSES
 
-from data_prep.license_files import find_licenses, is_license_path, metadata_license
+from data_prep.license_files import find_licenses, is_license_path
+from data_prep.license_metadata import metadata_license
 from data_prep.license_policy import license_class
 from data_prep.license_texts import UNRECOGNISED, header_license, is_expression, license_of_text
 
@@ -114,6 +115,71 @@ def tree(files: dict[str, str], stated: str | None = None):
     return find_licenses(files, lambda paths: ((path, files[path]) for path in paths), stated)
 
 
+ACME = "Copyright 2024 Acme Inc. All rights reserved. No part of this folder may be copied or used without a signed agreement."
+UNKNOWN_MIT = f"MIT AND {UNRECOGNISED}"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"LICENSE": MIT, "lib/LICENSE": ACME}, UNRECOGNISED),
+        ({"LICENSE": MIT, "lib/COPYING": "licensed under the GPLv3"}, "GPL-3.0-only"),
+        ({"LICENSE": MIT, "lib/LICENSE": "Copyright 2024 Acme. All rights reserved."}, UNRECOGNISED),
+        ({"LICENSE": MIT, "lib/LICENSE": "LICENSE\n\nYou may not read this. See the LICENSE file of Acme."}, UNRECOGNISED),
+        ({"LICENSE": MIT, "lib/LICENSE": "For licensing, call Acme."}, UNRECOGNISED),
+        ({"LICENSE": MIT, "lib/LICENSE": "../LICENSE"}, "MIT"),
+        ({"LICENSE": MIT, "lib/LICENSE": "See the LICENSE file in the root of this repository."}, "MIT"),
+        ({"LICENSE": MIT, "lib/license.rst": "BSD-3-Clause License\n====\n\n.. literalinclude:: ../LICENSE.txt\n"}, "MIT"),
+        ({"LICENSE": MIT, "lib/LICENSE": "See the\n[rules](https://github.com/o/r/blob/main/CONTRIBUTING.md)."}, "MIT"),
+        ({"LICENSE": MIT, "lib/LICENSE": " \n"}, "MIT"),
+        ({"LICENSE": MIT, "lib/copyright.txt": "Copyright 2024 Acme. All rights reserved."}, "MIT"),
+        ({"LICENSE": MIT, "lib/copyright.txt": ACME}, UNRECOGNISED),
+        ({"lib/LICENSE": "The MIT License (MIT)\nCopyright (c) 2020 Ann\n"}, "MIT"),
+        ({"lib/LICENSE": ACME, "lib/package.json": '{"license": "MIT"}'}, UNKNOWN_MIT),
+        ({"lib/LICENSE": OTHER, "lib/package.json": '{"license": "ISC"}'}, f"ISC AND {UNRECOGNISED}"),
+        ({"lib/LICENSE": "This is MIT-like. " + OTHER, "lib/package.json": '{"license": "MIT"}'}, "MIT"),
+    ],
+)  # fmt: skip
+def test_what_a_licence_file_that_is_not_recognised_states(files, expected):
+    """It points to another file, or is unknown; it is not less than that because it is short."""
+    assert tree(files).of("lib/a.py") == (expected, False)
+
+
+@pytest.mark.parametrize("text", ["see " * 100, "see " + "a." * 190, "see " + "./" * 190, "see a/b:" * 50, "a/" * 200 + "!"])
+def test_a_short_licence_file_takes_no_longer_than_it_is(text):
+    """A name of a file may be anywhere in it, and be anything."""
+    begin = time.process_time()
+    assert tree({"LICENSE": text}).of("a.py") == (UNRECOGNISED, False)
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"package.json": '{"license": "GPL-3.0-or-later"}'}, "GPL-3.0-or-later AND MIT"),
+        ({"package.json": '{"license": "UNLICENSED"}'}, "LicenseRef-proprietary AND MIT"),
+        ({"package.json": '{"licenses": [{"type": "MIT"}, {"type": "GPL-2.0"}]}'}, "GPL-2.0-only AND MIT"),
+        ({"setup.cfg": "[metadata]\nlicense = GPL-3.0\n"}, "GPL-3.0-only AND MIT"),
+        ({"setup.py": "setup(name='x', license='GPLv3')"}, "GPL-3.0-only AND MIT"),
+        ({"pyproject.toml": '[tool.poetry]\nlicense = "AGPL-3.0-only"'}, "AGPL-3.0-only AND MIT"),
+        ({"package.json": '{"license": "MIT OR Apache-2.0"}'}, "MIT OR Apache-2.0"),
+        ({"package.json": '{"license": "MIT"}', "setup.cfg": "[metadata]\nlicense = MIT License\n"}, "MIT"),
+        ({"setup.py": "setup(license='LICENSE', license_files=['GPL.txt'])"}, "MIT"),
+        ({"setup.py": "setup(license='BSD')"}, "MIT"),
+    ],
+)
+def test_metadata_that_says_more_than_the_licence_file(metadata, expected):
+    """Both hold; metadata of the same licence, or that only says where to look, changes nothing."""
+    assert tree({"LICENSE": MIT, **metadata}).of("a.py") == (expected, False)
+
+
+def test_metadata_of_two_kinds_both_hold():
+    """Neither file of a folder comes before the other."""
+    files = {"Cargo.toml": '[package]\nlicense = "MIT"', "package.json": '{"license": "GPL-3.0-only"}'}
+    for order in (list(files), list(files)[::-1]):
+        assert tree({name: files[name] for name in order}).of("a.py") == ("GPL-3.0-only AND MIT", False)
+
+
 @pytest.mark.parametrize(
     ("files", "path", "expected"),
     [
@@ -123,7 +189,7 @@ def tree(files: dict[str, str], stated: str | None = None):
         ({"LICENSE": OTHER}, "b.py", UNRECOGNISED),
         ({"LICENSE-MIT": MIT, "LICENSE-APACHE": APACHE}, "b.rs", "Apache-2.0 AND MIT"),
         ({"LICENSE-MIT": MIT, "LICENSE-AP": APACHE, "Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"'}, "b", "MIT OR Apache-2.0"),
-        ({"LICENSE": MIT, "Cargo.toml": '[package]\nlicense = "GPL-3.0"'}, "b.rs", "MIT"),
+        ({"LICENSE": MIT, "Cargo.toml": '[package]\nlicense = "GPL-3.0"'}, "b.rs", "GPL-3.0-only AND MIT"),
         ({"COPYING": TEXTS["GPL-3.0"], "setup.cfg": "[metadata]\nlicense = GPL-3.0-or-later\n"}, "b.py", "GPL-3.0-or-later"),
         ({"pyproject.toml": '[project]\nlicense = "MIT"\n'}, "b.py", "MIT"),
         ({"package.json": '{"license": "ISC"}', "sub/package.json": '{"license": "SEE LICENSE IN x"}'}, "sub/b.js", "ISC"),
@@ -188,7 +254,7 @@ def test_patterns_of_reuse(pattern, path, fits):
     assert time.process_time() - begin < 5
 
 
-@pytest.mark.parametrize("text", ["\n" * 100_000, "-\n" * 50_000])
+@pytest.mark.parametrize("text", ["\n" * 100_000, "-\n" * 50_000, "licensed under (" * 200, "license: a or " * 200, "cc-by-nc-" * 300])
 def test_a_licence_takes_no_longer_than_it_is(text):
     begin = time.process_time()
     assert license_of_text(text) is None
@@ -225,6 +291,15 @@ def test_damaged_files_state_nothing(name, text):
         ("package.json", "[1]", None),
         ("Cargo.toml", '[package]\nlicense = "MIT/Apache-2.0"', "MIT OR Apache-2.0"),
         ("Cargo.toml", "[package]\nlicense.workspace = true", None),
+        ("Cargo.toml", '[package]\nlicense = "mit or GPL-2.0"', "mit OR GPL-2.0"),
+        ("pyproject.toml", '[tool.poetry]\nlicense = "GPL-3.0-only"', "GPL-3.0-only"),
+        ("pyproject.toml", '[project]\nclassifiers = ["License :: OSI Approved :: GNU Affero General Public License v3"]', "AGPL-3.0-only"),
+        ("setup.cfg", "[metadata]\nclassifiers =\n  License :: OSI Approved :: MIT License\n  License :: OSI Approved\n", "MIT"),
+        ("setup.cfg", "[metadata]\nlicense = MPL 2.0\n", "MPL-2.0"),
+        ("setup.py", 'setup(license="MIT", classifiers=["License :: Other/Proprietary License"])', "LicenseRef-proprietary AND MIT"),
+        ("setup.py", 'setup("license", license_file="GPLv3")', None),
+        ("package.json", '{"licenses": [{"type": "GPL-2.0"}]}', "GPL-2.0-only"),
+        ("package.json", '{"licenses": 3}', None),
         ("setup.cfg", "[metadata]\nlicense = BSD\n", None),
         ("setup.cfg", "[metadata]\nlicense = My own terms\n", None),
     ],
