@@ -92,6 +92,8 @@ Read the modules in this order; each kind of source by itself.
 ``pull_dialogues``      reviews and suggestions
 ``pulls``               ``kind: pulls``
 ``record_texts``        curation: a record's texts, and the code among them
+``github_names``        accounts and repositories, as people write them
+``opt_out_issues``      what an issue asks to be taken out
 ``opt_out``             what people asked to be taken out
 ``comments``            how much of a file is comment
 ``filters``             thresholds on code and answers

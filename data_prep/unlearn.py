@@ -236,7 +236,7 @@ def _without(counts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> di
 def render_touched(report: Mapping[str, Any]) -> str:
     """Return a report as text for a terminal."""
     lines = [f"{report['requests']:,} names are asked for"]
-    lines += [f"read by nobody: {place}; its author is gone and it names nothing" for place in report["unread"]]
+    lines += [f"read by nobody: {place}" for place in report["unread"]]
     for dataset in report["datasets"]:
         rows = dataset["rows"]
         lines.append(f"{dataset['folder']}: {len(rows):,} of {dataset['of']:,} rows")
