@@ -51,7 +51,9 @@ Read the modules in this order; each kind of source by itself.
 ``file_text``           bytes as text
 ``generated``           what nobody wrote by hand
 ``licenses``            names of licences, and which are permissive
+``license_policy``      classes of licences, and what may be trained on
 ``license_texts``       which licence a text is
+``license_metadata``    which one a package states
 ``license_files``       which licence each file has
 ``source_rules``        the published thresholds
 ``doc_comments``        documented functions of other languages than Python
@@ -92,8 +94,9 @@ Read the modules in this order; each kind of source by itself.
 ``pull_dialogues``      reviews and suggestions
 ``pulls``               ``kind: pulls``
 ``record_texts``        curation: a record's texts, and the code among them
+``github_names``        accounts and repositories, as people write them
+``opt_out_issues``      what an issue asks to be taken out
 ``opt_out``             what people asked to be taken out
-``license_policy``      what may be trained on
 ``comments``            how much of a file is comment
 ``filters``             thresholds on code and answers
 ``benchmark_items``     the problems of benchmarks

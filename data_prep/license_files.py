@@ -3,13 +3,12 @@
 In: the repository's paths, and a function that reads some of them. Out: `TreeLicenses`. What is nearer decides, in this order (the
 file's own header, which decides over all of it, is looked at where the file is read): REUSE (``a.png.license``, ``REUSE.toml``,
 ``.reuse/dep5``; reuse.software, versions 3.0 to 3.3), then the licence files of the nearest folder that has some, and there
-package metadata (``pyproject.toml``, ``setup.cfg``, ``package.json``, ``Cargo.toml``) where it states an expression. At the root,
-what the spec states comes before all files of the root.
+package metadata (`data_prep.license_metadata`). Of what is equally near all holds: a licence text beside metadata of another is both.
+At the root, what the spec states comes before all files of the root.
 """
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
 import fnmatch
 import re
@@ -17,19 +16,27 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from data_prep.license_texts import MAX_LICENSE_CHARS, header_license, is_expression, license_of_text
-from data_prep.licenses import SPDX_OF_WORDING, license_ids
+from data_prep.license_metadata import METADATA, metadata_license, wording_license
+from data_prep.license_policy import all_hold, bracketed, families, license_class
+from data_prep.license_texts import MAX_LICENSE_CHARS, UNRECOGNISED, header_license, is_expression, license_of_text
+from data_prep.licenses import license_ids
 from data_prep.source_trees import Leaf, Tree, read_leaves
-from data_prep.sources import parse_json
 
 Read = Callable[[Iterable[str]], Iterator[tuple[str, str | None]]]
 """Reads files of the repository as text: yields each path with its text, None where there is none."""
 
-UNRECOGNISED = "LicenseRef-unrecognised"
-"""The licence of a folder whose licence file is not recognised: known to be something, not known what."""
-
 POINTER_CHARS = 400
-"""A file up to this length that is not recognised states no licence: it points to others, or is a page about them."""
+"""A file up to this length may be no licence, but point to one."""
+
+_POINTER = re.compile(
+    r"\b(?i:see|read|refer to|(?:found|contained|included|stated|given) in|in the files?|\w*include::)[^.]{0,80}?"
+    r"[\w./:-]{0,200}?(?:LICEN[SC]E|COPYING|README|NOTICE|CONTRIBUTING|licen[sc]e\.)|\A\s*[\w.-]*+/[\w./-]+\s*\Z"
+)
+_REFUSAL = re.compile(
+    r"\b(?:may not|must not|shall not|no part|prohibited|forbidden|confidential|proprietary|without|unless|commercial)\b", re.IGNORECASE
+)
+_CERTAIN_NAME = re.compile(r"^LicenseRef-|-\d+\.\d")
+"""Names that are meant as such; other unknown words in metadata, such as ``LICENSE.txt``, add nothing to a licence text."""
 
 _LICENSE_FILE = re.compile(
     r"(?:(?:un)?licen[sc]e|copying|copyright|mit-licen[sc]e)(?:[._-][\w.+-]+)?(?<!\.license)|[\w.+-]+[._-]licen[sc]e(?:\.(?:txt|md|rst))?",
@@ -39,7 +46,6 @@ _NO_LICENSE_FILE = re.compile(
     r".*(?:\.license|\.(?:py|js|ts|c|h|cc|cpp|go|java|rb|rs|php|css|html?|json|ya?ml|toml|svg|png|xml|sh|dep5|tmpl|erb|j2|md5|sha256|sig|asc|gz|pdf))",
     re.IGNORECASE,
 )
-_METADATA = frozenset({"pyproject.toml", "setup.cfg", "package.json", "Cargo.toml"})
 _REUSE_FILE = frozenset({"REUSE.toml", ".reuse/dep5"})
 
 
@@ -87,7 +93,13 @@ def is_license_path(path: str) -> bool:
     [True, True, False, False, True]
     """
     name = path.rpartition("/")[2]
-    return _is_license_file(name) or name in _METADATA or path in _REUSE_FILE or name == "REUSE.toml" or name.endswith(".license")
+    return _is_license_file(name) or name in METADATA or path in _REUSE_FILE or name == "REUSE.toml" or name.endswith(".license")
+
+
+def _is_notice(name: str, text: str) -> bool:
+    """Return whether a file tells whose the work is, and no terms."""
+    named = name.casefold().startswith("copyright")
+    return named and (name.casefold() == "copyright" or (len(text) <= POINTER_CHARS and not _REFUSAL.search(text)))
 
 
 def _is_license_file(name: str) -> bool:
@@ -109,7 +121,7 @@ def licenses_of_tree(tree: Tree, leaves: Iterable[Leaf], stated: str | None = No
 def find_licenses(paths: Iterable[str], read: Read, stated: str | None = None) -> TreeLicenses:
     """Return the licences of a tree; `stated` is what the spec says of the repository."""
     texts: dict[str, dict[str, str | None]] = {}
-    metadata: dict[str, str] = {}
+    metadata: dict[str, list[str]] = {}
     single: dict[str, str] = {}
     annotations: list[Annotation] = []
     for path, text in read(path for path in paths if is_license_path(path)):
@@ -123,70 +135,50 @@ def find_licenses(paths: Iterable[str], read: Read, stated: str | None = None) -
             annotations += _reuse_toml(folder, text)
         elif path == ".reuse/dep5":
             annotations += _dep5(text)
-        elif name in _METADATA:
+        elif name in METADATA:
             if license := metadata_license(name, text):
-                metadata.setdefault(folder, license)
-        elif name.casefold() != "copyright" or license_of_text(text):
-            texts.setdefault(folder, {})[text] = license_of_text(text)
-    combined = {folder: _of_folder(found, metadata.get(folder)) for folder, found in texts.items()}
-    folders = {**metadata, **{folder: license for folder, license in combined.items() if license}}
+                metadata.setdefault(folder, []).append(license)
+        elif (license := license_of_text(text) or wording_license(text)) or not _is_notice(name, text):
+            texts.setdefault(folder, {})[text] = license
+    combined = {folder: _of_folder(texts.get(folder, {}), metadata.get(folder, ())) for folder in {**texts, **metadata}}
+    folders = {folder: license for folder, license in combined.items() if license}
     if stated:
         folders[""] = stated
     return TreeLicenses(folders, single, tuple(annotations))
 
 
-def _of_folder(found: Mapping[str, str | None], stated: str | None) -> str | None:
-    """Return the licence of a folder by its licence files and its metadata: an expression of the same licences says how they combine."""
-    known = sorted({license for license in found.values() if license})
-    if any(license is None and len(text) > POINTER_CHARS for text, license in found.items()):
-        return " AND ".join([*(f"({x})" if " OR " in x else x for x in known), UNRECOGNISED]) if known else stated or UNRECOGNISED
-    if not known:
-        return stated
-    ids = frozenset[str]().union(*map(license_ids, known))
-    if stated and {_family(name) for name in license_ids(stated)} == {_family(name) for name in ids}:
-        return stated
-    return " AND ".join(f"({x})" if " OR " in x and len(known) > 1 else x for x in known)
+def _of_folder(found: Mapping[str, str | None], metadata: Iterable[str]) -> str | None:
+    """Return the licence of a folder by its licence files and its metadata. All of them hold, whichever says more.
 
-
-def _family(name: str) -> str:
-    """Return a licence without ``-only`` or ``-or-later``, which its text does not say."""
-    return re.sub(r"-(?:only|or-later)$|\+$", "", name)
-
-
-def metadata_license(name: str, text: str) -> str | None:
-    """Return the SPDX expression that package metadata states, or None.
-
-    >>> metadata_license("package.json", '{"license": "MIT"}'), metadata_license("Cargo.toml", '[package]\\nlicense = "MIT/Apache-2.0"')
-    ('MIT', 'MIT OR Apache-2.0')
+    Where they name the same licences, metadata says how these combine. Beside a text that is not recognised it counts alone only if
+    that text names the same licence: a program that makes new projects writes some licence into them, whatever lies beside it.
     """
-    try:
-        value = _metadata_value(name, text)
-    except (ValueError, configparser.Error, RecursionError):
-        return None
-    if isinstance(value, dict):
-        value = value.get("type") or value.get("text")
-    if not isinstance(value, str) or "\n" in value or not value.strip():
-        return None
-    value = value.strip()
-    value = " OR ".join(value.split("/")) if name == "Cargo.toml" and "/" in value else value
-    known = SPDX_OF_WORDING.get(value.lower())
-    if known == "BSD" or value.upper() in ("UNLICENSED", "UNKNOWN") or value.upper().startswith("SEE LICENSE"):
-        return "LicenseRef-proprietary" if value.upper() == "UNLICENSED" else None
-    return known or (value if is_expression(value) else None)
+    stated = all_hold(metadata)
+    known = all_hold(license for license in found.values() if license)
+    foreign = [text for text, license in found.items() if license is None and not _points_elsewhere(text)]
+    if known is None:
+        if stated and all(_names_all(text, stated) for text in foreign):
+            return stated
+        return " AND ".join([*([bracketed(stated)] if stated else []), UNRECOGNISED]) if foreign else None
+    if foreign:
+        return f"{bracketed(known)} AND {UNRECOGNISED}"
+    if stated is None or all(license_class(name) == "unknown" and not _CERTAIN_NAME.search(name) for name in license_ids(stated)):
+        return known
+    return stated if families(known) == families(stated) else all_hold([known, stated])
 
 
-def _metadata_value(name: str, text: str) -> Any:
-    """Return what stands under ``license`` in a metadata file."""
-    if name == "setup.cfg":
-        parser = configparser.ConfigParser(interpolation=None, strict=False)
-        parser.read_string(text)
-        return parser.get("metadata", "license", fallback=None)
-    if name == "package.json":
-        document = parse_json(text.encode("utf-8", "surrogatepass"))
-        return document.get("license") if isinstance(document, dict) else None
-    document = tomllib.loads(text)
-    table = document.get("package" if name == "Cargo.toml" else "project")
-    return table.get("license") if isinstance(table, dict) else None
+def _names_all(text: str, expression: str) -> bool:
+    """Return whether a text has the first word of each licence of an expression, such as the MIT of MIT-0."""
+    return all(re.search(rf"\b{re.escape(name.partition('-')[0])}\b", text) for name in license_ids(expression))
+
+
+def _points_elsewhere(text: str) -> bool:
+    """Return whether a licence file that is not recognised states nothing itself: it is blank, or short and names the file to look at.
+
+    >>> _points_elsewhere("See LICENSE.MIT or LICENSE.BSD."), _points_elsewhere("Copyright Acme. All rights reserved.")
+    (True, False)
+    """
+    return not text.strip() or (len(text) <= POINTER_CHARS and _POINTER.search(text) is not None and _REFUSAL.search(text) is None)
 
 
 def _reuse_toml(folder: str, text: str) -> Iterator[Annotation]:

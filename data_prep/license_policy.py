@@ -1,7 +1,9 @@
 """Curation by licence: permissive, copyleft, none and unknown kept apart, and what a spec allows of them.
 
 Pure: a record's SPDX expression in, a reason with its detail out, or None. Every licence that an expression names counts, also where
-``OR`` leaves a choice, since nobody documents which was taken; an exception (``WITH``) gives more freedom and changes no class.
+``OR`` leaves a choice, since nobody documents which was taken; an exception (``WITH``) gives more freedom and changes no class; behind
+``WITH``, what is no exception counts as a licence. Names are compared without case; a GNU name without ``-only`` or ``-or-later`` is
+either of the two, without a version any.
 
 ==========================  ==========================================================================================
 ``license_copyleft``        the expression names a licence whose conditions pass on to what is made of it
@@ -32,18 +34,22 @@ NOT_STATED = frozenset({"none", "noassertion", "no_license", "not stated", ""})
 
 _COPYLEFT = re.compile(
     r"(?:AGPL|GPL|LGPL|GFDL|MPL|EPL|CDDL|CPL|EUPL|OSL|QPL|RPL|SPL|CeCILL|CECILL|ODbL|CPAL|APSL|MS-RL|RPSL|Sleepycat|IPL|NPL|NOSL|SISSL"
-    r"|CC-BY(?:-NC)?-SA|CERN-OHL-[SW]|copyleft-next|TAPR-OHL)(?:-|$)",
+    r"|CC-BY(?:-NC)?-SA|CERN-OHL-[SW]|copyleft-next|TAPR-OHL)(?:-|$)|(?:LicenseRef-)?(?:GNU-)?[AL]?GPL(?:[-v\d]|$)",
     re.IGNORECASE,
 )
 """Families of the SPDX list with conditions on derived works, from those on a file to those on whole works and services."""
 
-_NAMES = re.compile(r"\s+(?:AND|OR)\s+|[()]", re.IGNORECASE)
-_EXCEPTION = re.compile(r"\s+WITH\s+\S+", re.IGNORECASE)
+_NAMES = re.compile(r"\s+(?:AND|OR|WITH)\s+|[()]", re.IGNORECASE)
+_EXCEPTION = re.compile(r"\s+WITH\s+(?=[^\s()]*(?:exception|Linux-syscall-note))[^\s()]+", re.IGNORECASE)
+_GNU = re.compile(
+    r"(?:licenseref-)?(?:gnu-)?(?P<family>[al]?gpl|gfdl)(?:-?v?(?P<number>\d)(?P<minor>\.\d)?)?(?P<later>-only|-or-later|\+)?"
+)
+_GNU_VERSIONS = ("1.0", "1.1", "1.2", "1.3", "2.0", "2.1", "3.0")
 
 
 @dataclasses.dataclass(frozen=True)
 class LicenseRules:
-    """What may be trained on: `allow` holds classes and SPDX names, `deny` SPDX names that are refused all the same."""
+    """What may be trained on: `allow` holds classes and SPDX names, `deny` those that are refused all the same."""
 
     allow: tuple[str, ...] = ("permissive",)
     deny: tuple[str, ...] = ()
@@ -72,7 +78,12 @@ def names_of(expression: str | None) -> tuple[str, ...]:
     >>> names_of("(MIT OR apache-2.0) AND GPL-2.0-only WITH Classpath-exception-2.0")
     ('MIT', 'Apache-2.0', 'GPL-2.0-only')
     """
-    found = (name.strip() for name in _NAMES.split(_EXCEPTION.sub("", expression or "")))
+    return _every_name(_EXCEPTION.sub("", expression or ""))
+
+
+def _every_name(expression: str | None) -> tuple[str, ...]:
+    """Return the licences and exceptions that an expression names."""
+    found = (name.strip() for name in _NAMES.split(expression or ""))
     return tuple(dict.fromkeys(_spelled(name) for name in found if name.lower() not in NOT_STATED))
 
 
@@ -101,6 +112,35 @@ def license_class(expression: str | None) -> LicenseClass:
     return "permissive" if all(name in WIDELY_PERMISSIVE for name in names) else "unknown"
 
 
+def families(expression: str) -> frozenset[str]:
+    """Return the licences of an expression without ``-only`` or ``-or-later``, which a licence's text does not say."""
+    return frozenset(re.sub(r"-(?:only|or-later)$|\+$", "", name) for name in names_of(expression))
+
+
+def bracketed(expression: str) -> str:
+    """Return an expression as a part of another.
+
+    >>> bracketed("MIT OR ISC"), bracketed("MIT")
+    ('(MIT OR ISC)', 'MIT')
+    """
+    return f"({expression})" if re.search(r"\sOR\s", expression) else expression
+
+
+def all_hold(expressions: Iterable[str]) -> str | None:
+    """Return the expression that several statements make together, in an order of its own; one that adds no licence is left out.
+
+    >>> all_hold(["MIT", "GPL-3.0-only", "LicenseRef-GPL", "MIT OR Apache-2.0"]), all_hold([])
+    ('(MIT OR Apache-2.0) AND GPL-3.0-only', None)
+    """
+    kept: list[str] = []
+    for expression in sorted(set(expressions), key=lambda text: (-len(families(text)), text.startswith("LicenseRef-"), text)):
+        held = frozenset[str]().union(*map(families, kept))
+        held |= {f"LicenseRef-{name.partition('-')[0]}" for name in held}
+        if not families(expression) <= held:
+            kept.append(expression)
+    return " AND ".join(sorted(map(bracketed, kept))) if len(kept) > 1 else next(iter(kept), None)
+
+
 def license_fault(expression: str | None, rules: LicenseRules) -> tuple[str, str] | None:
     """Return why a record of a licence is not kept, or None.
 
@@ -109,16 +149,35 @@ def license_fault(expression: str | None, rules: LicenseRules) -> tuple[str, str
     >>> license_fault("MIT AND MPL-2.0", LicenseRules(allow=("permissive", "MPL-2.0"))) is None
     True
     """
-    names = names_of(expression)
-    if denied := next((name for name in names if _spelled(name) in map(_spelled, rules.deny)), None):
+    refused = _meanings(rules.deny)
+    if denied := next((name for name in _every_name(expression) if _meanings([name]) & refused or license_class(name) in rules.deny), None):
         return "license_denied", f"{denied}, which the spec denies"
     found = license_class(expression)
     if found in rules.allow:
         return None
-    allowed = {*map(_spelled, rules.allow)}
-    if names and all(name in allowed or license_class(name) in rules.allow for name in names):
+    names, allowed = names_of(expression), _meanings(rules.allow)
+    if names and all(_meanings([name]) <= allowed or license_class(name) in rules.allow for name in names):
         return None
     return f"license_{found}", f"{expression or 'nothing is stated'}; allowed: {', '.join(rules.allow)}"
+
+
+def _meanings(names: Iterable[str]) -> frozenset[str]:
+    """Return the licences that names may stand for, in lower case.
+
+    >>> sorted(_meanings(["GPLv3"])), sorted(_meanings(["LGPL-2.1+"])), sorted(_meanings(["Mit"]))
+    (['gpl-3.0-only', 'gpl-3.0-or-later'], ['lgpl-2.1-or-later'], ['mit'])
+    """
+    found: set[str] = set()
+    for name in names:
+        lowered = _spelled(name).lower()
+        gnu = _GNU.fullmatch(lowered)
+        if gnu is None:
+            found |= {lowered, lowered.removesuffix("+")}
+            continue
+        ends = {"+": ("-or-later",), None: ("-only", "-or-later")}.get(gnu["later"], (gnu["later"],))
+        versions = (gnu["number"] + (gnu["minor"] or ".0"),) if gnu["number"] else _GNU_VERSIONS
+        found |= {f"{gnu['family']}-{version}{end}" for version in versions for end in ends}
+    return frozenset(found)
 
 
 class Attribution:

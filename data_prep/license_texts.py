@@ -22,6 +22,9 @@ MAX_UNEXPLAINED = 0.3
 MAX_LICENSE_CHARS = 100_000
 HEADER_CHARS = 3000
 
+UNRECOGNISED = "LicenseRef-unrecognised"
+"""What is stated is known to be something, not known what."""
+
 Shingles = frozenset[tuple[str, ...]]
 
 
@@ -49,19 +52,44 @@ _RIDERS = (
     ("non commercial", "LicenseRef-non-commercial"),
     ("noncommercial", "LicenseRef-non-commercial"),
     *((phrase, "LicenseRef-further-conditions") for phrase in ("may not", "shall not", "must not", "prohibited", "forbidden")),
+    *((phrase, "LicenseRef-further-conditions") for phrase in ("not permitted", "not allowed", "paid licen", "commercial licen")),
+    *((phrase, "LicenseRef-further-conditions") for phrase in ("commercial use", "commercial purpose", "educational use", "internal use")),
 )
 
 _SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*(?P<expression>[^\n\r]*)")
 _NAME = r"(?:\(\s*)*[A-Za-z0-9][\w.+-]*(?:\s*\))*"
 _EXPRESSION = re.compile(rf"{_NAME}(?:\s+(?:AND|OR|WITH)\s+{_NAME})*")
+_TAG_END = re.compile(r"""["'`\\<]|\*+[/)]|-+>|[#%?-]\}|[%?]>|copyright|\(c\)|©""", re.IGNORECASE)
+"""What ends the comment or the text of a program that a tag stands in, or the tag within it."""
+
+_OPERATORS = (
+    (re.compile(r"\s*(?:/|\|+)\s*"), " OR "),
+    (re.compile(r"\s*[,;&]+\s*"), " AND "),
+    (re.compile(r"(?<=[\s)])(?:and|or|with)(?=[\s(])", re.IGNORECASE), lambda found: found[0].upper()),
+)
 _GNU = re.compile(r"GNU\s+(?P<which>Lesser|Library|Affero)?\s*General\s+Public\s+Licen[sc]e(?P<rest>.{0,400})", re.DOTALL | re.IGNORECASE)
 _VERSION = re.compile(r"\bv(?:ersion)?\.?\s*(?P<number>\d(?:\.\d)?)", re.IGNORECASE)
 _GNU_NAMES = {"": "GPL", "lesser": "LGPL", "library": "LGPL", "affero": "AGPL"}
 
+_LICENSE_IS = (
+    r"(?:(?<![a-z])licen[sc]e(?:__)?(?: ?:| =| is) ?[\"'(]?(?:[\w.-]+(?: licen[sc]e)?,? (?:and|or) )?(?:the )?"
+    r"|\b(?:licen[sc]ed|released|distributed|available|covered|published|provided)\b[^.]{0,40}? (?:under|by) (?:[\w.,/(-]+ ){0,8}?\(?)"
+)
+"""How a notice in words begins, in lower case with single spaces."""
+_GNU_SHORT = re.compile(
+    rf"(?:{_LICENSE_IS}(?:gnu )?|\bgnu |\bgnu\.org/(?:copyleft|licenses)/(?:old-licenses/)?)(?P<which>[al]?gpl)(?=[^a-z]|v\d|$)"
+    r"[ ,-]{0,2}(?:v(?:ersion)?\.? ?)?(?P<number>\d(?:\.\d)?)?(?P<rest>.{0,40})"
+    r"|\b(?P<only_which>[al]?gpl)[ -]?v?(?P<only_number>\d(?:\.\d)?)(?P<only_rest>\+|(?: or later)?) licen[sc]e"
+)
+_CREATIVE = re.compile(
+    rf"(?:{_LICENSE_IS}(?:creative commons )?\(?cc[ -]|creativecommons\.org/licenses/)(?P<terms>by(?:[ -](?:nc|sa|nd))*)\b"
+    r"(?:[ /-](?P<version>\d\.\d))?|\bcc[ -](?P<only_terms>by(?:[ -](?:nc|sa|nd))*)(?:[ -](?P<only_version>\d\.\d))? licen[sc]e"
+)
+
 # What a notice says in place of the text, in lower case with single spaces.
 _NOTICES = (
     (re.compile(r"licensed (?:to .{0,120})?under the apache license,? version 2\.0|www\.apache\.org/licenses/license-2\.0"), "Apache-2.0"),
-    (re.compile(r"mozilla public license,? v(?:ersion|\.)? ?2\.0|mozilla\.org/mpl/2\.0"), "MPL-2.0"),
+    (re.compile(r"mozilla public license,? (?:v(?:ersion|\.)? ?)?2\.0|mozilla\.org/mpl/2\.0"), "MPL-2.0"),
     (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?2\.0|eclipse\.org/legal/epl-(?:v20|2\.0)"), "EPL-2.0"),
     (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?1\.0|eclipse\.org/legal/epl-v10"), "EPL-1.0"),
     (re.compile(r"python software foundation license version 2"), "PSF-2.0"),
@@ -72,7 +100,7 @@ _NOTICES = (
 _GAP = re.compile(r"(?<![\s*#/;%!-])[*#/;%!-]*+\s[\s*#/;%!-]*")
 """The signs of comments around white space, from the first of them on."""
 
-_NOTICE_SIGNS = ("license", "licence", "proprietary", "spdx", "redistribution", "permission")
+_NOTICE_SIGNS = ("license", "licence", "proprietary", "spdx", "redistribution", "permission", "gpl")
 """One of these is in every notice, in whatever case."""
 
 
@@ -118,13 +146,13 @@ def header_license(text: str) -> str | None:
     lowered = head.lower()
     if not any(sign in lowered for sign in _NOTICE_SIGNS):
         return None
-    if tags := [expression for match in _SPDX_TAG.finditer(head) if (expression := _tag(match["expression"]))]:
+    if tags := [expression for match in _SPDX_TAG.finditer(head) if (expression := stated_expression(match["expression"]))]:
         distinct = sorted(set(tags))
         return distinct[0] if len(distinct) == 1 else " AND ".join(f"({x})" if " " in x else x for x in distinct)
     if gnu := _GNU.search(head):
         return _gnu(gnu["which"] or "", gnu["rest"])
     plain = " ".join(_GAP.sub(" ", lowered).split())
-    found = {name for pattern, name in _NOTICES if pattern.search(plain)}
+    found = {name for pattern, name in _NOTICES if pattern.search(plain)} | _by_letters(plain)
     if "permission is hereby granted, free of charge, to any person obtaining" in plain:
         found.add("JSON" if "for good, not evil" in plain else "MIT")
     if "redistribution and use in source and binary forms" in plain:
@@ -141,24 +169,48 @@ def is_expression(text: str) -> bool:
     return _EXPRESSION.fullmatch(text) is not None and text.count("(") == text.count(")")
 
 
-def _tag(stated: str) -> str | None:
-    """Return the expression behind a tag, without the end of the comment that it stands in."""
-    found = _EXPRESSION.match(stated.strip())
-    expression = found[0].strip() if found else ""
-    while expression.count(")") > expression.count("(") and expression.endswith(")"):
-        expression = expression[:-1].rstrip()
-    expression = re.sub(r"(?<=\w)-+$", "", expression)
-    return expression if expression and is_expression(expression) and license_ids(expression) else None
+def stated_expression(stated: str) -> str | None:
+    """Return the expression that a tag states, up to the end of the comment that it stands in; None if nothing is there.
+
+    What else is there is not left out, since it may hold the stricter licence: the whole is then not recognised.
+
+    >>> stated_expression("MIT or GPL-2.0-only */"), stated_expression("MIT, but not to be sold")
+    ('MIT OR GPL-2.0-only', 'LicenseRef-unrecognised')
+    """
+    stated = _TAG_END.split(stated.strip().lstrip("\"'`\\"), maxsplit=1)[0]
+    stated = re.sub(r"[\s*#|=/;:.,!%-]+$", "", stated.strip())
+    if not re.match(r"[A-Za-z0-9(]", stated):
+        return None
+    for operator, written in _OPERATORS:
+        stated = operator.sub(written, stated)
+    return stated if is_expression(stated) and license_ids(stated) else UNRECOGNISED
+
+
+def _by_letters(plain: str) -> set[str]:
+    """Return the GNU and Creative Commons licences that a notice names by their letters, as in ``License: GPLv3``."""
+    found = set()
+    for gnu in _GNU_SHORT.finditer(plain) if "gpl" in plain else ():
+        which, number, rest = (gnu[key] or gnu[f"only_{key}"] for key in ("which", "number", "rest"))
+        found.add(_gnu_name(which.upper(), number, rest or ""))
+    for creative in _CREATIVE.finditer(plain) if "by" in plain and ("cc" in plain or "creative" in plain) else ():
+        terms, version = (creative[key] or creative[f"only_{key}"] for key in ("terms", "version"))
+        name = "CC-" + terms.replace(" ", "-").upper()
+        found.add(f"{name}-{version}" if version else f"LicenseRef-{name}")
+    return {name for name in found if not any(other.startswith(f"{name.removeprefix('LicenseRef-')}-") for other in found)}
 
 
 def _gnu(which: str, rest: str) -> str:
     name = _GNU_NAMES[which.lower()]
     version = _VERSION.search(rest)
-    if version is None:
+    return _gnu_name(name, version["number"] if version else None, rest)
+
+
+def _gnu_name(name: str, number: str | None, rest: str) -> str:
+    """Return the SPDX name of a GNU licence by its number, if one is told, and what follows."""
+    if number is None:
         return f"LicenseRef-{name}"
-    number = version["number"] if "." in version["number"] else f"{version['number']}.0"
-    later = re.search(r"(?:any|or)\W+(?:\w+\W+){0,4}later", rest, re.IGNORECASE)
-    return f"{name}-{number}-{'or-later' if later else 'only'}"
+    later = rest.startswith("+") or re.search(r"(?:any|or)\W+(?:\w+\W+){0,4}later", rest, re.IGNORECASE)
+    return f"{name}-{number if '.' in number else number + '.0'}-{'or-later' if later else 'only'}"
 
 
 def _which_bsd(text: str) -> str:

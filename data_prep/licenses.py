@@ -26,6 +26,8 @@ SPDX_OF_WORDING = {
     "mit": "MIT",
     "mit license": "MIT",
     "the mit license": "MIT",
+    "the mit license (mit)": "MIT",
+    "mit license (mit)": "MIT",
     "apache": "Apache-2.0",
     "apache 2": "Apache-2.0",
     "apache 2.0": "Apache-2.0",
@@ -68,16 +70,17 @@ def license_ids(expression: str) -> frozenset[str]:
     return frozenset(part.strip() for part in _OPERATOR.split(expression) if part.strip())
 
 
-def is_permissive(expression: str, among: frozenset[str] = PERMISSIVE) -> bool:
-    """Return whether an SPDX expression names permissive licences and nothing else; `among` are those that count as such.
+def is_permissive(expression: str) -> bool:
+    """Return whether an SPDX expression names licences of `PERMISSIVE` and nothing else, no exception either.
 
-    An ``OR`` would leave a choice; it is not used, so that nobody has to document one.
+    This is the question of what this repository may hold; what a spec may train on is `data_prep.license_policy`'s. An ``OR``
+    would leave a choice; it is not used, so that nobody has to document one.
 
     >>> is_permissive("MIT OR Apache-2.0"), is_permissive("MIT AND MPL-2.0"), is_permissive("Apache-2.0 WITH LLVM-exception")
     (True, False, False)
     """
     ids = license_ids(expression)
-    return bool(ids) and ids <= among
+    return bool(ids) and ids <= PERMISSIVE
 
 
 def spdx_expression(expression: str | None, field: str | None, classifiers: list[str], license_text: str = "") -> str | None:

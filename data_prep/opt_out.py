@@ -6,8 +6,8 @@ commits that bear it. GitHub ignores case in names, and so does this. Files of a
 
 - text: an account, a mail address, ``owner/repository`` or its address on each line; blank lines and ``# comments`` are skipped;
 - JSONL with ``optout_owners`` and ``optout_repos``, as BigCode's opt-out repository keeps them (``data/optouts.jsonl``);
-- an export of such a repository's issues (JSON, JSONL or Parquet of the REST or GraphQL API): the author asks, by the form's two boxes,
-  by a list in the text, or, where neither names anything, for all that is theirs.
+- an export of such a repository's issues (JSON, JSONL or Parquet of the REST or GraphQL API): the author asks, as
+  `data_prep.opt_out_issues` reads it.
 
 `former_names` is a text file with two names on each line, the former and the later one, of accounts or repositories. Names that are
 so connected are one: a request for any of them takes out all. A name that somebody else has taken since is theirs; do not list it.
@@ -24,6 +24,8 @@ from typing import Any
 
 from data_prep.compressed import COMPRESSIONS, open_bytes
 from data_prep.drafts import RowProblem
+from data_prep.github_names import address_name, name_of
+from data_prep.opt_out_issues import names_asked
 from data_prep.people import pseudonym
 from data_prep.records import Dropped
 from data_prep.remote_files import as_path, describe_input
@@ -33,18 +35,7 @@ from starchat.config import from_mapping
 from starchat.dialogue import Source
 from starchat.errors import UserError
 
-_ACCOUNT = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})(?:\[bot\])?"
-_NAME = re.compile(rf"(?P<owner>{_ACCOUNT})(?:/(?P<name>[\w.-]{{1,100}}?))?(?:\.git)?/?")
-_ADDRESS = re.compile(r"^(?:https?://)?(?:www\.)?github\.com/|^git@github\.com:", re.IGNORECASE)
-_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]+(?P<entry>\S.*?)[ \t]*$", re.MULTILINE)
-_BOX = re.compile(r"^### (?P<title>[^\n]+)\n(?P<body>.*?)(?=^### |\Z)", re.MULTILINE | re.DOTALL)
-_BOXES = ("accounts and organizations to remove", "specific repositories to remove")
-_NO_RESPONSE = "_No response_"
-_MAIL = re.compile(r"[^\s@/]+@[^\s@/]+\.[^\s@/]+")
 _WORD = re.compile(r"(?<![\w.+-])(?=([\w.+-]+(?:[/@][\w.-]+)?))")
-_ENTRY = re.compile(r"^@|[`\"']|\s+(?:#|<!--).*")
-_BARE = re.compile(r"[\w.-]{1,100}")
-_EVERYTHING = frozenset({"all", "everything", "all repositories", "all my repositories", "all of my repositories"})
 NOT_REQUESTS = frozenset({"question"})
 """Labels by which issues of an opt-out repository are set apart."""
 
@@ -59,7 +50,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OptOuts:
-    """Requests by the names that they take out; `unread` are the places that named nothing and nobody."""
+    """Requests by the names that they take out; `unread` are the places that named nothing and nobody, with what stands there."""
 
     requests: Mapping[str, Request]
     people: Mapping[str, Request] = dataclasses.field(default_factory=dict)
@@ -168,46 +159,6 @@ def connected(requests: Mapping[str, Request], pairs: Sequence[tuple[str, str]])
     return found
 
 
-def name_of(entry: str) -> str | None:
-    """Return the account or repository that an entry names, in lower case; None if it names none.
-
-    >>> name_of("https://github.com/Ada/Engine.git"), name_of("@Ada"), name_of("ada/*"), name_of("please remove")
-    ('ada/engine', 'ada', 'ada', None)
-    """
-    entry = _ENTRY.sub("", _ADDRESS.sub("", entry.strip("`\"' \t")))
-    if _MAIL.fullmatch(entry):
-        return entry.lower()
-    found = _NAME.fullmatch(entry.removesuffix("/*"))
-    if found is None:
-        return None
-    return (f"{found['owner']}/{found['name']}" if found["name"] else found["owner"]).lower()
-
-
-def requests_of(author: str, text: str, place: str) -> list[Request]:
-    """Return what the author of an issue asks for.
-
-    >>> [request.name for request in requests_of("Ada", "Please remove:\\n\\n- Ada/engine\\n- notes", "7")]
-    ['ada/engine', 'ada/notes']
-    >>> [request.name for request in requests_of("Ada", "I never agreed to this.", "8")]
-    ['ada']
-    """
-    boxes = {found["title"].strip().lower(): found["body"] for found in _BOX.finditer(text.replace("\r\n", "\n"))}
-    named = [body for title, body in boxes.items() if title.startswith(_BOXES)]
-    lines = [line for body in named for line in body.split("\n")] or [found["entry"] for found in _ITEM.finditer(text)]
-    names: list[str] = []
-    for line in lines:
-        entry = line.strip().lstrip("-*+ ").strip()
-        if not entry or entry == _NO_RESPONSE:
-            continue
-        if entry.strip("`\"'.*_ ").lower() in _EVERYTHING:
-            names.append(author.lower())
-        elif not named and _BARE.fullmatch(bare := entry.strip("`\"'")) and bare.lower() != author.lower():
-            names.append(f"{author}/{bare}".lower())
-        elif (name := name_of(entry)) is not None:
-            names.append(name)
-    return [Request(name, place) for name in dict.fromkeys(names or [author.lower()])]
-
-
 def _of_tables(path: str) -> Iterator[Request | str]:
     for table in find_tables(path):
         for row in read_table(table):
@@ -233,9 +184,11 @@ def _of_issue(issue: Any, repository: str | None, place: str) -> Iterator[Reques
         return
     asked = thread.happenings[0]
     if asked.person.login == "ghost":
-        yield thread.url or place
+        yield f"{thread.url or place}: its author is gone"
         return
-    yield from requests_of(asked.person.login, asked.text, thread.url or place)
+    names, unread = names_asked(asked.person.login, asked.text)
+    yield from (Request(name, thread.url or place) for name in names)
+    yield from (f"{thread.url or place}: {entry!r} names no account or repository" for entry in unread)
 
 
 def _labels(issue: Mapping[str, Any]) -> list[str]:
@@ -290,6 +243,6 @@ def names_its_owner(source: Source) -> bool:
 def _repositories(source: Source) -> Iterator[str]:
     """Yield the repositories that a source names, in lower case: its own, and that of its address."""
     if source.repository:
-        yield "/".join(source.repository.lower().removesuffix(".git").split("/")[-2:])
-    if source.url and _ADDRESS.search(source.url):
-        yield "/".join(_ADDRESS.sub("", source.url).lower().split("/")[:2])
+        yield address_name(source.repository) or "/".join(re.split(r"[/:]", source.repository.lower().removesuffix(".git"))[-2:])
+    if source.url and (name := address_name(source.url)):
+        yield name

@@ -20,8 +20,8 @@ from data_prep.documents import Family, SourceFile, render_source, star_bucket
 from data_prep.file_text import decoded_text, read_text
 from data_prep.generated import generated_name, generated_text, is_test, vendored
 from data_prep.languages import language_of
+from data_prep.license_policy import license_class
 from data_prep.license_texts import header_license
-from data_prep.licenses import WIDELY_PERMISSIVE, is_permissive
 from data_prep.python_syntax import python_tree
 from data_prep.records import Dropped, Item, encodable
 from data_prep.source_rules import Fault, SourceRules, fault_of, is_kept, limits_for
@@ -195,7 +195,7 @@ def _fit(
     if fault := _language_fault(language, path, choice):
         raise _Unfit(*fault)
     license = license if overrides else header_license(text) or license
-    if choice.permissive_only and (license is None or not is_permissive(license, WIDELY_PERMISSIVE)):
+    if choice.permissive_only and license_class(license) != "permissive":
         raise _Unfit("licence_unknown" if license is None else "licence_not_permissive", license or "nothing states one")
     limits = limits_for(choice.rules.thresholds, language, _extension(path))
     assert limits is not None, path

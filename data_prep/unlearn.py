@@ -3,13 +3,15 @@
 In: lists of requests (`data_prep.opt_out`), datasets of prepare, runs. Out: a report (plain values), its text, and, if asked for, a dataset
 folder without the rows that were named: the receipt ``unlearned.json`` in it tells ids, requests and the digests before and after.
 
-A run is touched if its dataset is, byte for byte the one that was given. What a model has learned is not taken out of it: the report says
-which runs are to be done again. Of dropped rows, which do not all tell whose they are, the new dataset keeps reason and place, and no text.
+A run is touched if its dataset is, byte for byte the one that was given, or if the run that it went on from is; of one whose dataset is
+not given nothing is known. What a model has learned is not taken out of it: the report says which runs are to be done again. Of dropped
+rows, which do not all tell whose they are, the new dataset keeps reason and place, and no text; which row one resembles stays, too.
 """
 
 from __future__ import annotations
 
 import collections
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from data_prep.card import write_card
 from data_prep.census import census_of
 from data_prep.opt_out import OptOuts, Request, names_its_owner
+from data_prep.prepare import DECONTAMINATION
 from data_prep.prepared import open_parquet, prepared_files, prepared_rows, require_prepared
 from data_prep.tables import dropped_schema
 from starchat.dialogue import from_row, to_source
@@ -37,6 +40,10 @@ STAGE = "prepare"
 RECEIPT = "unlearned.json"
 REASON = "opt_out"
 MAX_SHOWN_ROWS = 20
+WEIGHTS = ".safetensors"
+TOUCHED, UNKNOWN = "touched", "unknown"
+_TWIN = re.compile(r"\b[0-9a-f]{32,64}\b")
+"""The id of a row, the one thing that stays of a dropped row's detail."""
 
 
 def find_touched(opt_outs: OptOuts, folders: Sequence[Path]) -> dict[str, Any]:
@@ -55,7 +62,7 @@ def find_touched(opt_outs: OptOuts, folders: Sequence[Path]) -> dict[str, Any]:
         "requests": len(opt_outs.requests),
         "unread": list(opt_outs.unread),
         "datasets": found,
-        "runs": [_touched_run(folder, touched, known) for folder in runs],
+        "runs": [_touched_run(folder, runs, touched, known) for folder in runs],
     }
 
 
@@ -88,10 +95,49 @@ def _digest(folder: Path) -> str:
     return dataset_digest(str(folder))
 
 
-def _touched_run(run: Path, touched: set[str], known: Mapping[str, str]) -> dict[str, Any]:
-    digest = read_object(run / BEGUN, "what a run depends on", "the run was damaged").get("dataset") if (run / BEGUN).is_file() else None
-    state = "touched" if digest in touched else "not touched" if digest in known else "trained on another dataset"
-    return {"folder": str(run), "state": state, "dataset": known.get(str(digest))}
+def _touched_run(run: Path, runs: Sequence[Path], touched: set[str], known: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the requests mean for a run: its own dataset counts, and those of the runs that it went on from."""
+    line = list(_line(run, runs))
+    digests = [_begun(one).get("dataset") for one in line]
+    state = TOUCHED if touched & set(digests) else UNKNOWN if any(digest not in known for digest in digests) else "not touched"
+    unknown = [str(one) for one, digest in zip(line, digests, strict=True) if digest not in known] if state == UNKNOWN else []
+    return {"folder": str(run), "state": state, "dataset": known.get(str(digests[0])), "from": list(map(str, line[1:])), "unknown": unknown}
+
+
+def _line(run: Path, runs: Sequence[Path]) -> Iterator[Path]:
+    """Yield a run and those that it went on from, the nearest first: by the address in its recipe, or by the files of their models."""
+    seen: set[Path] = set()
+    waiting = [run]
+    while waiting:
+        one = waiting.pop(0)
+        if one.resolve() in seen:
+            continue
+        seen.add(one.resolve())
+        yield one
+        begun = _begun(one)
+        named = _run_of_model(Path(str(begun.get("recipe", {}).get("model") or "-")))
+        weights = {digest for name, digest in begun.get("base", ()) if name.endswith(WEIGHTS)}
+        waiting += named or [other for other in runs if weights & set(_weights(other))]
+
+
+def _run_of_model(model: Path) -> list[Path]:
+    """Return the run that a folder is, lies in, or was merged from, if it is one's."""
+    for folder in (model, model.parent) if model.is_dir() else ():
+        manifest = read_manifest(folder) or {}
+        if manifest.get("stage") == "train":
+            return [folder]
+        if manifest.get("stage") == "merge":
+            return [Path(manifest["from"]["run"])]
+    return []
+
+
+def _begun(run: Path) -> dict[str, Any]:
+    return read_object(run / BEGUN, "what a run depends on", "the run was damaged") if (run / BEGUN).is_file() else {}
+
+
+def _weights(run: Path) -> Iterator[str]:
+    """Yield the digests of the weights that a run has saved."""
+    yield from (sha256_file(path) for folder in ("model", "adapter") for path in sorted((run / folder).glob(f"*{WEIGHTS}")))
 
 
 def write_without(report: Mapping[str, Any], output: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -108,6 +154,7 @@ def write_without(report: Mapping[str, Any], output: Path, overwrite: bool = Fal
     with building(output) as target:
         _copy_rows(folder, target, gone)
         _copy_dropped(folder, target, before["rows"])
+        _copy_report(folder, target, before["rows"])
         counts = _counts_without(manifest["counts"], before["rows"], target)
         receipt = {**{key: before[key] for key in ("folder", "digest", "rows")}, "digest_after": _digest(target)}
         write_json(target / RECEIPT, receipt)
@@ -150,10 +197,21 @@ def _copy_dropped(folder: Path, target: Path, rows: Sequence[Mapping[str, Any]])
             if folder / "dropped" / path in earlier:
                 with open_parquet(folder / "dropped" / path) as file:
                     for batch in file.iter_batches(batch_size=512):
-                        blank = pa.array([""] * batch.num_rows, pa.string())
-                        writer.write_batch(batch.set_column(batch.schema.get_field_index("raw"), "raw", blank))
+                        twins = [" ".join(_TWIN.findall(detail)) for detail in batch.column("detail").to_pylist()]
+                        for column, texts in (("raw", [""] * batch.num_rows), ("detail", twins)):
+                            batch = batch.set_column(batch.schema.get_field_index(column), column, pa.array(texts, pa.string()))
+                        writer.write_batch(batch)
             if path == f"{REASON}.parquet":
                 writer.write_table(pa.Table.from_pylist(now, schema=dropped_schema()))
+
+
+def _copy_report(folder: Path, target: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Copy what the records share with benchmarks, without the excerpts of rows that are gone."""
+    if not (folder / DECONTAMINATION).is_file():
+        return
+    report = read_object(folder / DECONTAMINATION, "what the records share with benchmarks", "prepare the dataset again")
+    gone = {row["place"] for row in rows}
+    write_json(target / DECONTAMINATION, {**report, "nearest": [near for near in report["nearest"] if near["place"] not in gone]})
 
 
 def _counts_without(counts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], target: Path) -> dict[str, Any]:
@@ -178,7 +236,7 @@ def _without(counts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> di
 def render_touched(report: Mapping[str, Any]) -> str:
     """Return a report as text for a terminal."""
     lines = [f"{report['requests']:,} names are asked for"]
-    lines += [f"read by nobody: {place}; its author is gone and it names nothing" for place in report["unread"]]
+    lines += [f"read by nobody: {place}" for place in report["unread"]]
     for dataset in report["datasets"]:
         rows = dataset["rows"]
         lines.append(f"{dataset['folder']}: {len(rows):,} of {dataset['of']:,} rows")
@@ -192,6 +250,8 @@ def render_touched(report: Mapping[str, Any]) -> str:
             lines.append(f"  {row['id'][:12]} {where} {row['path'] or ''} ({row['license'] or 'no licence stated'}): {row['asked_in']}")
         lines += [f"  and {len(rows) - MAX_SHOWN_ROWS:,} more; --json names all"] * (len(rows) > MAX_SHOWN_ROWS)
     for run in report["runs"]:
-        again = "; train it again on the dataset without these rows" if run["state"] == "touched" else ""
-        lines.append(f"{run['folder']}: {run['state']}{again}")
+        again = "; train it again on the dataset without these rows" if run["state"] == TOUCHED else ""
+        again += f"; give the dataset of {', '.join(run['unknown'])}" if run["unknown"] else ""
+        origin = f" (it went on from {', '.join(run['from'])})" if run["from"] else ""
+        lines.append(f"{run['folder']}: {run['state']}{origin}{again}")
     return "\n".join(lines)

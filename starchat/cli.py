@@ -239,7 +239,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _optout(options: argparse.Namespace) -> int:
     from data_prep.opt_out import open_opt_outs
-    from data_prep.unlearn import find_touched, render_touched, write_without
+    from data_prep.unlearn import UNKNOWN, find_touched, render_touched, write_without
 
     with _result_only(options.json) as show:
         rules = {"lists": [options.requests], "former_names": options.former_names}
@@ -249,7 +249,7 @@ def _optout(options: argparse.Namespace) -> int:
             report["written"] = write_without(report, Path(options.output), options.overwrite)["folder"]
             text += f"\n{report['written']}"
         show(report, text)
-    return 0
+    return 1 if any(run["state"] == UNKNOWN for run in report["runs"]) else 0
 
 
 def _check(options: argparse.Namespace) -> int:

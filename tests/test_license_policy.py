@@ -26,6 +26,13 @@ from starchat.errors import UserError
         ("MIT OR GPL-2.0-only", "copyleft"),
         ("GPL-2.0-only WITH Classpath-exception-2.0", "copyleft"),
         ("MIT AND LicenseRef-proprietary", "unknown"),
+        ("LicenseRef-GPL", "copyleft"),
+        ("LicenseRef-AGPL AND MIT", "copyleft"),
+        ("GPLv3", "copyleft"),
+        ("AGPLv3+", "copyleft"),
+        ("LicenseRef-gplanner", "unknown"),
+        ("MIT WITH Commons-Clause", "unknown"),
+        ("(MIT WITH Commons-Clause)", "unknown"),
         ("CC-BY-NC-4.0", "unknown"),
         ("Elastic-2.0", "unknown"),
         (None, "none"),
@@ -57,6 +64,49 @@ def test_single_licences_are_allowed_and_denied() -> None:
         "MPL-2.0 AND GPL-3.0-only; allowed: permissive, MPL-2.0",
     )
     assert license_fault("Apache-2.0 AND MIT", rules) == ("license_denied", "MIT, which the spec denies")
+
+
+@pytest.mark.parametrize(
+    ("expression", "denied"),
+    [
+        ("AGPL-3.0-only", "AGPL-3.0"),
+        ("AGPL-3.0", "AGPL-3.0-only"),
+        ("GPL-3.0-only", "gpl-3.0-only"),
+        ("gpl-3.0", "GPL-3.0"),
+        ("GPL-2.0+", "GPL-2.0-or-later"),
+        ("GPLv2", "GPL-2.0"),
+        ("MPL-1.1+", "MPL-1.1"),
+        ("LicenseRef-AGPL", "AGPL-3.0"),
+        ("AGPL-3.0-only", "AGPL"),
+        ("mpl-2.0", "MPL-2.0"),
+        ("MIT WITH Commons-Clause", "Commons-Clause"),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", "classpath-exception-2.0"),
+        ("MIT AND LicenseRef-x", "unknown"),
+    ],
+)
+def test_what_is_denied_is_denied_in_every_spelling(expression: str, denied: str) -> None:
+    """Case, the names that SPDX gave up, exceptions and classes."""
+    fault = license_fault(expression, LicenseRules(allow=("permissive", "copyleft", "unknown"), deny=(denied,)))
+    assert fault is not None and fault[0] == "license_denied"
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed", "kept"),
+    [
+        ("mpl-2.0", "MPL-2.0", True),
+        ("GPL-3.0-only", "GPL-3.0", True),
+        ("GPL-3.0-or-later", "GPL-3.0", True),
+        ("GPL-3.0+", "GPL-3.0-or-later", True),
+        ("GPL-3.0", "GPL-3.0-only", False),
+        ("GPL-3.0-or-later", "GPL-3.0-only", False),
+        ("LGPL-3.0-only", "GPL-3.0", False),
+        ("LicenseRef-GPL", "GPL-3.0", False),
+        ("GPL-2.0-only WITH Linux-syscall-note", "GPL-2.0-only", True),
+    ],
+)
+def test_what_is_allowed_is_allowed_in_every_spelling(expression: str, allowed: str, kept: bool) -> None:
+    """A name that may be one of two is kept only where both are allowed."""
+    assert (license_fault(expression, LicenseRules(allow=(allowed,))) is None) == kept
 
 
 @pytest.mark.parametrize(

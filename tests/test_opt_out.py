@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from data_prep.github_names import name_of
 from data_prep.kinds import Setting, open_kind
-from data_prep.opt_out import connected, name_of, open_opt_outs, read_former_names, read_requests, requests_of
+from data_prep.opt_out import Request, connected, names_its_owner, open_opt_outs, read_former_names, read_requests
+from data_prep.opt_out_issues import names_asked
 from data_prep.prepare import summary
 from data_prep.records import Kept
 from preparing import chat, run, write_rows
@@ -67,9 +69,9 @@ def test_everything_of_an_owner_may_be_written_with_a_star() -> None:
 
 def test_the_form_names_accounts_and_repositories() -> None:
     """The two boxes count, the link that proves something does not."""
-    assert [found.name for found in requests_of("Ada", FORM, "1")] == ["ada", "old-ada", "some-org/engine", "other/thing"]
+    assert names_asked("Ada", FORM)[0] == ["ada", "old-ada", "some-org/engine", "other/thing"]
     one_box = FORM.replace("Ada\nold-ada", "_No response_")
-    assert [found.name for found in requests_of("Ada", one_box, "1")] == ["some-org/engine", "other/thing"]
+    assert names_asked("Ada", one_box)[0] == ["some-org/engine", "other/thing"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,75 @@ def test_the_form_names_accounts_and_repositories() -> None:
 )
 def test_requests_in_words(text: str, expected: list[str]) -> None:
     """A list is taken as it stands, bare names as the author's repositories; without one, everything of the author is meant."""
-    assert [found.name for found in requests_of("Ada", text, "1")] == expected
+    assert names_asked("Ada", text)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "unread"),
+    [
+        ("https://github.com/myorg/engine/tree/main\nmyorg/notes", ["myorg/engine", "myorg/notes"], []),
+        ("myorg/engine, myorg/notes", ["myorg/engine", "myorg/notes"], []),
+        ("myorg/a and myorg/b; myorg/c myorg/d", ["myorg/a", "myorg/b", "myorg/c", "myorg/d"], []),
+        ("myorg (my company)", ["myorg"], []),
+        ("[x](https://github.com/myorg/x)", ["myorg/x"], []),
+        ("https://github.com/orgs/myorg", ["myorg"], []),
+        ("https://gitlab.com/a/b\nmyorg/x", ["myorg/x"], ["https://gitlab.com/a/b"]),
+        ("my former employer's code", ["ada"], ["my former employer's code"]),
+        ("all", ["ada"], []),
+        ("myorg/x # the engine", ["myorg/x"], []),
+    ],
+)
+def test_every_entry_of_the_form_is_read_or_told(line: str, expected: list[str], unread: list[str]) -> None:
+    """Several on a line, addresses of any depth, remarks; what is left over is told, and never nothing."""
+    form = "### Accounts and organizations to remove ENTIRELY\n\n_No response_\n\n### Specific repositories to remove\n\n"
+    assert names_asked("Ada", f"{form}{line}\n") == (expected, unread)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "unread"),
+    [
+        ("I want out, because of\n- copyright\n- privacy", ["ada"], []),
+        ("- Thanks", ["ada"], []),
+        ("- https://github.com/myorg/engine/issues/7\n- [me](https://github.com/Ada)", ["myorg/engine", "ada"], []),
+        ("My work:\n- myorg/engine", ["myorg/engine", "ada"], []),
+        ("- ada/engine, ada/notes and tools", ["ada/engine", "ada/notes", "ada/tools"], []),
+        ("- ada/engine\n- a/b/c", ["ada/engine"], ["a/b/c"]),
+    ],
+)
+def test_a_bare_word_is_a_repository_only_beside_one(text: str, expected: list[str], unread: list[str]) -> None:
+    """Reasons and thanks in a list are none, and the author is taken out unless something of theirs is named."""
+    assert names_asked("Ada", text) == (expected, unread)
+
+
+def test_entries_that_nobody_understood_are_told(tmp_path: Path) -> None:
+    """They come with the issue that they stand in."""
+    path = tmp_path / "issues.json"
+    path.write_text(json.dumps([issue(1, "Ada", "- ada/engine\n- a/b/c")]), encoding="utf-8")
+    opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
+    assert opt_outs.unread == ("https://github.com/o/opt-out/issues/1: 'a/b/c' names no account or repository",)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "git@github.com:Ada/engine.git",
+        "ssh://git@github.com/Ada/engine.git",
+        "git+https://github.com/Ada/engine",
+        "https://api.github.com/repos/Ada/engine/issues/7",
+        "https://raw.githubusercontent.com/Ada/engine/main/a.py",
+        "https://github.com/Ada/engine/blob/main/a.py?x=1#L7",
+        "HTTPS://WWW.GITHUB.COM/ADA/ENGINE",
+    ],
+)
+def test_every_address_of_a_repository_is_its_name(tmp_path: Path, address: str) -> None:
+    """As a source's repository or address, and in a list of requests."""
+    path = tmp_path / "list.txt"
+    path.write_text("ada/engine\n", encoding="utf-8")
+    opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
+    for source in (Source("x", address), Source("x", url=address)):
+        assert opt_outs.match(source) is not None and names_its_owner(source)
+    assert name_of(address) == "ada/engine"
+    assert opt_outs.match(Source("x", address.lower().replace("ada", "eve"))) is None
 
 
 def issue(number: int, login: str | None, body: str | None, **more: Any) -> dict[str, Any]:
@@ -112,7 +182,7 @@ def test_exports_of_an_opt_out_repository(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
     opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
     assert sorted(opt_outs.requests) == ["ada", "dan"]
-    assert opt_outs.unread == ("https://github.com/o/opt-out/issues/4",)
+    assert opt_outs.unread == ("https://github.com/o/opt-out/issues/4: its author is gone",)
     assert [entry["path"] for entry in opt_outs.described] == [str(path)]
 
 
@@ -174,7 +244,7 @@ def test_former_names_come_in_pairs_of_one_kind(tmp_path: Path, line: str) -> No
 def test_renamings_in_a_circle_end() -> None:
     """Names that were swapped are connected, and nothing turns for ever."""
     pairs = [("a", "b"), ("b", "a"), ("a/x", "a/y"), ("b/y", "b/x")]
-    first = requests_of("A", "- a/x", "1")[0]
+    first = Request("a/x", "1")
     assert sorted(connected({first.name: first}, pairs)) == ["a/x", "a/y", "b/x", "b/y"]
 
 

@@ -175,10 +175,10 @@ def test_charsets_marks_and_line_ends_are_repairs_by_name(tmp_path):
 
 def test_licences_by_header_folder_and_root(tmp_path):
     files = {"LICENSE": MIT, "a.py": CODE, "b.py": GPL + CODE, "lib/LICENSE": dict(LICENSES)["Zlib"], "lib/c.py": CODE + "c = 1\n"}
-    write(tmp_path, {**files, "z.rs": "// SPDX-License-Identifier: MIT OR Apache-2.0\nfn z() {}\n"})
+    write(tmp_path, {**files, "z.rs": "// SPDX-License-Identifier: mit OR Apache-2.0 WITH LLVM-exception\nfn z() {}\n"})
     found = items(tmp_path)
     licenses = {item.record.source.path: item.record.license for item in found if isinstance(item, Kept)}
-    assert licenses == {"a.py": "MIT", "b.py": "GPL-3.0-only", "lib/c.py": "Zlib", "z.rs": "MIT OR Apache-2.0"}
+    assert licenses == {"a.py": "MIT", "b.py": "GPL-3.0-only", "lib/c.py": "Zlib", "z.rs": "mit OR Apache-2.0 WITH LLVM-exception"}
     found = items(tmp_path, licenses="permissive")
     assert set(kept(found)) == {"a.py", "lib/c.py", "z.rs"} and reasons(found)["b.py"] == "licence_not_permissive"
     (tmp_path / "LICENSE").unlink()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -44,12 +46,14 @@ def asked(folder: Path, *names: str) -> Path:
     return path
 
 
-def run_on(folder: Path, digest: str, name: str) -> Path:
-    """Write what a finished run says of its dataset."""
+def run_on(folder: Path, digest: str, name: str, model: str = "nano", base: bytes = b"nano") -> Path:
+    """Write what a finished run says of its dataset and its base model, and weights of its own."""
     run = folder / name
-    run.mkdir()
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "model.safetensors").write_bytes(name.encode())
     (run / "manifest.json").write_text(json.dumps({"stage": "train", "digest": "x"}), encoding="utf-8")
-    (run / "begun.json").write_text(json.dumps({"dataset": digest}), encoding="utf-8")
+    files = [["config.json", "c"], ["model.safetensors", hashlib.sha256(base).hexdigest()]]
+    (run / "begun.json").write_text(json.dumps({"dataset": digest, "recipe": {"model": model}, "base": files}), encoding="utf-8")
     return run
 
 
@@ -61,10 +65,62 @@ def test_rows_datasets_and_runs_are_named(dataset: Path, tmp_path: Path) -> None
     assert {row["repository"] for row in rows} == {"Ada/engine", "ada/notes"}
     assert len({row["id"] for row in rows}) == 8
     assert len(rows) > 8
-    assert [run["state"] for run in report["runs"]] == ["touched", "trained on another dataset"]
+    assert [run["state"] for run in report["runs"]] == ["touched", "unknown"]
+    assert f"unknown; give the dataset of {runs[1]}" in render_touched(report)
     report = find_touched(open_opt_outs({"lists": [str(asked(tmp_path, "carol"))]}, "x"), [dataset, runs[0]])
     assert (report["datasets"][0]["rows"], report["runs"][0]["state"]) == ([], "not touched")
     assert "train it again" not in render_touched(report)
+
+
+def test_runs_that_went_on_from_a_touched_run_are_touched(dataset: Path, tmp_path: Path) -> None:
+    """By the address in the recipe, by the files of the base if it has moved, by a merge, and through runs between."""
+    spared = tmp_path / "spared"
+    opt_outs = open_opt_outs({"lists": [str(asked(tmp_path, "ada"))]}, "x")
+    write_without(find_touched(opt_outs, [dataset]), spared)
+    clean = dataset_digest(str(spared))
+    first = run_on(tmp_path, dataset_digest(str(dataset)), "first")
+    second = run_on(tmp_path, clean, "second", str(first / "model"), b"?")
+    third = run_on(tmp_path, clean, "third", str(tmp_path / "moved"), b"second")
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    (merged / "manifest.json").write_text(json.dumps({"stage": "merge", "digest": "x", "from": {"run": str(first)}}), encoding="utf-8")
+    fourth, other = run_on(tmp_path, clean, "fourth", str(merged), b"?"), run_on(tmp_path, clean, "other")
+    runs = [first, second, third, fourth, other]
+    report = find_touched(opt_outs, [dataset, spared, *runs])
+    assert [run["state"] for run in report["runs"]] == ["touched"] * 4 + ["not touched"]
+    assert report["runs"][2]["from"] == [str(second), str(first)]
+    assert f"{third}: touched (it went on from {second}, {first}); train it again" in render_touched(report)
+    report = find_touched(opt_outs, [spared, *runs])
+    assert [run["state"] for run in report["runs"]] == ["unknown"] * 4 + ["not touched"]
+    assert report["runs"][1]["unknown"] == [str(first)]
+
+
+def test_runs_of_which_nothing_is_known_are_no_success(dataset: Path, tmp_path: Path) -> None:
+    """Without the dataset of a run, nobody can say that no request touches it."""
+    run = run_on(tmp_path, "other", "other")
+    assert main(["optout", str(asked(tmp_path, "ada")), str(run)]) == 1
+    assert main(["optout", str(asked(tmp_path, "ada")), str(dataset), str(run)]) == 1
+
+
+def test_what_stays_of_dropped_rows_and_of_the_report_on_benchmarks(dataset: Path, tmp_path: Path) -> None:
+    """Texts go, from details and excerpts too; of which row a dropped one was a copy stays."""
+    before = tmp_path / "before"
+    shutil.copytree(dataset, before)
+    record = next(read_records(str(before), "train"))
+    table = pq.read_table(before / "dropped" / "empty_file.parquet")
+    details = [f"0.91 alike: {record.id}", "whole: 'def has_close(numbers)'", *[""] * (len(table) - 2)]
+    pq.write_table(table.set_column(1, table.schema.field(1), [details]), before / "dropped" / "empty_file.parquet")
+    rows = find_touched(open_opt_outs({"lists": [str(asked(tmp_path, "ada/notes"))]}, "x"), [before])["datasets"][0]["rows"]
+    near = [{"place": place, "excerpt": "e"} for place in (rows[0]["place"], "elsewhere")]
+    (before / "decontamination.json").write_text(json.dumps({"benchmarks": {"b": 1}, "nearest": near}), encoding="utf-8")
+    write_without(find_touched(open_opt_outs({"lists": [str(asked(tmp_path, "ada/notes"))]}, "x"), [before]), tmp_path / "out")
+    assert pq.read_table(tmp_path / "out" / "dropped" / "empty_file.parquet")["detail"].to_pylist() == [
+        record.id,
+        "",
+        *[""] * (len(table) - 2),
+    ]
+    report = json.loads((tmp_path / "out" / "decontamination.json").read_text(encoding="utf-8"))
+    assert report == {"benchmarks": {"b": 1}, "nearest": near[1:]}
 
 
 def test_the_dataset_without_them(dataset: Path, tmp_path: Path) -> None:
