@@ -87,6 +87,6 @@ def _seconds(date: str | None) -> int | None:
 
 
 def compared_text(record: Record) -> str:
-    """Return the text by which a record is compared with others."""
+    """Return the text by which a record is compared with others: what is said, without the tools that many dialogues share."""
     files = [code.text for code in code_of(record) if code.whole] if record.parts else []
-    return "\n".join(files or texts_of(record))
+    return "\n".join(files or texts_of(dataclasses.replace(record, tools=None)))
