@@ -175,6 +175,8 @@ HOSTILE_LINES = {
     "key header": "-----BEGIN RSA PRIVATE KEY-----",
     "key body": "-----BEGIN RSA PRIVATE KEY-----\n" + "A+/ " * 60,
     "key run": "-----BEGIN PRIVATE KEY-----" + "\\nA:,+/" * 30,
+    "key fields": "-----BEGIN PRIVATE KEY-----\n" + "a: b, " * 30,
+    "key field lines": "-----BEGIN PRIVATE KEY-----\n" + "a: b,\n" * 30,
     "token start": "eyJaaaaaaaaa.",
     "jwt": "eyJ" + "a" * 300 + ".",
     "password": "password",
