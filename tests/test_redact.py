@@ -90,6 +90,36 @@ def test_secrets_side_by_side(pieces: list[str]) -> None:
     require_sound("".join(pieces))
 
 
+PARTLY_BEHIND = {"azure_client_secret", "discord_token", "mailchimp_key", "telegram_bot_token"}
+"""Kinds whose tokens have no fixed beginning: what stands right before or behind them is not told from them."""
+
+
+def found_alone(kind: str, rng: random.Random) -> str:
+    """Return a token that is found where it stands apart."""
+    while True:
+        secret = rng.choice(TOKENS[kind])(rng)
+        if Detector().find(secret):
+            return secret
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_tokens_with_nothing_between_are_all_hidden(number: int) -> None:
+    """Each pair of kinds, and rows of many: no stretch of twelve characters of any token is left."""
+    rng, kinds = random.Random(number), sorted({*TOKENS} - PARTLY_BEHIND)
+    rows = [(one, two) for one in kinds for two in kinds] + [tuple(rng.choices(kinds, k=rng.randint(3, 9))) for _ in range(30)]
+    for row in rows:
+        secrets = [found_alone(kind, rng) for kind in row]
+        text = redact(f"x = '{''.join(secrets)}'\n", Detector()).text
+        left = {secret[at : at + 12] for secret in secrets for at in range(6, len(secret) - 11) if secret[at : at + 12] in text}
+        assert not left, (row, text)
+        assert len(row) == 2 or require_sound(f"'{''.join(secrets)}'")
+
+
+def test_a_token_within_a_word_is_none_unless_it_stands_behind_a_token() -> None:
+    assert Detector().find(f"x{AWS}") == Detector().find(f"{AWS}x") == Detector().find(f"x{AWS}{NPM[:-1]}") == []
+    assert [span[:2] for span in Detector().find(f"{AWS}{NPM} x{AWS}")] == [(0, len(AWS)), (len(AWS), len(AWS + NPM))]
+
+
 def test_a_word_that_a_replacement_sets_free_is_hidden_too() -> None:
     text = f"ada@corp.io{AWS}"
     spans = [Span(0, 11, "email")]

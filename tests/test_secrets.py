@@ -178,6 +178,8 @@ HOSTILE_LINES = {
     "key fields": "-----BEGIN PRIVATE KEY-----\n" + "a: b, " * 30,
     "key field lines": "-----BEGIN PRIVATE KEY-----\n" + "a: b,\n" * 30,
     "token start": "eyJaaaaaaaaa.",
+    "tokens": "ghp_aB3dE6gH9jK2mN5pQ8rT1vW4yZ7bC0dF3hJ6",
+    "tokens of one length": "npm_aB3dE6gH9jK2mN5pQ8rT1vW4yZ7bC0dF3hJ6",
     "jwt": "eyJ" + "a" * 300 + ".",
     "password": "password",
     "password space": "password \t \t  ",
