@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from data_prep import secret_values as values
-from data_prep.addresses import ip_address, mailbox
+from data_prep.addresses import LETTERS, ip_address, mailbox
 from data_prep.secret_names import CLOSE, OPERATOR, TYPE, assignments
 from data_prep.secret_shapes import END, WIDE_END, Match, Shape, Stretch, checked, token
 
@@ -154,9 +154,9 @@ def _others() -> tuple[Shape, ...]:
         Shape(
             "password", "-u|--u", _CURL, r"(?:ser)?[ \t]{1,4}[^\s:]{1,65}:\S{4}", ("-u", "--u"), checked(values.is_password), r"(?<=[\s\[])"
         ),
-        Shape("email", "@", _DOMAIN, r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\.[A-Za-z0-9]", ("@",), mailbox, r"(?<=[A-Za-z0-9_%+.-])"),
+        Shape("email", "@", _DOMAIN, r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\.[A-Za-z0-9]", ("@",), mailbox, f"(?<=[A-Za-z0-9_%+.{LETTERS}-])"),
         Shape("ip_address", quad, r"\d{0,2}(?![\w-]|\.\w)", "", (), ip_address, r"(?<![A-Za-z0-9_.])", 13),
-        Shape("ip_address", six, r"[0-9A-Fa-f:]{2,36}(?![\w:])", "[0-9A-Fa-f:]{2}", (), ip_address, r"(?<![A-Za-z0-9_.:])", 16),
+        Shape("ip_address", six, r"[0-9A-Fa-f:]{1,36}(?![\w:])", "[0-9A-Fa-f:]", (), ip_address, r"(?<![A-Za-z0-9_.:])", 16),
     )
 
 

@@ -230,6 +230,16 @@ def test_no_text_takes_longer_than_its_length(name: str) -> None:
         ("\nada@corp.io.", "ada@corp.io"),
         ("http://93.184.216.34:80/x", "93.184.216.34"),
         ("[2a00:1450:4001:81b::200e]:443", "2a00:1450:4001:81b::200e"),
+        ("ping 2a00::1\n", "2a00::1"),
+        ("by jürgen@corp.io", "jürgen@corp.io"),
+        ("mail jü@corp.io, 写ada", "jü@corp.io"),
+        ("写ada@corp.io", "ada@corp.io"),
+        ("write to j@corp.io now", "j@corp.io"),
+        ("to='j@corp.io'", "j@corp.io"),
+        ("Self <self@corp.io>", "self@corp.io"),
+        ("connection from 12.34.5.6 port 22", "12.34.5.6"),
+        ("ssh -p 22 deploy@12.34.5.6", "12.34.5.6"),
+        ("moved from 93.184.216.34 to the cloud", "93.184.216.34"),
     ],
 )
 def test_only_the_secret_is_found(text: str, secret: str) -> None:
