@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -42,6 +43,15 @@ GOLDEN = {
     "a key in a string": ("s = " + json.dumps(PEM), f's = "REDACTED{"1".zfill(56)}"'),
     "a key in pieces": ("\n".join(f'"{line}\\n" +' for line in PEM.split("\n"))[:-3] + '";', f'"REDACTED{"1".zfill(56)}\\n";'),
     "a number": ("db_password=98127\npassword = '19283746'", "db_password=98127\npassword = '11111111'"),
+    "a password and a key of one length": (
+        "password='k3r!pT_91x77k3r!pT_9'\napi_key='9f8e2c41b7d05a63e1f4'",
+        "password='REDACTED000000000001'\napi_key='REDACTED000000000002'",
+    ),
+    "one there already": ("by ada@corp.io, not user1@example.com", "by user2@example.com, not user1@example.com"),
+    "one that begins something": ("host 93.184.216.34 (192.0.2.10)", "host 192.0.2.2 (192.0.2.10)"),
+    "a number in a number": ("password = '19283746'  # 111111119", "password = '22222222'  # 111111119"),
+    "one person": ("ADA@CORP.IO, ada@corp.io", "user1@example.com, user1@example.com"),
+    "a name with an accent": ("by jürgen@corp.io", "by user1@example.com"),
     "not of ASCII": ("größe 例 ada@corp.io ß", "größe 例 user1@example.com ß"),
 }
 
@@ -174,6 +184,30 @@ def test_surrogates_are_of_the_type_and_differ() -> None:
     for label, secret in (("KEY", GITHUB), ("PASSWORD", "abc1!"), ("PASSWORD", "19283746"), ("EMAIL", "a@b.de"), ("IP_ADDRESS", "2a00::1")):
         assert len({surrogate(label, secret, n) for n in range(1, 200)}) == 199
     assert len(surrogate("KEY", GITHUB, 7)) == len(GITHUB)
+
+
+def test_different_secrets_have_different_surrogates() -> None:
+    """Whatever their labels, and however many there are."""
+    secrets = [f"k3r!pT_{n:05}" for n in range(20)] + [str(n) for n in (19283746, 192837465)] * 12
+    labels = ["password", "secret_key", "person_name", "user_name", "ip_address"]
+    text = " ".join(f"{secret}{n}" for n, secret in enumerate(secrets))
+    spans, at = [], 0
+    for number, word in enumerate(text.split(" ")):
+        spans.append(Span(at, at + len(word), labels[number % 5]))
+        at += len(word) + 1
+    redacted = replaced(text, spans)
+    assert len({redacted.text[start:end] for start, end, _ in redacted.replacements}) == len(spans)
+    many = {surrogate("IP_ADDRESS", "93.184.216.34", n) for n in range(1, 5000)}
+    assert len(many) == 4999 and not Detector().find("\n".join(f"host {address}" for address in sorted(many)))
+
+
+def test_many_secrets_take_no_longer_each() -> None:
+    """Sixteen thousand different addresses, and as many that look like surrogates."""
+    text = "".join(f"n{n:05}@corp.io user{n}@example.com\n" for n in range(16_000))
+    begin = time.process_time()
+    redacted = redact(text, Detector())
+    assert time.process_time() - begin < 3
+    assert len(redacted.replacements) == 16_000 and "user16000@example.com" in redacted.text
 
 
 def test_overlaps_are_joined_and_no_tail_is_left() -> None:
