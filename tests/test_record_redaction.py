@@ -91,7 +91,7 @@ def test_secrets_of_tools_names_and_addresses_are_replaced() -> None:
     assert isinstance(found, RedactedRecord)
     row = json.dumps(to_row(found.record))
     assert not [secret for secret in (GITHUB, MAIL, LOGIN) if secret in row]
-    assert found.record.turns[0].name == "user1@example.com" and found.record.source.url == "https://ada:REDACTED01@h.io/x"
+    assert found.record.turns[0].name == "user1@example.com" and found.record.source.url == "https://ada:REDACTED02@h.io/x"
     assert json.loads(found.record.tools or "")[0]["function"]["name"] == "send"
 
 
