@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import random
 import time
@@ -71,15 +72,20 @@ def test_replacements_tell_where_they_are() -> None:
     assert redacted == Redacted("<EMAIL> '<KEY>' x", (Replacement(0, 7, "email"), Replacement(9, 14, "aws_access_key")))
 
 
+MAX_LEFT = {"password": 0.05, "secret_key": 0.02, "ip_address": 0.01}
+"""The share of a kind that may stay: passwords of words and bare numbers, keys and addresses that are not told from names and versions."""
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_no_secret_of_the_labelled_set_stays(style: str) -> None:
-    detector, left = Detector(), 0
+    detector, left = Detector(), collections.Counter[str]()
     for case in CASES:
         redacted = redact(case.text, detector, style)
         require_only_replaced(case.text, redacted)
         assert detector.find(redacted.text) == []
-        left += any(case.text[start:end] in redacted.text for start, end in case.spans)
-    assert left / len(CASES) <= 0.03
+        left[case.kind] += any(case.text[start:end] in redacted.text for start, end in case.spans)
+    sizes = collections.Counter(case.kind for case in CASES)
+    assert not {kind: count for kind, count in left.items() if count > MAX_LEFT.get(kind, 0) * sizes[kind]}
 
 
 @pytest.mark.parametrize("number", range(60))
