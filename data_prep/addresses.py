@@ -2,7 +2,7 @@
 
 Pure: where one may stand in a text, and a verdict out. Left are what documents use as examples (RFC 2606, RFC 5737, RFC 3849), private and
 special addresses, resolvers that everybody may use, and what only looks alike: versions, numbers of sections, OIDs, coordinates of SVG
-paths, decorators, ``name@2x.png``, ``git@github.com:``, ``pkg@1.2.3``.
+paths, decorators, products of matrices, labels of Kotlin, ``name@2x.png``, ``git@github.com:``, ``pkg@1.2.3``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from __future__ import annotations
 import ipaddress
 import re
 
-_LOCAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-"
+_ACCENTED = "".join(chr(code) for code in range(0xC0, 0x250) if chr(code).isalpha())
+LETTERS = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
+"""Latin letters beyond ASCII, as a range of regular expressions: of a name, before the ``@``, they are a part (RFC 6531)."""
+
+_LOCAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-" + _ACCENTED
 _RESOLVERS = """
 8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 1.1.1.2 1.1.1.3 9.9.9.9 9.9.9.10 149.112.112.112 208.67.222.222 208.67.220.220 4.2.2.1 4.2.2.2 4.2.2.3
 4.2.2.4 4.2.2.5 4.2.2.6 64.6.64.6 64.6.65.6 77.88.8.8 77.88.8.1 94.140.14.14 94.140.15.15 114.114.114.114 223.5.5.5 223.6.6.6
@@ -43,6 +47,8 @@ _EXAMPLE_HOST = re.compile(
     r"(?:.*\.)?(?:example(?:\.\w+){0,2}|test|invalid|localhost|local)"
     r"|(?:.*\.)?(?:domain|email|yourdomain|mydomain|company|yourcompany|host)\.(?:com|org|net|tld)"
 )
+_CODE_WORDS = frozenset(("this", "super", "self", "cls", "return"))
+_PRODUCT_BEFORE = re.compile(r"(?:[^\s\w\"'`:;<>]|\breturn|\byield|\bnot|\band|\bor|\bin)[ \t]*$")
 _IN_LINK = re.compile(r"://[^\s/]{0,80}$")
 _VERSION_BEFORE = re.compile(
     r"(?:version|\bver|\bv|release|revision|\brev|build|[=~^><]=|~>|\boid|chrome|firefox|safari|sections?|sec|clauses?|chapter|§|\bV8 to"
@@ -50,13 +56,19 @@ _VERSION_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _ADDRESS_NEAR = re.compile(
-    r"\bip|addr|host|server|dns|client|peer|remote|proxy|gateway|subnet|route|listen|bind|ssh|ping|://|\bfrom\b|node|@", re.IGNORECASE
+    r"(?<![a-z])ips?(?:v[46])?(?![a-z])|addr|host|server|dns|client|peer|remote|proxy|gateway|subnet|route|listen|bind|\bssh\b|\bscp\b|\bping\b"
+    r"|://[^\s/)]{0,64}$|connect|\ballow\b|\bdeny\b|\b(?:root|admin|ubuntu|ec2-user|deploy)@$",
+    re.IGNORECASE,
 )
+_ADDRESS_BEHIND = re.compile(r":\d{2,5}\b|:/|/\d\d\b|[ \t]port\b")
+_PIN_BEFORE = re.compile(r"[A-Za-z][:@]$|\bnode(?:js)? $|\bfrom [\w.-]+ to $", re.IGNORECASE)
+_UPGRADE_BEHIND = re.compile(r" to v?\d+\.\d")
 _IDENTIFIER = re.compile(r"(?:2\.5|1\.[23])\.\d+\.\d+")
 
 
-MAX_NUMBERING = 100
-"""Numbers of sections and versions stay below; of random addresses with no word for them near, one of forty does."""
+MAX_NUMBERING, MAX_SMALL, MAX_MAJOR = 100, 32, 40
+"""Numbers of sections and versions stay below the first, or three of four below the second; what is pinned or upgraded begins below the
+third. Of random addresses with no word for them near, one of thirty is like that."""
 
 
 def is_mailbox(local: str, domain: str, domains: frozenset[str] = DOMAINS) -> bool:
@@ -86,7 +98,25 @@ def mailbox(match: re.Match[str]) -> tuple[int, int] | None:
     marked = (text[start - 1 : start] == "<" and text.startswith(">", match.end())) or text.endswith("mailto:", max(0, start - 7), start)
     if not is_mailbox(name, match["domain"], MARKED_DOMAINS if marked else DOMAINS) or text.startswith((":~", ":/"), match.end()):
         return None
+    if not marked and _is_product(match, start, name):
+        return None
     return None if _IN_LINK.search(text[max(0, start - 80) : start]) else (start, match.end())
+
+
+def _is_product(match: re.Match[str], start: int, name: str) -> bool:
+    """Return whether ``name@domain`` is code: a product of matrices (``x @ w.to``) or a label (``this@Main.app``)."""
+    text, labels = match.string, match["domain"].split(".")
+    before, behind = text[max(0, start - 60) : start].rpartition("\n")[2], text[match.end() : match.end() + 1]
+    if before[-1:] in ("'", '"', "`", "<") and behind in ("'", '"', "`", ">"):
+        return False
+    if name.partition(".")[0] in _CODE_WORDS or labels[0] in _CODE_WORDS or name.endswith(".T"):
+        return True
+    if labels[-1][0].islower() and not labels[-1].islower():
+        return True
+    if len(name) > 1:
+        return False
+    apart = (not before or before[-1] in " \t<\"'") and (not behind or behind in " \t\r\n>\"'")
+    return len(labels[0]) == 1 or not apart or _PRODUCT_BEFORE.search(before) is not None
 
 
 def is_address(value: str) -> bool:
@@ -114,13 +144,13 @@ def ip_address(match: re.Match[str]) -> tuple[int, int] | None:
         return None
     if ":" in found:
         return start, end
-    line = text[max(0, start - 60) : start].rpartition("\n")[2]
+    line, behind = text[max(0, start - 60) : start].rpartition("\n")[2], text[end : end + 16]
     if _VERSION_BEFORE.search(line) or _IDENTIFIER.fullmatch(found):
         return None
-    if (
-        max(map(int, found.split("."))) < MAX_NUMBERING
-        and not _ADDRESS_NEAR.search(line)
-        and not re.match(r":\d{2,5}\b", text[end : end + 7])
-    ):
+    if _ADDRESS_NEAR.search(line) or _ADDRESS_BEHIND.match(behind):
+        return start, end
+    numbers = [int(number) for number in found.split(".")]
+    if max(numbers) < MAX_NUMBERING or sum(number < MAX_SMALL for number in numbers) >= 3:
         return None
-    return start, end
+    upgraded = line.endswith("from ") and _UPGRADE_BEHIND.match(behind)
+    return None if numbers[0] < MAX_MAJOR and (upgraded or _PIN_BEFORE.search(line)) else (start, end)

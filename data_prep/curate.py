@@ -27,15 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher, texts_and_python
-from data_prep.detect import Detector
 from data_prep.filters import FilterRules, filter_fault, filter_rules
 from data_prep.kinds import Setting
 from data_prep.license_policy import LicenseRules, license_fault, license_rules
 from data_prep.opt_out import OptOuts, open_opt_outs
 from data_prep.preferred import DuplicateRules, duplicate_rules
-from data_prep.record_redaction import RedactedRecord, redacted_record
+from data_prep.record_redaction import RedactedRecord, redacted_record, redacted_text
 from data_prep.records import Dropped, Item, Kept
-from data_prep.redact import SecretRules, redact
+from data_prep.redact import SecretRules
 from data_prep.remote_files import describe_input
 from data_prep.sources import as_text
 from starchat.config import from_mapping, to_mapping
@@ -170,13 +169,12 @@ def _dropped(record: Record, fault: tuple[str, str], curation: Curation) -> Drop
 
 def _clear(dropped: Dropped, curation: Curation) -> Dropped:
     """Return a dropped unit without secrets in the text that is kept to look at; without any text, if it names what was opted out."""
-    raw, detail = dropped.raw, dropped.detail
-    if curation.opt_outs is not None and curation.opt_outs.are_named_in(f"{dropped.place} {raw}"):
+    place, raw, detail = dropped.place, dropped.raw, dropped.detail
+    if curation.opt_outs is not None and curation.opt_outs.are_named_in(f"{place} {raw}"):
         raw = ""
     if curation.secrets is not None:
-        detector = Detector(curation.secrets.redact)
-        raw, detail = redact(raw, detector).text, redact(detail, detector).text
-    return dataclasses.replace(dropped, raw=raw, detail=detail)
+        place, raw, detail = (redacted_text(text, curation.secrets) for text in (place, raw, detail))
+    return dataclasses.replace(dropped, place=place, raw=raw, detail=detail)
 
 
 def _counter(curation: Curation) -> Callable[[str], int] | None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from data_prep.benchmark_items import Benchmark, Item, read_benchmark
 from data_prep.canonical_python import Canonical, canonical_functions, functions_in
@@ -162,8 +163,11 @@ class Matcher:
         return sorted(best.values(), key=_order)
 
     def _verbatim(self, data: bytes, engine: str | None) -> Iterable[Match]:
-        for needle, place in self.verbatim.found(data, engine).items():
-            excerpt = _excerpt_at(data, place, len(self.verbatim.needles[needle]))
+        if not (found := self.verbatim.found(data, engine)):
+            return
+        kept = np.flatnonzero(~np.isin(np.frombuffer(data, np.uint8), list(SPACE)))
+        for needle, place in found.items():
+            excerpt = _excerpt_at(data, kept, place, len(self.verbatim.needles[needle]))
             for owner in self.verbatim_owners[needle]:
                 yield Match(*owner, "verbatim", 1.0, True, excerpt)
 
@@ -342,9 +346,9 @@ def _runs(function: Canonical) -> set[tuple[bytes, ...]]:
     return {found[i : i + STATEMENTS] for i in range(len(found) - STATEMENTS + 1)}
 
 
-def _excerpt_at(data: bytes, place: int, length: int) -> str:
-    """Return a short piece of a text around a place that is counted without white space; at most half of what was found."""
-    kept = np.flatnonzero(~np.isin(np.frombuffer(data, np.uint8), list(SPACE)))
+def _excerpt_at(data: bytes, kept: npt.NDArray[np.int64], place: int, length: int) -> str:
+    """Return a short piece of a text around a place that is counted without white space, of which `kept` are the other bytes; at most
+    half of what was found."""
     begin, end = int(kept[place]), int(kept[min(place + min(MAX_EXCERPT, length // 2), len(kept) - 1)])
     return " ".join(data[begin:end].decode("utf-8", "ignore").split())[:MAX_EXCERPT]
 

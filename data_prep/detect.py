@@ -20,11 +20,11 @@ import functools
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from data_prep.secret_kinds import KINDS, SHAPES
-from data_prep.secret_shapes import Shape
+from data_prep.secret_shapes import LEFT, Shape, Stretch
 from starchat.config import closest
 from starchat.errors import UserError
 
@@ -70,15 +70,49 @@ class Detector:
     def find(self, text: str) -> list[Span]:
         """Return the finds in order; those that overlapped are one, from the first to the last of them."""
         places, rows = _engine(self.kinds, self.engine or installed_engines()[0])
-        found = set()
-        for number, start in places(text.encode("ascii", "replace")):
-            shape, pattern = rows[number]
-            if (match := pattern.match(text, start)) is not None and (stretch := shape.span(match)) is not None:
-                found.add((*stretch, number))
+        data, found, glued = text.encode("ascii", "replace"), set(), False
+        for number, start in places(data):
+            row = rows[number]
+            if (match := row.pattern.match(text, start)) is not None and (stretch := row.shape.span(match)) is not None:
+                if row.left is None or row.left.match(text, start):
+                    found.add((*stretch, number))
+                else:
+                    glued = True
+        if glued:
+            found.update(_chained(text, places(data), rows))
         return settled(found, rows) if found else []
 
 
-def settled(found: Iterable[tuple[int, int, int]], rows: tuple[tuple[Shape, re.Pattern[str]], ...]) -> list[Span]:
+class Row(NamedTuple):
+    """A row of the table, ready to match; of tokens, what they stand behind is `left`, by itself."""
+
+    shape: Shape
+    pattern: re.Pattern[str]
+    left: re.Pattern[str] | None
+
+
+MAX_JOINTS = 4
+"""How many tokens that begin behind a token are tried as its end: what looks like another may stand within it."""
+
+
+def _chained(text: str, places: Iterable[Place], rows: Sequence[Row]) -> Iterator[tuple[int, int, int]]:
+    """Yield the tokens of a text that may stand side by side with nothing between: each ends where the next begins, and need not stand
+    apart itself if it begins within or right behind one that does."""
+    tokens: list[tuple[int, Stretch, int]] = []
+    for start, number in sorted({(start, number) for number, start in places if rows[number].left is not None}, reverse=True):
+        ends = [len(text), *(begin for begin, _, _ in tokens[: -MAX_JOINTS - 1 : -1] if begin > start)]
+        matches = (rows[number].pattern.match(text, start, end) for end in ends)
+        if found := [stretch for match in matches if match and (stretch := rows[number].shape.span(match))]:
+            tokens.append((start, max(found, key=lambda stretch: stretch[1]), number))
+    reach = -1
+    for start, stretch, number in reversed(tokens):
+        left = rows[number].left
+        if start <= reach or (left is not None and left.match(text, start)):
+            yield (*stretch, number)
+            reach = max(reach, stretch[1])
+
+
+def settled(found: Iterable[tuple[int, int, int]], rows: Sequence[Row]) -> list[Span]:
     """Return finds without overlaps: what overlaps is joined, and has the kind of the row that stands first in the table."""
     joined: list[list[int]] = []
     for start, end, number in sorted(found):
@@ -86,7 +120,7 @@ def settled(found: Iterable[tuple[int, int, int]], rows: tuple[tuple[Shape, re.P
             joined[-1][1:] = [max(end, joined[-1][1]), min(number, joined[-1][2])]
         else:
             joined.append([start, end, number])
-    return [Span(start, end, rows[number][0].kind) for start, end, number in joined]
+    return [Span(start, end, rows[number].shape.kind) for start, end, number in joined]
 
 
 @functools.cache
@@ -99,11 +133,17 @@ Places = Callable[[bytes], Iterable[Place]]
 
 
 @functools.lru_cache(16)
-def _engine(kinds: tuple[str, ...], name: str) -> tuple[Places, tuple[tuple[Shape, re.Pattern[str]], ...]]:
+def _engine(kinds: tuple[str, ...], name: str) -> tuple[Places, tuple[Row, ...]]:
     """Return an engine and the rows that its numbers mean."""
-    rows = tuple((shape, re.compile(shape.pattern, re.ASCII)) for shape in SHAPES if shape.kind in kinds)
+    rows = tuple(_row(shape) for shape in SHAPES if shape.kind in kinds)
     make = {"hyperscan": _hyperscan_places, "re2": _re2_places, "plain": _plain_places}[name]
-    return make([shape for shape, _ in rows]), rows
+    return make([row.shape for row in rows]), rows
+
+
+def _row(shape: Shape) -> Row:
+    if shape.guard != LEFT:
+        return Row(shape, re.compile(shape.pattern, re.ASCII), None)
+    return Row(shape, re.compile(dataclasses.replace(shape, guard="").pattern, re.ASCII), re.compile(LEFT, re.ASCII))
 
 
 def _hyperscan_places(shapes: list[Shape]) -> Places:

@@ -1,7 +1,7 @@
 """A record's texts, whatever its kind: all of them to look at or to replace, and the code among them.
 
-Pure. In: a `Record`. Out: its texts in a fixed order, or its code: the files of a document, the new side of a commit, the fenced blocks of
-an answer, each with its language by linguist's name where that is known.
+Pure. In: a `Record`. Out: its texts in a fixed order, what names things in it, or its code: the files of a document, the new side of a
+commit, the fenced blocks of an answer, each with its language by linguist's name where that is known.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from data_prep.languages import fence_label, language_of, languages
-from starchat.dialogue import Part, Record, ToolCall, Turn, merge_parts
+from starchat.dialogue import Part, Record, ToolCall, Turn, from_source, merge_parts, to_source
 from starchat.fences import code_blocks
 
 FILE_MARKERS = frozenset({"<filename>", "<file_sep>"})
@@ -36,9 +36,14 @@ class Code(NamedTuple):
     whole: bool = False
 
 
+LABELS = ("place", "repository", "path", "commit", "url", "date")
+"""What a `Source` says in words; `people` are pseudonyms."""
+
+
 def texts_of(record: Record) -> list[str]:
     """Return all texts of a record that its builder took from somewhere, in the order that `with_texts` wants them."""
-    return [*_texts_of_turns(record.turns), *_texts_of_turns([record.rejected] if record.rejected else []), *(p.text for p in record.parts)]
+    spoken = [*_texts_of_turns(record.turns), *_texts_of_turns([record.rejected] if record.rejected else [])]
+    return [*spoken, *([] if record.tools is None else [record.tools]), *(part.text for part in record.parts)]
 
 
 def with_texts(record: Record, texts: Iterable[str]) -> Record:
@@ -46,8 +51,42 @@ def with_texts(record: Record, texts: Iterable[str]) -> Record:
     stream = iter(texts)
     turns = tuple(_turn(turn, stream) for turn in record.turns)
     rejected = _turn(record.rejected, stream) if record.rejected else None
+    tools = None if record.tools is None else next(stream)
     parts = tuple(Part(part.marker, next(stream)) for part in record.parts)
-    return dataclasses.replace(record, turns=turns, rejected=rejected, parts=parts)
+    return dataclasses.replace(record, turns=turns, rejected=rejected, tools=tools, parts=parts)
+
+
+def labels_of(record: Record) -> list[str]:
+    """Return the other strings of a record's row, which name things: turns, calls, the source, the licence; in `with_labels`' order.
+
+    >>> from starchat.dialogue import Source
+    >>> labels_of(Record(Source("x:1", url="https://h.io"), (Turn("tool", "r", name="f", tool_call_id="1"),), license="MIT"))
+    ['f', '1', 'x:1', 'https://h.io', 'MIT']
+    """
+    turns = (*record.turns, *((record.rejected,) if record.rejected else ()))
+    named = [name for turn in turns for call in turn.tool_calls for name in (call.name, call.id)]
+    named += [name for turn in turns for name in (turn.name, turn.tool_call_id)]
+    return [label for label in (*named, *(getattr(record.source, key) for key in LABELS), record.license) if label is not None]
+
+
+def with_labels(record: Record, labels: Iterable[str]) -> Record:
+    """Return a record with other labels in place of `labels_of`."""
+    stream = iter(labels)
+
+    def following(label: str | None) -> str | None:
+        return None if label is None else next(stream)
+
+    turns = [*record.turns, *([record.rejected] if record.rejected else [])]
+    calls = [tuple(ToolCall(next(stream), call.arguments, following(call.id)) for call in turn.tool_calls) for turn in turns]
+    named = tuple(
+        dataclasses.replace(turn, tool_calls=made, name=following(turn.name), tool_call_id=following(turn.tool_call_id))
+        for turn, made in zip(turns, calls, strict=True)
+    )
+    source = to_source({**from_source(record.source), **{key: following(getattr(record.source, key)) for key in LABELS}})
+    rejected = named[-1] if record.rejected else None
+    return dataclasses.replace(
+        record, turns=named[: len(record.turns)], rejected=rejected, source=source, license=following(record.license)
+    )
 
 
 def code_of(record: Record) -> list[Code]:

@@ -3,9 +3,10 @@
 In: a text and a detector, perhaps finds of a model. Out: the new text, and where in it the replacements lie, so that a trainer can leave
 them out. Two styles:
 
-``text``    surrogates of the same type: ``user1@example.com``, addresses of the ranges for documentation (RFC 2606, 5737, 3849),
+``text``    surrogates of the same type: ``user1@example.com``, addresses of the ranges for documentation (RFC 2606, 5737, 2544, 3849),
             ``REDACTED1`` padded to the length of a key, repeated digits for a bare number. Equal secrets of a text get equal
-            surrogates, different ones different ones, numbered by their first appearance.
+            surrogates (e-mail addresses whatever their case), different ones different ones, numbered by their first appearance; what
+            stands in the text already, or begins something there, stands for no secret.
 ``tokens``  StarCoder2's placeholders ``<NAME>``, ``<EMAIL>``, ``<KEY>``, ``<PASSWORD>``; IP addresses have none, and get surrogates.
 
 A replacement changes what stands beside it: a word may now begin where none began. So the new text is searched again, and what is found
@@ -18,6 +19,7 @@ import bisect
 import dataclasses
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +37,15 @@ PLACEHOLDERS = {"NAME": "<NAME>", "USERNAME": "<NAME>", "EMAIL": "<EMAIL>", "KEY
 
 MAX_KEY_LENGTH = 64
 _IPV4_BLOCKS = ("192.0.2.0", "198.51.100.0", "203.0.113.0")
+_BENCHMARK_BLOCK, _BENCHMARK_ADDRESSES = ipaddress.IPv4Address("198.18.0.0"), 1 << 17
+_FAMILIES = {"PASSWORD": "KEY", "USERNAME": "NAME"}
+"""Labels whose surrogates look alike are numbered together."""
+
+_ALREADY_THERE = re.compile(
+    r"user\d+@example\.com|REDACTED\d+|(?:192\.0\.2|198\.51\.100|203\.0\.113|198\.1[89]\.\d{1,3})\.\d{1,3}|2001:db8::[0-9a-f]+|name\d+"
+    r"|([1-9])\1{5,}"
+)
+"""What looks like a surrogate."""
 
 
 class Replacement(NamedTuple):
@@ -139,20 +150,44 @@ def joined(spans: Iterable[Span]) -> list[Span]:
 
 def replaced(text: str, spans: Sequence[Span], style: str = "text") -> Redacted:
     """Return a text with spans replaced, which are sorted and do not overlap."""
-    surrogates: dict[tuple[str, str], str] = {}
+    surrogates = _Surrogates(text)
     pieces, replacements, position, length = [], [], 0, 0
     for span in spans:
         label, secret = label_of(span.kind), text[span.start : span.end]
-        if style == "tokens" and label in PLACEHOLDERS:
-            new = PLACEHOLDERS[label]
-        else:
-            number = sum(known == label for known, _ in surrogates) + 1
-            new = surrogates.setdefault((label, secret), surrogate(label, secret, number))
+        new = PLACEHOLDERS[label] if style == "tokens" and label in PLACEHOLDERS else surrogates.of(label, secret)
         length += span.start - position
         pieces += [text[position : span.start], new]
         replacements.append(Replacement(length, length + len(new), span.kind))
         length, position = length + len(new), span.end
     return Redacted("".join([*pieces, text[position:]]), tuple(replacements))
+
+
+class _Surrogates:
+    """The surrogates that were given out for the secrets of a text, and those that cannot be since they stand in it already."""
+
+    def __init__(self, text: str) -> None:
+        self._given: dict[tuple[str, str], str] = {}
+        self._used: set[str] = set()
+        self._numbers: Counter[str] = Counter()
+        self._present = sorted({match[0] for match in _ALREADY_THERE.finditer(text)})
+
+    def of(self, label: str, secret: str) -> str:
+        """Return what stands for a secret: what it was before, or the next that is free."""
+        family = _FAMILIES.get(label, label)
+        key = family, secret.casefold() if label == "EMAIL" else secret
+        if key not in self._given:
+            for _ in range(len(self._present) + len(self._used) + 1):
+                self._numbers[family] += 1
+                new = surrogate(label, secret, self._numbers[family])
+                if new not in self._used and not self._begins_something(new):
+                    break
+            self._used.add(new)
+            self._given[key] = new
+        return self._given[key]
+
+    def _begins_something(self, new: str) -> bool:
+        at = bisect.bisect_left(self._present, new)
+        return at < len(self._present) and self._present[at].startswith(new)
 
 
 def surrogate(label: str, secret: str, number: int) -> str:
@@ -166,8 +201,10 @@ def surrogate(label: str, secret: str, number: int) -> str:
     if label == "IP_ADDRESS":
         if ":" in secret:
             return str(ipaddress.IPv6Address((0x20010DB8 << 96) + number))
-        block, host = divmod((number - 1) % (3 * 254), 254)
-        return str(ipaddress.IPv4Address(_IPV4_BLOCKS[block]) + host + 1)
+        block, host = divmod(number - 1, 254)
+        if block < len(_IPV4_BLOCKS):
+            return str(ipaddress.IPv4Address(_IPV4_BLOCKS[block]) + host + 1)
+        return str(_BENCHMARK_BLOCK + (number - 1 - 254 * len(_IPV4_BLOCKS)) % _BENCHMARK_ADDRESSES)
     if label in ("NAME", "USERNAME"):
         return f"name{number}"
     if re.fullmatch(r"[1-9][0-9]*", secret):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from data_prep import secret_values as values
-from data_prep.addresses import ip_address, mailbox
+from data_prep.addresses import LETTERS, ip_address, mailbox
 from data_prep.secret_names import CLOSE, OPERATOR, TYPE, assignments
 from data_prep.secret_shapes import END, WIDE_END, Match, Shape, Stretch, checked, token
 
@@ -87,9 +87,7 @@ def _hosts_and_clouds() -> tuple[Shape, ...]:
 def _services() -> tuple[Shape, ...]:
     """Return the rows of other services whose tokens say what they are."""
     return (
-        token(
-            "slack_token", "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xoxo- xoxc- xoxd- xapp- xoxe.xox", r"[\w.%-]{10,250}" + END, r"[\w.%-]{8}"
-        ),
+        token("slack_token", _SLACK_TOKENS, r"[\w.%-]{10,250}" + END, r"[\w.%-]{8}"),
         token("slack_webhook", "hooks.slack.com/", _SLACK, r"[swt]"),
         token("stripe_key", "sk_live_ sk_test_ rk_live_ rk_test_ whsec_", r"[A-Za-z0-9+/]{24,247}={0,2}" + END),
         token("sendgrid_key", "SG.", r"[\w-]{16,32}\.[\w-]{16,64}" + WIDE_END, r"[\w-]{16}"),
@@ -119,7 +117,9 @@ _KEY_HEADER = r"(?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 _RUN = r"[A-Za-z0-9+/=]"
 _BREAK = r"""(?:[\s"',.*#|>;]|\\[nrt\r\n])"""
 _WHOLE_KEY = rf"""(?:(?!-----)[A-Za-z0-9+/=():\-@\s"',.*#|>;]|\\[nrt\r\n]){{40,20000}}?-----END {_KEY_HEADER}"""
-_KEY_FIELD = r"""[A-Za-z-]{1,20}: [^\r\n\\"']{1,80}"""
+_KEY_FIELD = r"""[A-Za-z-]{1,20}: [^\r\n\\"']{1,80}+(?=[\r\n\\"']|$)"""
+"""A line such as ``Proc-Type: 4,ENCRYPTED``: whole, so that there is one way to read it."""
+
 _CUT_KEY = rf"(?:{_BREAK}|{_KEY_FIELD}){{0,64}}{_RUN}{{40,20000}}(?:{_BREAK}{{1,32}}{_RUN}{{4,20000}}){{0,400}}"
 """A key whose end is not in the text."""
 
@@ -135,7 +135,6 @@ _AWS = (
 _AWS_GATE = r"[\w.\- ]{0,24}(?i:secret|sk)[\w.\-]{0,24}[^\n]{0,70}[A-Za-z0-9/+]{40}"
 _GRANTED = r"""(?i:[ \t]{1,4}(?:by|with \w{1,24} by|using)[ \t]{1,4})(?i:password[ \t]{1,4})?["'](?P<secret>[^\s"']{4,128})["']"""
 _CURL = r"""(?:ser)?[ \t]{1,4}["']?[\w.@+-]{1,64}:["']?(?P<secret>[^\s"'`$<>\\]{4,128})(?=[\s"'])"""
-_LOGIN_CHECK = checked(values.is_password)
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?"
 _DOMAIN = rf"(?P<domain>{_LABEL}(?:\.{_LABEL}){{0,8}}\.[A-Za-z]{{2,24}})(?![\w@(]|\.\w|-\w)"
 
@@ -155,9 +154,9 @@ def _others() -> tuple[Shape, ...]:
         Shape(
             "password", "-u|--u", _CURL, r"(?:ser)?[ \t]{1,4}[^\s:]{1,65}:\S{4}", ("-u", "--u"), checked(values.is_password), r"(?<=[\s\[])"
         ),
-        Shape("email", "@", _DOMAIN, r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\.[A-Za-z0-9]", ("@",), mailbox, r"(?<=[A-Za-z0-9_%+.-])"),
+        Shape("email", "@", _DOMAIN, r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\.[A-Za-z0-9]", ("@",), mailbox, f"(?<=[A-Za-z0-9_%+.{LETTERS}-])"),
         Shape("ip_address", quad, r"\d{0,2}(?![\w-]|\.\w)", "", (), ip_address, r"(?<![A-Za-z0-9_.])", 13),
-        Shape("ip_address", six, r"[0-9A-Fa-f:]{2,36}(?![\w:])", "[0-9A-Fa-f:]{2}", (), ip_address, r"(?<![A-Za-z0-9_.:])", 16),
+        Shape("ip_address", six, r"[0-9A-Fa-f:]{1,36}(?![\w:])", "[0-9A-Fa-f:]", (), ip_address, r"(?<![A-Za-z0-9_.:])", 16),
     )
 
 

@@ -2,7 +2,8 @@
 
 Quoted values: ``password = "..."``, ``"api_key": "..."``, ``<add key="password" value="..."/>``, ``define('DB_PASS', '...')``,
 ``Password: string = "..."``, ``#define PASSWORD "..."``, ``setPassword("...")``. Bare ones: YAML, INI, ``.env``, ``export X=...``,
-``--password=...``, ``<password>...</password>``, connection strings, query strings. Only the value is the find.
+``--password=...``, ``<password>...</password>``, connection strings, query strings; lines ``NAME=value`` of an environment, of which all
+to the end is the value; ``Authorization: Token ...``; ``mysql -p...``, ``sshpass -p ...``. Only the value is the find.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from data_prep.secret_shapes import Judge, Match, Shape, Stretch
+from data_prep.secret_shapes import Judge, Match, Shape, Stretch, checked
 from data_prep.secret_values import is_bare_password, is_key, is_password
 
 _NAME = r"(?P<tail>[\w.\-]{0,24}?)"
@@ -53,10 +54,26 @@ _PUBLIC = re.compile(
 _QUALIFIED = re.compile(r"\w::\w*$|\barn:[^\s\"']*$")
 """What makes a name that of a type (``AWS::IAM::AccessKey``) or a resource."""
 
-_CONFIG_LINE = re.compile(r"[ \t]*(?:export |set |ENV |ARG |- |[#;] ?|\d+:)?[\"']?[\w.\-/]*$")
+_CONFIG_LINE = re.compile(r"\ufeff?[ \t]*(?:export |set |ENV |ARG |- |[#;] ?|\d+:)?[\"']?[\w.\-/]*$")
 _SPACED = re.compile(r"(?:^|\s)--?[\w-]*$|^\W*(?:ENV |require)\w*$")
 _NETRC = re.compile(r"\bmachine \S+\s+login \S+\s+$")
-_DEFINING = re.compile(r"(?:def(?:ine)?[ \t]+|setq?[ \t]+|const[ \t]+|set[ \t]+|with[ \t]+|[^\w\s]|^[ \t]*)[\w\-.:]*$", re.IGNORECASE)
+_DEFINING = re.compile(
+    r"(?:def(?:ine)?[ \t]+|setq?[ \t]+|const[ \t]+|set[ \t]+|with[ \t]+|[^\w\s]|^\ufeff?[ \t]*)[\w\-.:]*$", re.IGNORECASE
+)
+
+
+_ENVIRONMENT_LINE = re.compile(r"\ufeff?[ \t]*(?:(?:export|set|setx|ENV|ARG|-|[#;])[ \t]*)?[A-Z0-9_]*")
+_COMMAND = re.compile(r"[\w.]+[(\[].*[)\]]|[*&!][\w.]+|.*`.*`.*|\$[\w({].*\)?")
+"""What is a call, a pointer or a command rather than a value."""
+
+_ENVIRONMENT = r"(?P<tail>[A-Z0-9_]{0,24})=(?P<secret>\S{6,256})(?=[ \t]{0,16}(?:[ \t]#[^\r\n]{0,200})?(?:[\r\n]|$))"
+_HEADER = (
+    r"""(?:\\{0,2}["'`])?[\])]{0,2}[ \t]{0,4}(?::|=>?|,)[ \t]{0,4}(?:\\{0,2}["'`])?"""
+    r"""(?i:(?:token|bearer|api-?key|key|jwt)(?:[ \t]{1,4}|=))?(?P<secret>[A-Za-z0-9_.~+/=-]{16,2000})(?![A-Za-z0-9_.~+/=-])"""
+)
+_HEADER_GATE = r"[^\n]{1,40}[A-Za-z0-9_.~+/=-]{16}"
+_MYSQL_GATE = r"""[^\n|;]{0,100}[ \t]-p["']?[^\s"']{4}"""
+_OPTION = r"""(?P<q>["']?)(?P<secret>[^\s"']{4,128})(?P=q)(?=[\s"'|;]|$)"""
 
 
 def _named(value_check: Callable[[str], bool]) -> Judge:
@@ -104,6 +121,29 @@ def _bare(value_check: Callable[[str], bool], strict_check: Callable[[str], bool
     return judge
 
 
+def _environment(value_check: Callable[[str], bool]) -> Judge:
+    """Return the judge of lines ``NAME=value`` that a shell or a tool reads: the value is all that stands behind the sign."""
+
+    def judge(match: Match) -> Stretch | None:
+        start, end = match.span("secret")
+        end -= match.string[end - 1] in ";,"
+        value = match.string[start:end]
+        if not (_ENVIRONMENT_LINE.fullmatch(_line_before(match)) and _names_a_secret(match)):
+            return None
+        if value[0] in "\"'`" or _COMMAND.fullmatch(value):
+            return None
+        return (start, end) if value_check(value) else None
+
+    return judge
+
+
+def _argument(match: Match) -> Stretch | None:
+    """Return the password that is given to a program by its option, quoted or not."""
+    start, end = match.span("secret")
+    check = is_password if match["q"] else is_bare_password
+    return (start, end) if check(match.string[start:end]) else None
+
+
 def _line_before(match: Match) -> str:
     """Return what stands on the line before a match, at most 60 characters of it."""
     return match.string[max(0, match.start() - 60) : match.start()].rpartition("\n")[2]
@@ -122,12 +162,7 @@ def _names_a_secret(match: Match) -> bool:
     if tail and not tail.lower().startswith("key") and (tail[0].islower() or _OTHER_THING.fullmatch(tail)):
         return False
     before = text[max(0, start - 16) : start]
-    if (
-        word.lower() in ("pass", "pwd", "key")
-        and before[-1:].isalpha()
-        and not (word[0].isupper() and before[-1].islower())
-        and word != "key"
-    ):
+    if word.lower() in ("pass", "pwd") and before[-1:].isalpha() and not (word[0].isupper() and before[-1].islower()):
         return False
     if _QUALIFIED.search(_line_before(match)):
         return False
@@ -141,9 +176,18 @@ def assignments() -> tuple[Shape, ...]:
     quoted_gate = r"[\w.\-]{0,24}" + CLOSE + TYPE + OPERATOR + r"""[A-Za-z&@]{0,2}\\{0,2}["'`]"""
     bare_gate = r"[\w.\-]{0,24}" + CLOSE + _BARE_OPERATOR + r"""[^\s"'`,;&<>(){}\[\]$|\\]{6}"""
     password, key = ("pass", "pwd"), ("secret", "token", "credential", "key")
+    line = r"[A-Z0-9_]{0,24}=[^\s]{6}"
+    auth = f"(?P<tail>){CLOSE}{TYPE}(?P<operator>{OPERATOR}){_QUOTED}"
+    auth_gate = CLOSE + TYPE + OPERATOR + r"""[A-Za-z&@]{0,2}\\{0,2}["'`]"""
     return (
         Shape("password", _PASSWORD_WORDS, quoted, quoted_gate, password, _named(is_password)),
         Shape("password", _PASSWORD_WORDS, bare, bare_gate, password, _bare(is_password, is_bare_password)),
+        Shape("password", "PASSW(?:OR)?D|PASSPHRASE|PASS|PWD", _ENVIRONMENT, line, password, _environment(is_password)),
+        Shape("password", "(?i:mysql|mariadb)", r"[^\n|;]{0,100}?[ \t]-p" + _OPTION, _MYSQL_GATE, ("mysql", "mariadb"), _argument),
+        Shape("password", "sshpass", r"[ \t]{1,4}-p[ \t]{0,4}" + _OPTION, r"[ \t]{1,4}-p[ \t]{0,4}[^\s]", ("sshpass",), _argument),
         Shape("secret_key", _KEY_WORDS, quoted, quoted_gate, key, _named(is_key), _OWNED),
         Shape("secret_key", _KEY_WORDS, bare, bare_gate, key, _bare(is_key, is_key), _OWNED),
+        Shape("secret_key", "SECRET|TOKEN|CREDENTIALS?|KEY", _ENVIRONMENT, line, key, _environment(is_key), _OWNED),
+        Shape("secret_key", "(?i:auth)", auth, auth_gate, ("auth",), _named(is_key), r"(?:(?<![A-Za-z])|(?<=[a-z])(?=A))"),
+        Shape("secret_key", "(?i:authorization)", _HEADER, _HEADER_GATE, ("authorization",), checked(is_key), r"(?<![A-Za-z0-9])"),
     )

@@ -18,8 +18,9 @@ SURROGATE = re.compile(r"REDACTED\d*|([1-9])\1{5,}")
 
 _PLACEHOLDER = re.compile(
     r"example|redacted|(?<![a-z0-9])(?:change[_.-]?(?:me|it|this)|placeholder|dummy|fake|sample|your|insert[_-]|replace|todo|fixme)"
-    r"|(?<![a-z0-9])(?:my|the|some|any|enter)[_-]?(?:secret|pass|token|key|api)|(?<![a-z0-9])not[_-]?a[_-]?(?:secret|real|key)|x{4,}|\*{3}|\.{3}"
-    r"|^<.*>$|^\[.*\]$|\$\{|\$\(|\{\{|#\{|%\(|<%|^\$[a-z_]|^%[a-z_]+%$|^@[a-z_]|^\{.*\}$|^env[:.]"
+    r"|(?<![a-z0-9])(?:my|the|some|any|enter)[_-]?(?:secret|pass|token|key|api)[a-z_-]*\d{0,3}$|(?<![a-z0-9])not[_-]?a[_-]?(?:secret|real|key)"
+    r"|x{4,}|\*{3}|\.{3}|^<.*>$|^\[.*\]$|\$\{\w|\$\(\w[\w./:-]*\)?$|\{\{\s*[\w.$]|#\{\w|%\(\w+\)[sdr]|<%[=\s\w-]"
+    r"|^\$[a-z_][\w.:>\[\]'\"-]*$|^%[a-z_]+%$|^@[a-z_][\w./:-]*$|^\{.*\}$|^env[:.]"
     r"|^(?:null|none|nil|true|false|undefined|default|required|optional|string|secret|token|password|passwd|passphrase|passwort|pass|pwd|pw"
     r"|key|user|username|test|testing|tests|foo|bar|baz|hidden|unknown|empty|value|text|admin)\d{0,3}$",
     re.IGNORECASE,
@@ -32,6 +33,9 @@ _BARE_NAME = re.compile(
     r"|[A-Za-z_]\w*\.[A-Za-z_]\w*"
 )
 """Unquoted text that is as a rule a name, a number or an expression."""
+
+_EXPRESSION = re.compile(r"^[A-Za-z_][\w.]*\(.*\)[;.]?$|\{(?:\d+,?\d*|\w*)\}|\[[^\]]*\w-\w[^\]]*\]|\(\?|</?[A-Za-z]|^\w+<.*>$|=>|\)\{|\(\)")
+"""Calls, types, markup, patterns and templates; brackets anywhere else may stand in a key, as in those that Django makes."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.+Z-]*)?")
 _WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]{2,})\d{0,2}|\d{1,4}")
@@ -104,7 +108,8 @@ def is_key(value: str) -> bool:
     lower = value.lower()
     if (
         any(sequence in lower for sequence in _SEQUENCES)
-        or re.search(r"[\s(){}<>]|\\|::|->", value)
+        or re.search(r"\s|\\|::|->", value)
+        or _EXPRESSION.search(value)
         or re.fullmatch(r"[\d.,:+-]+|[a-z_]{3,}(?:\.[A-Za-z_]\w*)+", value)
     ):
         return False

@@ -263,6 +263,50 @@ def _special(rng: random.Random) -> list[Case]:
     return cases
 
 
+DJANGO = LOWER + DIGITS + "!@#$%^&*(-_=+)"
+PRINTABLE = "".join(map(chr, range(33, 127)))
+WORDY: tuple[Maker, ...] = (
+    lambda r: f"@{r.choice(('dmin', 'lpha', 'cme'))}{chars(r, DIGITS, 4)}!",
+    lambda r: f"${r.choice(('ecret', 'ummer', 'erver'))}{chars(r, UPPER, 1)}4ss!",
+    lambda r: f"My{r.choice(('Secret', 'Token', 'Api'))}P@ssw0rd{chars(r, DIGITS, 2)}",
+    lambda r: f"MyPassw0rd!{chars(r, DIGITS, 4)}",
+)
+"""Passwords that begin like a placeholder."""
+
+HARDER: tuple[tuple[str, str, str, Maker], ...] = (
+    ("secret_key", "Python", "SECRET_KEY = '{v}'\n", _of("a 7 m", DJANGO, 49)),
+    ("secret_key", "Python", "SECRET_KEY = '{v}'\n", _of("django-insecure-", DJANGO, 50)),
+    ("password", "dotenv", "DEBUG=1\nDB_PASSWORD={v}\n", lambda r: chars(r, ALNUM, 1) + chars(r, PRINTABLE, 15)),
+    ("password", "dotenv", "export ADMIN_PASSWORD={v}\n", lambda r: f"Tr0ub4dor{r.choice(';&<(}]|')}{chars(r, ALNUM, 6)}"),
+    ("secret_key", "dotenv", "APP_TOKEN={v}\n", lambda r: chars(r, ALNUM, 12) + r.choice("$&(;") + chars(r, ALNUM, 15)),
+    ("secret_key", "Python", 'APIKEY = "{v}"\n', _of("0 a", HEX, 31)),
+    ("secret_key", "HTTP", "Authorization: Token {v}\n", _of("1 b", HEX, 39)),
+    ("secret_key", "JavaScript", "headers: {{ 'Authorization': '{v}' }}\n", _of("2 c", HEX, 39)),
+    ("secret_key", "Python", 'client = Client(auth="{v}")\n', _of("3 d", HEX, 31)),
+    ("password", "Shell", "mysql -u root -p{v} app\n", lambda r: f"S3cret{chars(r, ALNUM, 5)}"),
+    ("password", "Shell", "mysqldump -h db -p'{v}' app > x.sql\n", lambda r: f"S3cret!{chars(r, ALNUM, 5)}"),
+    ("password", "Shell", "sshpass -p '{v}' ssh ada@db\n", lambda r: f"S3cret!{chars(r, ALNUM, 5)}"),
+    ("password", "Python", "password = '{v}'\n", lambda r: r.choice(WORDY)(r)),
+    ("password", "JSON", '{{"password": "{v}"}}\n', lambda r: r.choice(WORDY)(r)),
+    (
+        "email",
+        "Markdown",
+        "Thanks to {v} for it.\n",
+        lambda r: f"{r.choice(('jürgen', 'rené', 'søren', 'łukasz.k', 'm.núñez'))}@{_mailbox(r).split('@')[1]}",
+    ),
+    ("email", "Python", "TO = '{v}'\n", lambda r: f"{chars(r, LOWER, 1)}@{_mailbox(r).split('@')[1]}"),
+    ("ip_address", "Shell", "ping {v}\n", lambda r: f"2a0{r.randint(0, 9)}::{r.randint(1, 9)}"),
+    ("github_token", "Python", "TOKENS = '{v}'\n", lambda r: "".join(TOKENS["github_token"][0](r) for _ in range(r.randint(2, 4)))),
+)
+"""Kind, format, template and value of shapes that stand in no table of templates; tokens side by side are one secret."""
+
+
+def _harder(seed: int) -> list[Case]:
+    """Return the cases of shapes that were found missing by somebody else."""
+    rng = random.Random(f"harder:{seed}")
+    return [_placed(template, language, kind, make(rng)) for kind, language, template, make in HARDER for _ in range(PER_TOKEN)]
+
+
 def _with_neighbours(case: Case, rng: random.Random) -> Case:
     """Return a case with harmless lines around it, some not of ASCII."""
     before = rng.choice(("", "", "\n", "# größer — 例\n", "x = 1\n\n", "// ok\n", "\ufeff"))
@@ -290,4 +334,4 @@ def labelled_cases(seed: int = 0) -> list[Case]:
             cases.append(_placed(template.replace("{v}", "[{v}]") if bracketed else template, language, kind, value))
     for shape, negative in NEGATIVES.items():
         cases += [Case(negative(rng), shape, (), shape) for _ in range(PER_NEGATIVE)]
-    return [_with_neighbours(case, rng) for case in cases]
+    return [_with_neighbours(case, rng) for case in [*cases, *_harder(seed)]]

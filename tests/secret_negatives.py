@@ -217,6 +217,19 @@ ADDRESSES: dict[str, Negative] = {
     "example mail": lambda r: r.choice(
         ("ada@example.com\n", "To: user@example.org\n", "you@yourdomain.com\n", "a@b.test\n", "root@localhost\n")
     ),
+    "product": lambda r: r.choice(
+        (
+            f"return self.q{r.randint(1, 9)}@self.k.mT\n",
+            f"{r.choice(LOWER)} = q@k.mH\n",
+            f"x{r.randint(1, 9)} = w@self.fc.to(d)\ny = w@self.fc.to\n",
+            f"z = a@b.me + {r.randint(1, 9)}\n",
+            f"h = f({r.choice(LOWER)}@layer{r.randint(1, 9)}.in, 2)\n",
+            f"return {r.choice(LOWER)}@k.to\n",
+        )
+    ),
+    "label of Kotlin": lambda r: r.choice(
+        ("val m = this@LoginFragment.email\n", "bind(this@MainActivity.app)\n", "super@Base.info\n", "return@forEach.to\n")
+    ),
     "mention": lambda r: "thanks @octocat and @ada.lovelace!\n",
     "objective-c": lambda r: '@interface View : NSObject\n@property (nonatomic) id x@end\nNSLog(@"%@.com", x);\n',
     "css": lambda r: "@media screen{a{b:c}}@import url(x.css);@font-face{}\n",
@@ -241,6 +254,17 @@ ADDRESSES: dict[str, Negative] = {
             f"lib-{_version(r)}.jar\n",
             f"v{_version(r)}\n",
             f"Section {r.randint(2, 30)}.3.4.2 says\n",
+        )
+    ),
+    "upgrade": lambda r: r.choice(
+        (
+            f"Bump grpc from {_version(r)} to {_version(r)}\n",
+            f"Bumps [boost](https://boost.org) from 1.{r.randint(40, 80)}.0.125 to 1.81.0.{r.randint(101, 200)}.\n",
+            f"node {_version(r)}\n",
+            f"image: nginx:1.{r.randint(19, 27)}.3.{r.randint(101, 200)}\n",
+            f'"{r.randint(1, 9)}.{r.randint(100, 250)}.2.3"\n',
+            f"IPython 8.{r.randint(1, 30)}.1.3\n",
+            f"npm i foo@12.{r.randint(1, 30)}.2.3\n",
         )
     ),
     "oid": lambda r: f"1.3.6.1.4.1.{r.randint(1, 9999)} 2.5.29.{r.randint(1, 60)} 2.5.4.{r.randint(3, 60)}\n",

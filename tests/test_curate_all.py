@@ -193,7 +193,7 @@ def test_kinds_may_be_dropped_instead() -> None:
     key = f"-----BEGIN RSA PRIVATE KEY-----\n{KEY}\n-----END RSA PRIVATE KEY-----"
     record = Record(Source("x"), (Turn("user", "q"), Turn("assistant", key)))
     found = redacted_record(record, SecretRules(drop=("private_key",)))
-    assert found == ("secret_private_key", f"at character 5 of {len(key) + 4}")
+    assert found == ("secret_private_key", f"at character 5 of {len(key) + 4 + len(JOINT) + 1}")
 
 
 def test_a_find_across_texts_is_found_in_each() -> None:

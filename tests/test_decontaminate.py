@@ -51,6 +51,21 @@ def edited(text: str, share: float, seed: int = 0) -> str:
     return " ".join(f"other{rng.randrange(99)}" if rng.random() < share else word for word in text.split(" "))
 
 
+def test_a_text_with_many_problems_takes_no_longer_for_each(tmp_path):
+    """Where problems stand in a text is told from one reading of it, however many there are."""
+    rng = random.Random(3)
+    prompts = [" ".join(f"word{rng.randrange(10**6)}" for _ in range(30)) for _ in range(600)]
+    rows = [{"task_id": f"Many/{n}", "prompt": prompt, "canonical_solution": "", "test": ""} for n, prompt in enumerate(prompts)]
+    path = write_problems(tmp_path, rows, "many.jsonl")
+    benchmark = Benchmark("many", path, fields={"prompt": "prompt", "id": "task_id"})
+    many = open_matcher(DecontaminationRules((benchmark,)), "spec")
+    text = "\n".join(prompts) + "\n" + "filler text\n" * 60_000
+    begin = time.process_time()
+    matches = list(many._verbatim(text.encode(), None))
+    assert time.process_time() - begin < 0.5
+    assert len({match.item for match in matches}) == 600
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -105,7 +105,7 @@ def test_recall_and_precision_of_each_kind(finds: list[list[Span]]) -> None:
     assert total / (total + missed.total()) >= 0.97 and total / (total + wrong.total()) >= 0.97, (missed, wrong)
     for kind in KINDS:
         assert hit[kind] / (hit[kind] + wrong[kind]) >= 0.9, kind
-        assert hit[kind] / (hit[kind] + missed[kind]) >= (0.9 if kind in ("password", "secret_key") else 1.0), kind
+        assert hit[kind] / (hit[kind] + missed[kind]) >= (0.95 if kind in ("password", "secret_key", "ip_address") else 1.0), kind
 
 
 def test_nothing_is_found_in_lookalikes(finds: list[list[Span]]) -> None:
@@ -175,7 +175,11 @@ HOSTILE_LINES = {
     "key header": "-----BEGIN RSA PRIVATE KEY-----",
     "key body": "-----BEGIN RSA PRIVATE KEY-----\n" + "A+/ " * 60,
     "key run": "-----BEGIN PRIVATE KEY-----" + "\\nA:,+/" * 30,
+    "key fields": "-----BEGIN PRIVATE KEY-----\n" + "a: b, " * 30,
+    "key field lines": "-----BEGIN PRIVATE KEY-----\n" + "a: b,\n" * 30,
     "token start": "eyJaaaaaaaaa.",
+    "tokens": "ghp_aB3dE6gH9jK2mN5pQ8rT1vW4yZ7bC0dF3hJ6",
+    "tokens of one length": "npm_aB3dE6gH9jK2mN5pQ8rT1vW4yZ7bC0dF3hJ6",
     "jwt": "eyJ" + "a" * 300 + ".",
     "password": "password",
     "password space": "password \t \t  ",
@@ -187,6 +191,10 @@ HOSTILE_LINES = {
     "digits": "1.1.1.",
     "hex": "2a00:",
     "slack": "xoxb-aaaaaaaa",
+    "environment": "PASSWORD=" + "a" * 50,
+    "mysql": "mysql -",
+    "mysql option": "mysql -p' ",
+    "header": "authorization: Token ",
     "aws": "aws_secret aws secret ",
     "discord": "a.aaaaaa.",
     "gate of all": "secret token key pass = \" ",
@@ -226,11 +234,53 @@ def test_no_text_takes_longer_than_its_length(name: str) -> None:
         ("\nada@corp.io.", "ada@corp.io"),
         ("http://93.184.216.34:80/x", "93.184.216.34"),
         ("[2a00:1450:4001:81b::200e]:443", "2a00:1450:4001:81b::200e"),
+        ("ping 2a00::1\n", "2a00::1"),
+        ("by jürgen@corp.io", "jürgen@corp.io"),
+        ("mail jü@corp.io, 写ada", "jü@corp.io"),
+        ("写ada@corp.io", "ada@corp.io"),
+        ("write to j@corp.io now", "j@corp.io"),
+        ("to='j@corp.io'", "j@corp.io"),
+        ("Self <self@corp.io>", "self@corp.io"),
+        ("connection from 12.34.5.6 port 22", "12.34.5.6"),
+        ("ssh -p 22 deploy@12.34.5.6", "12.34.5.6"),
+        ("moved from 93.184.216.34 to the cloud", "93.184.216.34"),
     ],
 )
 def test_only_the_secret_is_found(text: str, secret: str) -> None:
     for engine in installed_engines():
         assert [text[span.start : span.end] for span in Detector(engine=engine).find(text)] == [secret], engine
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker run -p3306:3306 mysql -p8080:80",
+        "mysql -uroot -proot x",
+        "mysql -p$PASS x",
+        "mysql -p db",
+        "sshpass -p $PW ssh",
+        "SECRET_KEY = 'get_random_secret_key(50)'",
+        "SECRET_KEY = 'config(X12)[0]and_more(1)'",
+        "SECRET_KEY = '[A-Za-z0-9_]{20,40}(x1)'",
+        "token = '<div>{foo}</div>1234567890ab'",
+        "password = '@string/password1'",
+        "password = '$this->password2'",
+        "password = '$PASSWORD1'",
+        "password = 'my_secret_key12'",
+        "PASSWORD=$(cat x1)\n",
+        "PASSWORD=get_password1()\n",
+        "PASSWORD=self.pw[1]\n",
+        "PASS=`cat pw1`\n",
+        "TOKEN=${TOKEN:-x1}\n",
+        "PASSWORD=/x1/y;z\n",
+        "author = 'b0f2c41b7d05a63e1f49f8e2c41b7d'",
+        "'AWS::Config::AggregationAuthorization': 'af318b77aaceeeaa'",
+        "auth: 'required-2'",
+    ],
+)
+def test_what_is_written_like_a_secret_and_is_none(text: str) -> None:
+    for engine in installed_engines():
+        assert Detector(engine=engine).find(text) == [], engine
 
 
 def test_a_detector_is_a_value() -> None:
