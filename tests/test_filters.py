@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from starchat.errors import UserError
 
 SC1 = family_of({"<reponame>", "<filename>", "<gh_stars>"}, "one")
 SC2 = family_of({"<repo_name>", "<file_sep>"}, "two")
+KEY = "export KEY=<your-key>"
 FINE = "def add(a, b):\n    return a + b\n"
 
 
@@ -63,6 +65,27 @@ CASES: list[tuple[dict[str, Any], str, Record, Record]] = [
     ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Dear [Your Name],"), dialogue("Use `[your key]` or `x`.")),
     ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Ask <insert name>"), dialogue("See [your profile](https://x.org).")),
     ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Lorem ipsum dolor"), block("x = '[insert here]'\n")),
+    ({"refusals": "drop"}, "refusal", dialogue("As an AI, I cannot."), dialogue("As an AI engineer, you will use numpy.")),
+    ({"refusals": "drop"}, "refusal", dialogue("As a language model, my data ends"), dialogue("As an AI developer, I would use numpy.")),
+    ({"refusals": "drop"}, "refusal", dialogue("As an AI trained by them, no."), dialogue("As an AI system, the robot plans.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I'm just an AI."), dialogue("I'm an AI researcher; here is the code.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I am an AI assistant."), dialogue("I am an AI engineer.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I can't help with it."), dialogue("I can't help but notice that it loops.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I cannot help you."), dialogue("I cannot help wondering why.")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Dear [insert name],"), dialogue("Press [Enter] to continue.")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("[Add text here]"), dialogue("Click [Add to cart].")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Set [enter the key]"), dialogue("Click [Enter your name] on it.")),
+    (
+        {"unfilled_templates": "drop"},
+        "unfilled_template",
+        dialogue("Set <your-key>."),
+        dialogue(f"1. a\n   ```sh\n   {KEY}\n   ```\n2. b"),
+    ),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue(f"{KEY}\n~~~"), dialogue(f"~~~\n{KEY}\n~~~\n")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue(f"`a` {KEY} `b`"), dialogue(f"Run ``{KEY}`` now.")),
+    ({"unparsable_code": "drop"}, "does_not_parse", block("    return (x + 1\n"), block("    return x + 1\n")),
+    ({"unparsable_code": "drop"}, "does_not_parse", block(">>> f(\n"), block(">>> if f(1):\n...     g()\n...\n<g at 0x1>\n")),
+    ({"unparsable_code": "drop"}, "does_not_parse", document("    return x + 1\n"), document("return x + 1\n")),
     ({"preset": "starcoder2"}, "long_line", document("a" * 1001), document(FINE * 300)),
     (
         {"preset": "starcoder2"},
@@ -115,6 +138,8 @@ def test_the_file_of_several_that_is_at_fault_is_named() -> None:
         ({"preset": "starcoder3"}, "spec.preset: 'starcoder3'.*did you mean"),
         ({"languages": ["Pyhton"]}, "'Pyhton' is no language of the table; did you mean 'Python'"),
         ({"min_alphabetic": 25}, "spec.min_alphabetic: 25.0; expected a share from 0 to 1, or null: off"),
+        ({"min_alphabetic": float("nan")}, "spec.min_alphabetic: nan; expected a share from 0 to 1, or null: off"),
+        ({"min_characters_per_token": float("inf")}, "spec.min_characters_per_token: inf; expected a number from 0, or null: off"),
         ({"max_lines": -1}, "spec.max_lines: -1; expected a number from 0, or null: off"),
         ({"max_line_chars": 10}, "unknown key 'max_line_chars'"),
         ({"refusals": "yes"}, "refusals"),
@@ -210,7 +235,9 @@ def test_languages_behind_fences() -> None:
 def test_hostile_texts_take_no_time() -> None:
     """Patterns with two ways to match one text would need for ever."""
     rules = filter_rules({"preset": "dialogues", "min_comments": 0.1, "languages": None}, "spec")
-    for text in ("# your code " * 20_000, "/*" * 100_000, "'" * 100_001, "[insert " * 50_000, "```\n" * 50_000, "<!--" * 50_000):
-        filter_fault(dialogue(text), rules)
-        filter_fault(block(text), rules)
-        filter_fault(document(text, "a.html"), rules)
+    hostile = ["# your code ", "/*", "'", "[insert ", "```\n", "```x\n", "~~~x\n", "```x\n~~~y\n", "`a", "<!--", ">>> x\n", "as an AI "]
+    for text in hostile:
+        for record in (dialogue(text * 40_000), block(text * 40_000), document(text * 40_000, "a.html")):
+            begin = time.process_time()
+            filter_fault(record, rules)
+            assert time.process_time() - begin < 5, text
