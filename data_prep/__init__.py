@@ -104,6 +104,7 @@ Read the modules in this order; each kind of source by itself.
 ``gram_kernels``        n-grams: the compiled loops
 ``gram_index``          texts found by their n-grams
 ``canonical_python``    functions whatever their names
+``matched_texts``       what of a record is compared with them
 ``decontaminate``       problems in what is trained on
 ``near_miss``           the report on them
 ``secret_values``       secrets: which values are one

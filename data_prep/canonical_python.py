@@ -30,6 +30,8 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 class Canonical:
     """A function as it is compared. `size` counts the nodes of its tree; `statements` has a digest of each statement's own part.
 
+    `body` is the digest of the body alone, which has `body_size` nodes: of two methods or functions that take other arguments it is one.
+
     `code` is its body as it was written, less the documentation; `inner` whether it stands in another function.
     """
 
@@ -37,6 +39,8 @@ class Canonical:
     line: int
     size: int
     digest: bytes
+    body: bytes
+    body_size: int
     statements: tuple[bytes, ...]
     code: str
     inner: bool = False
@@ -114,13 +118,15 @@ def _canonical(
         speller.name(node.name)
         speller.spell(node.args)
     speller.statements(body)
+    alone = _Speller(own, modules)
+    alone.statements(body)
     digests = []
     for statement in _flat(body):
-        alone = _Speller(own, modules)
-        alone.head(statement)
-        digests.append(alone.digest())
+        head = _Speller(own, modules)
+        head.head(statement)
+        digests.append(head.digest())
     name, line = (node.name, node.lineno) if node else ("", 1)
-    return Canonical(name, line, speller.size, speller.digest(), tuple(digests), code)
+    return Canonical(name, line, speller.size, speller.digest(), alone.digest(), alone.size, tuple(digests), code)
 
 
 class _Speller:

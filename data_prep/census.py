@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,10 +16,10 @@ from data_prep.license_policy import Attribution, license_class
 from data_prep.opt_out import is_in_reach
 from data_prep.record_texts import language_called, texts_of
 from starchat.dialogue import Record
+from starchat.fences import blocks_of
 
 NOT_STATED = "not stated"
 NO_CODE = "no code"
-_LABEL = re.compile(r"^```([\w+#.-]+)[ \t]*$", re.MULTILINE)
 
 
 @dataclasses.dataclass
@@ -87,8 +86,8 @@ def main_language(record: Record) -> str | None:
         return found
     for turn in record.turns:
         if turn.role == "assistant":
-            for label in _LABEL.findall(turn.content):
-                if found := language_called(label):
+            for block in blocks_of(turn.content):
+                if found := language_called(block.language):
                     return found
     return None
 

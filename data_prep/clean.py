@@ -35,7 +35,7 @@ from collections.abc import Iterable, Sequence
 
 from data_prep.control_tokens import find_control_token
 from data_prep.drafts import Draft, RowProblem
-from data_prep.python_syntax import syntax_fault
+from data_prep.python_syntax import snippet_fault
 from starchat.dialogue import Turn, first_user_text
 from starchat.fences import code_blocks
 
@@ -79,7 +79,7 @@ def python_fault(question: str, answer: str) -> str | None:
     programs = [body for language, body in code_blocks(answer) if language in ("python", "py", "python3")]
     if "```" not in answer and "python" in question.lower() and _DEF.search(answer):
         programs = [answer]
-    return next((fault for program in programs if (fault := syntax_fault(program)) is not None), None)
+    return next((fault for program in programs if (fault := snippet_fault(program)) is not None), None)
 
 
 def _sound_turn(turn: Turn, repairs: list[str]) -> Turn:

@@ -26,10 +26,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher, texts_and_python
+from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher
 from data_prep.filters import FilterRules, filter_fault, filter_rules
 from data_prep.kinds import Setting
 from data_prep.license_policy import LicenseRules, license_fault, license_rules
+from data_prep.matched_texts import texts_and_python
 from data_prep.opt_out import OptOuts, open_opt_outs
 from data_prep.preferred import DuplicateRules, duplicate_rules
 from data_prep.record_redaction import RedactedRecord, redacted_record, redacted_text

@@ -1,13 +1,14 @@
 """Which problems of benchmarks a record holds, and which it nearly holds.
 
-In: rules that name benchmarks (`data_prep.benchmark_items`), and the texts of records. Out: for a record its `Match` es, of which those
-that are `contaminated` are to be dropped for; the others are near misses, for the report (`data_prep.near_miss`).
+In: rules that name benchmarks (`data_prep.benchmark_items`), and the texts of records (`data_prep.matched_texts`). Out: for a
+record its `Match` es, of which those that are `contaminated` are to be dropped for; the others are near misses, for the report
+(`data_prep.near_miss`).
 
 Three matchers look for each problem, each for what the others cannot see:
 
-``verbatim``  a prompt, solution or tests occur whole, white space aside: also texts too short for n-grams;
+``verbatim``  a prompt, solution or tests occur whole, white space and case aside: also texts too short for n-grams;
 ``ngrams``    a stated share of the runs of words of one of them occurs: also where words in between were changed;
-``python``    a function has the canonical tree of a solution: also with other names, quotes, comments and lay-out.
+``python``    a function has the canonical tree of a solution, or its body has: also with other names, quotes, comments, lay-out, arguments.
 
 What many problems share and what says little is not looked for: `Matcher.unused` lists which texts that leaves out, and why.
 """
@@ -29,12 +30,9 @@ import numpy.typing as npt
 from data_prep.benchmark_items import Benchmark, Item, read_benchmark
 from data_prep.canonical_python import Canonical, canonical_functions, functions_in
 from data_prep.gram_index import WORD, GramIndex, build_index, gram_hashes, stream_hashes, words_of
-from data_prep.record_texts import texts_of
 from data_prep.verbatim import MIN_BYTES, SPACE, VerbatimIndex, bare, build_verbatim
 from starchat.config import closest
-from starchat.dialogue import Record
 from starchat.errors import UserError
-from starchat.fences import code_blocks
 
 MATCHERS = ("verbatim", "ngrams", "python")
 MAX_SHARING_PROBLEMS = 3
@@ -46,6 +44,9 @@ MIN_DIFFERENT_WORDS, MIN_DIFFERENT_NAMES = 6, 2
 PYTHON_GRAM = 6
 GATE_SHARE = 0.75
 """A function is only parsed where this share of a solution's runs of tokens is found; where the trees are equal all are."""
+
+LAST_SIGNS = b".,;:!?"
+"""What may stand at the end of a text, or not, for which it is looked for whole."""
 
 STATEMENTS = 3
 """Statements in a row that a near miss has in common with a solution, as one unit of the share."""
@@ -140,7 +141,7 @@ class Matcher:
     word_owners: Sequence[tuple[Owner, ...]]
     tokens: GramIndex
     functions: Sequence[tuple[Canonical, tuple[Owner, ...]]]
-    digests: Mapping[bytes, int]
+    digests: Mapping[bytes, tuple[int, ...]]
 
     def match(self, text: str, python: Iterable[str] = (), engine: str | None = None) -> list[Match]:
         """Return what a record shares with each problem, contaminated first; for a field and matcher only the largest share.
@@ -186,14 +187,14 @@ class Matcher:
         if not near:
             return
         for function in functions_in(program, lambda code: bool(self._gate(code, engine))):
-            same = self.digests.get(function.digest)
+            same = {*self.digests.get(function.digest, ()), *self.digests.get(function.body, ())}
             excerpt = f"line {function.line}: {function.name or 'statements'}"[:MAX_EXCERPT]
             for needle in near:
                 solution, owners = self.functions[needle]
-                share = 1.0 if same == needle else _statement_share(solution, function)
-                if same == needle or share >= GATE_SHARE:
+                share = 1.0 if needle in same else _statement_share(solution, function)
+                if share >= GATE_SHARE:
                     for owner in owners:
-                        yield Match(*owner, "python", share, same == needle, excerpt)
+                        yield Match(*owner, "python", share, needle in same, excerpt)
 
     def _gate(self, code: str, engine: str | None) -> list[int]:
         """Return the solutions of whose tokens a piece of Python has enough to be parsed for."""
@@ -254,7 +255,7 @@ def build_matcher(rules: DecontaminationRules, items: Sequence[Item]) -> Matcher
         gram_owners,
         build_index("python", PYTHON_GRAM, tokens),
         functions,
-        {function.digest: number for number, (function, _) in enumerate(functions)},
+        _digests(rules, functions),
     )
 
 
@@ -263,7 +264,8 @@ def _whole_texts(rules: DecontaminationRules, items: Sequence[Item], unused: lis
     owners: dict[bytes, dict[Owner, None]] = {}
     for item in items if "verbatim" in rules.matchers else ():
         for needle in item.needles:
-            text, owner = bare(needle.text.encode("utf-8", "surrogatepass")), Owner(item.benchmark, item.id, needle.field)
+            text = bare(needle.text.encode("utf-8", "surrogatepass")).rstrip(LAST_SIGNS)
+            owner = Owner(item.benchmark, item.id, needle.field)
             if len(text) < rules.min_verbatim_bytes:
                 unused.append(Unused(owner, "verbatim", f"{len(text)} bytes without white space; from {rules.min_verbatim_bytes}"))
             else:
@@ -331,6 +333,15 @@ def _solutions(rules: DecontaminationRules, items: Sequence[Item], unused: list[
     return [(function, tuple(owners)) for function, owners in found.values()]
 
 
+def _digests(rules: DecontaminationRules, functions: Sequence[tuple[Canonical, tuple[Owner, ...]]]) -> dict[bytes, tuple[int, ...]]:
+    """Return by which digests each function is known: the whole one's, and its body's where that is large enough by itself."""
+    found: dict[bytes, tuple[int, ...]] = {}
+    for number, (function, _) in enumerate(functions):
+        for digest in (function.digest, function.body)[: 2 if function.body_size >= rules.min_python_nodes else 1]:
+            found[digest] = (*found.get(digest, ()), number)
+    return found
+
+
 def _token_grams(function: Canonical) -> Any:
     return gram_hashes(stream_hashes(function.code.encode("utf-8", "surrogatepass"), "python"), PYTHON_GRAM)
 
@@ -370,13 +381,3 @@ def read_matcher(path: Path) -> Matcher:
     matcher = pickle.loads(path.read_bytes())
     assert isinstance(matcher, Matcher), path
     return matcher
-
-
-def texts_and_python(record: Record) -> tuple[str, list[str]]:
-    """Return a record's whole text, and those pieces of it that may be Python: parts of documents, fenced blocks, unfenced answers."""
-    texts = texts_of(record)
-    spoken = texts[: len(texts) - len(record.parts)]
-    pieces = texts[len(spoken) :]
-    for text in spoken:
-        pieces += [body for _, body in code_blocks(text)] if "```" in text else [text]
-    return "\n".join(texts), [piece for piece in pieces if "def " in piece]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from data_prep.drafts import RowProblem
+from starchat.fences import without_code
 
 # What the page of 2023 put above a code block: the language, then the button's label, glued to what follows or on a line.
 _GLUED_LABEL = re.compile(r"^([ \t]*```)(?:[ \t]*\n?([\w+#.-]+))?Copy code[ \t]*\n?", re.MULTILINE)
@@ -26,7 +27,6 @@ _PAGE_ERRORS = (
 )
 MAX_PAGE_ERROR_CHARACTERS = 300
 
-_FENCED = re.compile(r"^[ \t]*```.*?(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 _WIKI_MARK = re.compile(
     r"(?<=[\w.,;:!?)\"'”’\]])"
     r"\[(?:\d{1,3}|[a-z]|citation needed|note \d+|nb \d+|clarification needed|when\?|who\?)\]"
@@ -50,12 +50,12 @@ def clean_page_text(text: str) -> tuple[str, tuple[str, ...]]:
         for label in (_GLUED_LABEL, _LINE_LABEL):
             text = label.sub(lambda match: f"{match[1]}{match[2] or ''}\n", text)
         repairs += ["copy_code"] * (text != whole)
-        if left := _LABEL.search(_FENCED.sub("", text)):
+        if left := _LABEL.search(without_code(text)):
             raise RowProblem("copy_code_residue", f"{left[0][:60]!r} stands where the fence of a code block was lost")
     if _COUNTER.match(text):
         text = _COUNTER.sub("", text)
         repairs.append("page_counter")
-    if "<" in text and (found := _PAGE_HTML.search(_FENCED.sub("", text))):
+    if "<" in text and (found := _PAGE_HTML.search(without_code(text))):
         raise RowProblem("html_residue", f"the page's own HTML stands outside code: {found[0]!r}")
     return text, tuple(repairs)
 

@@ -20,7 +20,7 @@ of it (`data_prep.record_texts.code_of`): files of documents, the new side of co
 ``many_comments``               a larger share than `max_comments`
 ``many_tokens``                 fewer characters a token than `min_characters_per_token`
 ``empty_code``                  a block without code, or with nothing but a placeholder for it
-``does_not_parse``              Python or JSON that does not parse
+``does_not_parse``              Python or JSON that does not parse; pieces of Python may be indented, or sessions with an interpreter
 ``refusal``                     an answer that declines, or speaks of itself as a language model
 ``unfilled_template``           an answer with a blank that was to be filled in
 ==============================  ======================================================================================
@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -41,12 +42,13 @@ from data_prep.comments import comment_share
 from data_prep.generated import generated_name, generated_text, vendored
 from data_prep.kinds import preset_rules
 from data_prep.languages import languages
-from data_prep.python_syntax import syntax_fault
+from data_prep.python_syntax import snippet_fault, syntax_fault
 from data_prep.record_texts import Code, code_of, texts_of
 from data_prep.source_rules import Fault, Limits, Thresholds, fault_of, limits_for
 from starchat.config import closest, to_mapping
 from starchat.dialogue import Record
 from starchat.errors import UserError
+from starchat.fences import without_code
 
 Choice = Literal["keep", "drop"]
 CountTokens = Callable[[str], int]
@@ -89,21 +91,24 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 SHARES = ("min_alphanumeric", "min_alphabetic", "min_comments", "max_comments")
 
 _REFUSAL = re.compile(
-    r"\b(?:as an? (?:AI|artificial intelligence|(?:large )?language model)\b|I(?:'m| am) (?:just |only )?an? (?:AI|language model)\b"
+    r"\b(?:as an? (?:(?:AI|artificial intelligence)(?:,| (?=developed|created|trained|made|built|designed|programmed))"
+    r"|(?:(?:AI|artificial intelligence)(?: (?:(?:language )?model|assistant|chatbot|system|program))?|(?:large )?language model)"
+    r"(?=,? (?:I|my)\b|, (?:it(?:'s| is)|there)\b|,? (?:developed|created|trained|made|built|designed|programmed) by\b))"
+    r"|I(?:'m| am) (?:just |only )?an? (?:AI|language model)\b(?! \w+(?:er|or|ist|ant)\b(?<!assistant))"
     r"|I(?:'m| am) sorry,? (?:but )?I (?:can(?:no|')t|am unable|'m unable)"
-    r"|I (?:cannot|can't|won't|am not able to|am unable to) (?:assist|help|fulfill?|comply|provide (?:assistance|help|that information)))",
+    r"|I (?:cannot|can't|won't|am not able to|am unable to)"
+    r" (?:assist|help(?!,? (?:but|\w+ing)\b)|fulfill?|comply|provide (?:assistance|help|that information)))",
     re.IGNORECASE,
 )
 MAX_REFUSAL_CHARACTERS = 400
 """Answers that decline do it at once; further on, such words are part of an explanation."""
 
 _BLANK = re.compile(
-    r"\[(?:insert|your|enter|add|replace|fill in)\b[^\]\n]{0,60}\](?!\()|<(?:insert|your|enter)[ _-][^>\n]{0,60}>"
-    r"|\{\{ ?(?:insert|your)\b[^}\n]{0,60}\}\}|\blorem ipsum dolor\b",
+    r"(?<!press )(?<!click )(?<!select )(?<!choose )(?<!tap )(?<!hit )(?:\[(?:(?:your|fill in)\b[^\]\n]{0,60}|insert [^\]\n]{1,60}"
+    r"|(?:enter|add|replace) (?:your|the)\b[^\]\n]{0,60}|(?:enter|add|replace)\b[^\]\n]{0,50}\bhere)\](?!\()"
+    r"|<(?:insert|your|enter)[ _-][^>\n]{0,60}>|\{\{ ?(?:insert|your)\b[^}\n]{0,60}\}\})|\blorem ipsum dolor\b",
     re.IGNORECASE,
 )
-_FENCED = re.compile(r"^```.*?^```[ \t]*$", re.MULTILINE | re.DOTALL)
-_INLINE_CODE = re.compile(r"`[^`\n]*`")
 _PLACEHOLDER = re.compile(
     r"(?:\s|\.\.\.|…|pass\b|\*/|(?:#|//|--|/\*)[ \t]*(?:\.\.\.|…"
     r"|(?:add |put |write |insert )?(?:your|rest of(?: the| your)?|existing|more) code\b"
@@ -120,7 +125,7 @@ def filter_rules(mapping: Mapping[str, Any], place: str) -> FilterRules:
     for key, value in to_mapping(rules).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if value < 0 or (key in SHARES and value > 1):
+        if not 0 <= value < math.inf or (key in SHARES and value > 1):
             raise UserError(f"{place}.{key}: {value}; expected a {'share from 0 to 1' if key in SHARES else 'number from 0'}, or null: off")
     return rules
 
@@ -131,7 +136,7 @@ def filter_fault(record: Record, rules: FilterRules, count_tokens: CountTokens |
     >>> from starchat.dialogue import Source, Turn
     >>> answer = Turn("assistant", "As an AI language model, I cannot help.")
     >>> filter_fault(Record(Source("x"), (Turn("user", "hi"), answer)), filter_rules({"preset": "dialogues"}, "spec"))
-    ('refusal', "turn 2: 'As an AI'")
+    ('refusal', "turn 2: 'As an AI language model'")
     """
     size = sum(map(len, texts_of(record)))
     if rules.min_characters is not None and size < rules.min_characters:
@@ -205,7 +210,7 @@ def _worth(code: Code, rules: FilterRules) -> Fault | None:
     if rules.empty_code == "drop" and code.path is None and _PLACEHOLDER.fullmatch(code.text):
         return "empty_code", "a block without code" if not code.text.strip() else f"nothing but {code.text.strip()[:60]!r}"
     if rules.unparsable_code == "drop":
-        if code.language == "Python" and (fault := syntax_fault(code.text)) is not None:
+        if code.language == "Python" and (fault := (syntax_fault if code.whole else snippet_fault)(code.text)) is not None:
             return "does_not_parse", f"Python: {fault}"
         if code.language == "JSON":
             try:
@@ -221,7 +226,5 @@ def _answer_faults(record: Record, rules: FilterRules) -> Iterator[Fault]:
             continue
         if rules.refusals == "drop" and (found := _REFUSAL.search(turn.content, 0, MAX_REFUSAL_CHARACTERS)):
             yield "refusal", f"turn {number}: {found[0]!r}"
-        if rules.unfilled_templates == "drop":
-            prose = _INLINE_CODE.sub("", _FENCED.sub("", turn.content))
-            if found := _BLANK.search(prose):
-                yield "unfilled_template", f"turn {number}: {found[0]!r}"
+        if rules.unfilled_templates == "drop" and (found := _BLANK.search(without_code(turn.content))):
+            yield "unfilled_template", f"turn {number}: {found[0]!r}"

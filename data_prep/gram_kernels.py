@@ -27,6 +27,7 @@ SEPARATOR, WORD_BYTE, WORD_PAIR, SINGLE_OF_3, SINGLE_OF_4, PERHAPS_SINGLE = rang
 
 _OFFSET, _PRIME, _SPREAD = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME), np.uint64(SPREAD)
 _HALF, _THREE, _SEVEN, _ONE = np.uint64(32), np.uint64(3), np.uint64(7), np.uint8(1)
+_LAST_BYTE, _BYTE = np.uint16(255), np.uint16(8)
 _FOUR, _BIT, _PLACE_BITS = np.uint64(4), np.uint64(1), np.uint64(63)
 _FIRST, _SECOND, _THIRD = np.uint64(26), np.uint64(32), np.uint64(38)
 MAX_DIGITS = 3
@@ -170,17 +171,18 @@ def find_grams(hashes: Any, power: Any, size: int, grams: Any, bits: Any, shift:
     return count
 
 
-def find_blocks(data: Any, steps: Any, table: Any, shift: Any, kept: Any, words: Any, found: Any) -> tuple[int, int]:
-    """Write the bytes of `data` for which `steps` has 1, not 0, into `kept`, and which of its blocks of 16 may be in `table`.
+def find_blocks(data: Any, signs: Any, table: Any, shift: Any, kept: Any, words: Any, found: Any) -> tuple[int, int]:
+    """Write `data` without white space into `kept`, and which of its blocks of 16 may be in `table`.
 
-    `words` is `kept` seen as whole numbers of 8 bytes; for `table` see `data_prep.verbatim.block_slots`. Returns the bytes kept and the
-    blocks found. Places are numbers without a sign, which need no look whether they count from the end, and nothing branches on the text.
+    `signs` has what is written for a byte, and 256 more if it is no white space. `words` is `kept` seen as whole numbers of 8 bytes; for
+    `table` see `data_prep.verbatim.block_slots`. Returns the bytes kept and the blocks found. Places are numbers without a sign, which need
+    no look whether they count from the end, and nothing branches on the text.
     """
     length, count = np.uint64(0), np.uint64(0)
     for i in range(len(data)):
-        c = data[i]
-        kept[length] = c
-        length += steps[c]
+        sign = signs[data[i]]
+        kept[length] = sign & _LAST_BYTE
+        length += np.uint64(sign >> _BYTE)
     for block in range(length >> _FOUR):
         place = block << _BIT
         h = (words[place] * _SPREAD ^ words[place | _BIT]) * _SPREAD

@@ -29,7 +29,7 @@ from data_prep.licenses import distribution_license, foreign_header, is_permissi
 from data_prep.pool import run_tasks
 from data_prep.python_syntax import python_tree
 from data_prep.records import Dropped, Item, encodable
-from data_prep.source_rules import long_lines
+from data_prep.source_rules import Limits, line_fault
 from data_prep.train_tokenizer import STARCODER_TOKENS
 from data_prep.views import document_item
 from starchat.config import from_mapping, to_mapping
@@ -183,7 +183,7 @@ def check_text(text: str, spec: InstalledSpec) -> tuple[str, str] | None:
     """
     if control := _CONTROL.search(text):
         return "control_token", f"line {text.count(chr(10), 0, control.start()) + 1}: {control[0]}"
-    if fault := long_lines(text, spec.max_line_chars, spec.max_mean_line_chars):
+    if fault := line_fault(text, Limits(max_line_chars=spec.max_line_chars, max_mean_line_chars=spec.max_mean_line_chars)):
         return fault
     if signature := _GENERATED.search("\n".join(text.split("\n", _GENERATED_LINES)[:_GENERATED_LINES])):
         return "generated_code", signature[0]

@@ -28,9 +28,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from data_prep.mail import without_mail
-from data_prep.people import is_bot, without_code, words
+from data_prep.people import is_bot, words
 from data_prep.post_texts import cut_lines, with_newlines, without_html_comments
 from data_prep.threads import Happening, RawThread
+from starchat.fences import without_code
 
 CUT = "[Truncated]"
 

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Sequence
 
 from data_prep.documents import Event, Family, Rendered, Thread, render_thread
 from data_prep.issue_rules import CleanThread
-from data_prep.people import GHOST, Names, pseudonym, without_code
+from data_prep.people import GHOST, Names, pseudonym
 from data_prep.records import Dropped, Item
 from data_prep.sources import as_text
 from data_prep.threads import Happening, RawThread
 from data_prep.views import dialogue_item, document_item
 from starchat.dialogue import Source, Turn
+from starchat.fences import without_code
 
 _NAME = r"@?username_\d+\b"
 _CALL = re.compile(rf"^{_NAME}(?:(?:,? and|,|[ \t]*/)?[ \t]*{_NAME})*[ \t]*(?:[,:;–—-]+[ \t]*|\Z|(?=\n))", re.MULTILINE)

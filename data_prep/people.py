@@ -17,6 +17,7 @@ import re
 from importlib.resources import files
 from typing import NamedTuple
 
+from starchat.fences import without_code
 from starchat.files import digest_bytes
 
 GHOST = "ghost"
@@ -74,9 +75,6 @@ TAGS = frozenset(_TAGS.split())
 """What stands behind ``@`` in the annotations, decorators and comment tags of code, which people quote without marking it as code."""
 
 _MENTION = re.compile(r"@(?<![\w@.+]@)([A-Za-z0-9][A-Za-z0-9_-]{0,60}+)(?![\w@(]|/[^@\s]|\.\w)")
-CODE = re.compile(r"^ {0,3}(`{3,}+(?![^\n]*`)|~{3,}+)[^\n]*+\n(?:.*?^ {0,3}\1|.*)|(?<!`)(`++)[^`\n]+\2", re.MULTILINE | re.DOTALL)
-"""Code in Markdown: fenced, up to the end where the fence is not closed, or in a line, as of three backticks with others behind them."""
-
 _CALLED_END = re.compile(r"[-_]*+(?!\w|[@.][^\W_]|/[^@\s])")
 """What stands behind a name that is called with ``@``: perhaps a dash, but no more of a name, a path or an address."""
 
@@ -130,11 +128,6 @@ def is_ordinary(login: str) -> bool:
     """
     runs = _LETTERS.findall(login.lower())
     return len(login) < MIN_BARE_CHARACTERS or login == GHOST or all(len(run) < 3 or run in words() for run in runs)
-
-
-def without_code(text: str) -> str:
-    """Return a Markdown text with its code, fenced or in a line, replaced by two backticks."""
-    return CODE.sub("``", text) if "`" in text or "~~~" in text else text
 
 
 class Names:

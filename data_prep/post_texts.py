@@ -5,7 +5,7 @@ Pure: a text in, a text out; what was done is appended to a list of repairs. Mai
 
 from __future__ import annotations
 
-from data_prep.people import CODE
+from starchat.fences import code_spans
 
 LAST_LINES = 20
 """How many lines at the end of a post stay that is cut in its middle."""
@@ -27,7 +27,7 @@ def without_html_comments(text: str, repairs: list[str]) -> str:
     """
     if "<!--" not in text:
         return text
-    code = iter([found.span() for found in CODE.finditer(text)])
+    code = code_spans(text)
     pieces, done, look = list[str](), 0, 0
     code_start, code_end = next(code, (len(text), len(text)))
     while (start := text.find("<!--", look)) >= 0 and (end := text.find("-->", start + 4)) >= 0:

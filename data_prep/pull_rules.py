@@ -20,6 +20,7 @@ from data_prep.people import is_bot
 from data_prep.post_texts import cut_lines, with_newlines, without_html_comments
 from data_prep.pull_changes import FileChange
 from data_prep.pull_shapes import RawPull
+from data_prep.source_rules import line_lengths
 from starchat.errors import UserError
 from starchat.fim import rng_for
 
@@ -177,16 +178,15 @@ def file_fault(change: FileChange, rules: PullRules) -> str | None:
     if text is None:
         lines = [line for hunk in change.hunks for line in (hunk.new_lines if change.added else hunk.old_lines)]
         text = "\n".join(lines)
-    else:
-        lines = text.split("\n")
     if not text:
         return None
-    if rules.max_file_lines is not None and len(lines) >= rules.max_file_lines:
+    lengths = line_lengths(text)
+    if rules.max_file_lines is not None and len(lengths) >= rules.max_file_lines:
         return "long_file"
     if type_of(change.language) != "prose":  # paragraphs stand on one line
-        if rules.max_mean_line_chars is not None and len(text) / len(lines) >= rules.max_mean_line_chars:
+        if rules.max_mean_line_chars is not None and sum(lengths) >= rules.max_mean_line_chars * len(lengths):
             return "long_lines"
-        if rules.max_line_chars is not None and max(map(len, lines)) >= rules.max_line_chars:
+        if rules.max_line_chars is not None and max(lengths) >= rules.max_line_chars:
             return "long_lines"
     if rules.max_hex_fraction is not None and text.count("\\x") * 2 / len(text) >= rules.max_hex_fraction:
         return "hex_file"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from data_prep.languages import fence_label, language_of, languages
+from data_prep.redact import PLACEHOLDERS
 from starchat.dialogue import Part, Record, ToolCall, Turn, from_source, merge_parts, to_source
 from starchat.fences import code_blocks
 
@@ -99,7 +100,7 @@ def code_of(record: Record) -> list[Code]:
     if record.turns:
         answers = (turn for turn in record.turns if turn.role == "assistant")
         return [Code(body, language_called(label)) for turn in answers for label, body in code_blocks(turn.content)]
-    parts = merge_parts(record.parts)
+    parts = merge_parts([_shown(part) for part in record.parts])
     markers = {part.marker for part in parts}
     if "<commit_after>" in markers:
         path = record.source.path
@@ -108,6 +109,11 @@ def code_of(record: Record) -> list[Code]:
     if markers <= FILE_MARKERS | REPOSITORY_MARKERS | {STARS_MARKER, ""}:
         return list(_files(parts, record.source.path))
     return []
+
+
+def _shown(part: Part) -> Part:
+    """Return a part; a placeholder of redaction becomes text of the code in which it stands."""
+    return Part("", part.marker + part.text) if part.marker in PLACEHOLDERS.values() else part
 
 
 @functools.cache

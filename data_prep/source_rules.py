@@ -229,10 +229,7 @@ def fault_of(text: str, limits: Limits) -> Fault | None:
     if limits.characters is not None and not limits.characters[0] <= len(text) <= limits.characters[1]:
         least, most = limits.characters
         return "few_characters" if len(text) < least else "many_characters", f"{len(text)} characters; {least} to {most} are kept"
-    lines = text.count("\n") + 1
-    if limits.max_lines is not None and lines > limits.max_lines:
-        return "many_lines", f"{lines} lines; at most {limits.max_lines}"
-    if fault := long_lines(text, limits.max_line_chars, limits.max_mean_line_chars):
+    if fault := line_fault(text, limits):
         return fault
     if fault := _few(text, limits):
         return fault
@@ -241,14 +238,31 @@ def fault_of(text: str, limits: Limits) -> Fault | None:
     return encoded_data(text) if limits.encoded_data else None
 
 
-def long_lines(text: str, max_line_chars: int | None, max_mean_line_chars: int | None) -> Fault | None:
-    """Return the fault of a text whose longest line, or whose lines on average, have too many characters."""
-    lines = text.split("\n")
-    if max_line_chars is not None and (longest := max(map(len, lines))) > max_line_chars:
-        return "long_line", f"{longest} characters in line {[len(x) for x in lines].index(longest) + 1}; at most {max_line_chars}"
-    if max_mean_line_chars is not None and (mean := len(text) / len(lines)) > max_mean_line_chars:
-        return "long_mean_line", f"{mean:.0f} characters a line; at most {max_mean_line_chars}"
+def line_fault(text: str, limits: Limits) -> Fault | None:
+    """Return the fault of a text that has too many lines, or whose longest line, or whose lines on average, have too many characters."""
+    if limits.max_lines is limits.max_line_chars is limits.max_mean_line_chars is None:
+        return None
+    lengths = line_lengths(text)
+    if limits.max_lines is not None and len(lengths) > limits.max_lines:
+        return "many_lines", f"{len(lengths)} lines; at most {limits.max_lines}"
+    longest = max(lengths, default=0)
+    if limits.max_line_chars is not None and longest > limits.max_line_chars:
+        return "long_line", f"{longest} characters in line {lengths.index(longest) + 1}; at most {limits.max_line_chars}"
+    if limits.max_mean_line_chars is not None and sum(lengths) > limits.max_mean_line_chars * len(lengths):
+        return "long_mean_line", f"{sum(lengths) / len(lengths):.1f} characters a line; at most {limits.max_mean_line_chars}"
     return None
+
+
+def line_lengths(text: str) -> list[int]:
+    """Return the characters of each line without its end, as the published filter counts: there is no line behind the last end.
+
+    That is the-stack-v2's ``process_commit_pairs.py``: `str.splitlines`, and the number, the largest and the mean of the lengths.
+    bigcode-dataset's ``filtering.py`` reads the same figures from columns that The Stack came with; how they were made is not published.
+
+    >>> line_lengths("x = 1\\r\\n\\ny\\n"), line_lengths("")
+    ([5, 0, 1], [])
+    """
+    return [len(line) for line in text.splitlines()]
 
 
 def _few(text: str, limits: Limits) -> Fault | None:

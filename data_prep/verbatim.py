@@ -1,7 +1,7 @@
-"""Which needles occur in a text word for word, white space aside.
+"""Which needles occur in a text word for word, white space and the case of ASCII letters aside.
 
 In: needles and texts in UTF-8. Out: for a text, the needles that it holds, and where. All white space of ASCII is taken out of both, so
-that other indentation and other line ends hide nothing.
+that other indentation and other line ends hide nothing, and their letters of ASCII are made small, as bigcode-dataset does.
 
 A needle that occurs anywhere covers a block of 16 bytes that begins at a multiple of 16 of the text: of each needle the blocks at 16
 places in a row are kept in a table, of a text every sixteenth place is looked at, and only where a block is found are both compared.
@@ -24,7 +24,10 @@ BLOCK = 16
 MIN_BYTES = 2 * BLOCK - 1
 """The shortest needle that covers a whole block wherever it lies."""
 
-_STEPS = (~np.isin(np.arange(256), list(SPACE))).astype(np.uint64)
+_LOWERED = bytes(range(256)).lower()
+_KEPT = (np.frombuffer(_LOWERED, np.uint8) + 256 * ~np.isin(np.arange(256), list(SPACE))).astype(np.uint16)
+"""Of each byte what stands for it, and above that 256 if it is no white space."""
+
 BITS_A_BLOCK = 32
 """The table is small enough for a core's cache, and one block of code in 2,000 passes it without being in the index."""
 
@@ -33,7 +36,7 @@ MIN_BITS = 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VerbatimIndex:
-    """Needles without white space. `anchors` has for a block the needles that hold it, each with the block's place in it.
+    """Needles as `bare` gives them. `anchors` has for a block the needles that hold it, each with the block's place in it.
 
     `table` says of most blocks at once that they are none of these (`block_slots`).
     """
@@ -46,32 +49,32 @@ class VerbatimIndex:
         """Return the needles that occur in a text, each with a place in the text without white space."""
         if not self.anchors or len(data) < MIN_BYTES:
             return {}
-        bare, blocks = self._blocks(data, engine)
+        text, blocks = self._blocks(data, engine)
         places: dict[int, int] = {}
         for block in blocks.tolist():
             begin = block * BLOCK
-            for needle, offset in self.anchors.get(bare[begin : begin + BLOCK], ()):
-                if needle not in places and begin >= offset and bare.startswith(self.needles[needle], begin - offset):
+            for needle, offset in self.anchors.get(text[begin : begin + BLOCK], ()):
+                if needle not in places and begin >= offset and text.startswith(self.needles[needle], begin - offset):
                     places[needle] = begin - offset
         return dict(sorted(places.items()))
 
     def _blocks(self, data: bytes, engine: str | None) -> tuple[bytes, Any]:
-        """Return a text without white space, and the numbers of its blocks that may be in `anchors`."""
+        """Return a text as `bare` gives it, and the numbers of its blocks that may be in `anchors`."""
         shift = np.uint64(64 - len(self.table).bit_length() + 1)
         kernels = None if engine == "numpy" else gram_kernels.compiled()
         if kernels is not None:
             kept = np.empty((len(data) // BLOCK + 1) * BLOCK, np.uint8)
             blocks = np.empty(len(data) // BLOCK + 1, np.int64)
             array = np.frombuffer(data, np.uint8)
-            length, count = kernels.find_blocks(array, _STEPS, self.table, shift, kept, kept.view(np.uint64), blocks)
+            length, count = kernels.find_blocks(array, _KEPT, self.table, shift, kept, kept.view(np.uint64), blocks)
             return (kept[:length].tobytes() if count else b""), blocks[:count]
-        bare = data.translate(None, SPACE)
-        slots, masks = block_slots(bare, shift)
-        return bare, np.flatnonzero(self.table[slots] & masks == masks)
+        text = bare(data)
+        slots, masks = block_slots(text, shift)
+        return text, np.flatnonzero(self.table[slots] & masks == masks)
 
 
 def build_verbatim(needles: Sequence[bytes]) -> VerbatimIndex:
-    """Return the index of needles without white space, each of at least `MIN_BYTES`.
+    """Return the index of needles as `bare` gives them, each of at least `MIN_BYTES`.
 
     >>> index = build_verbatim([bare(b"for row in rows: total = total + row.size * 2")])
     >>> index.found(b"if rows:\\n    for row in rows:\\n        total = total + row.size * 2\\n")
@@ -94,8 +97,12 @@ def build_verbatim(needles: Sequence[bytes]) -> VerbatimIndex:
 
 
 def bare(data: bytes) -> bytes:
-    """Return a text without white space of ASCII."""
-    return data.translate(None, SPACE)
+    """Return a text without white space of ASCII, its letters of ASCII small.
+
+    >>> bare(b"Return A\\tnd B.")
+    b'returnandb.'
+    """
+    return data.translate(_LOWERED, SPACE)
 
 
 def block_slots(data: bytes, shift: Any) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ being unusual. Imports no torch.
 from __future__ import annotations
 
 import collections
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from starchat.dialogue import ROLES, Record, first_user_text
 from starchat.document import encode_documents
 from starchat.encode import Row, encode_dialogues
 from starchat.evidence import Evidence, Turns
+from starchat.fences import blocks_of
 from starchat.finding import Finding, excerpt, judged, verdict
 from starchat.recipe import Recipe
 from starchat.template import turn_text
@@ -37,8 +37,6 @@ MAX_CHANGED_TEXTS = 0.01
 CHUNK_ROWS = 2000
 SAMPLED_TEXTS = 2000
 SAMPLED_RECORDS = 64
-
-FENCE = re.compile(r"^ {0,3}```", re.MULTILINE)
 
 
 def trained_share(evidence: Evidence) -> Finding:
@@ -67,9 +65,9 @@ def answers_close_their_fences(evidence: Evidence) -> Finding:
     fenced, faults = 0, []
     for record in evidence.records:
         for turn in record.turns:
-            fences = len(FENCE.findall(turn.content)) if turn.trained and "```" in turn.content else 0
-            fenced += bool(fences)
-            if fences % 2:
+            blocks = blocks_of(turn.content) if turn.trained else []
+            fenced += bool(blocks)
+            if blocks and not blocks[-1].closed:
                 faults.append(f"{record.source.place}: ends within a code block")
     few = len(faults) < MIN_OPEN_FENCES or len(faults) <= MAX_OPEN_FENCES * fenced
     holds = f"{fenced:,} answers with code blocks" + (f", {len(faults):,} of them not closed" if faults else ", each closed")

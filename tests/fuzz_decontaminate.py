@@ -17,7 +17,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from data_prep.decontaminate import Matcher, texts_and_python
+from data_prep.decontaminate import Matcher
+from data_prep.matched_texts import texts_and_python
 from made_up_benchmark import PROMPT, SECOND_PROMPT, SECOND_SOLUTION, SOLUTION, TESTS, posts_matcher, renamed
 from mutate import HOSTILE_TEXTS, mutated_bytes, mutated_text
 from starchat.dialogue import Part, Record, Source, Turn

@@ -55,7 +55,7 @@ def test_a_step_drops_with_its_reason_and_nothing_is_lost(tmp_path: Path) -> Non
 
 def test_the_order_of_steps_is_that_of_the_spec_class() -> None:
     """A record that every step would take is taken by the first; what was asked to be taken out leaves no text behind."""
-    record = Record(Source("x", "Ada/Engine"), (Turn("user", "q"), Turn("assistant", "As an AI")), license="GPL-3.0-only")
+    record = Record(Source("x", "Ada/Engine"), (Turn("user", "q"), Turn("assistant", "As an AI, no")), license="GPL-3.0-only")
     setting = Setting(workers=1)
     rules: dict[str, Any] = {"licenses": {}, "filters": {"preset": "dialogues"}}
     steps = ["opt_out", "licenses", "filters", "decontaminate", "redact", "near_duplicates"]
@@ -130,7 +130,7 @@ def test_a_fault_names_its_key_once() -> None:
 def test_same_bytes_with_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces depend on the input alone."""
     monkeypatch.setattr("data_prep.dialogues.STRETCH_BYTES", 1000)
-    write_chats(tmp_path / "chats.jsonl", [f"Answer {n}." if n % 3 else "As an AI" for n in range(100)])
+    write_chats(tmp_path / "chats.jsonl", [f"Answer {n}." if n % 3 else "As an AI, no" for n in range(100)])
     spec = spec_file(tmp_path, sources=[{"kind": "dialogues", "path": str(tmp_path / "chats.jsonl")}], curate=ALL)
     made = []
     for workers in (1, 3):

@@ -22,12 +22,10 @@ from data_prep.decontaminate import (
     Match,
     open_matcher,
     read_matcher,
-    texts_and_python,
     write_matcher,
 )
 from data_prep.near_miss import MAX_NEAREST, NearMisses
 from made_up_benchmark import PROMPT, ROWS, SECOND_PROMPT, SECOND_SOLUTION, SOLUTION, TESTS, posts_matcher, renamed, write_problems
-from starchat.dialogue import Part, Record, Source, ToolCall, Turn
 from starchat.errors import UserError
 
 WHOLE = PROMPT + SOLUTION
@@ -111,24 +109,34 @@ def test_what_is_no_problem_stays(matcher, text):
     assert found(matcher, text) == set()
 
 
-def test_python_within_other_text(matcher):
-    fenced = f"Sure:\n\n```python\nimport os\n\n{renamed(WHOLE)}\n```\n"
-    record = Record(Source("a:1"), turns=(Turn("user", "Write it."), Turn("assistant", fenced)))
-    text, python = texts_and_python(record)
-    assert ("solution", "python") in found(matcher, text, python) and found(matcher, text, []) == set()
-    prose = "As follows:\n\n" + "\n".join("    " + line for line in renamed(WHOLE).split("\n")) + "\n\nThat doesn't parse as a whole."
-    assert ("solution", "python") in found(matcher, prose)
+CLASS = "class Solution:\n    def solve(self, z3, z2):\n        " + "\n        ".join(
+    line.removeprefix("    ") for line in renamed(WHOLE).split("\n")[3:]
+)
 
 
-def test_all_texts_of_a_record_are_looked_at():
-    calls = (ToolCall("run", "def of(arguments): pass"),)
-    turns = (Turn("user", "question"), Turn("assistant", "def answer(): pass", tool_calls=calls))
-    pair = Record(Source("a:1"), turns=turns, rejected=Turn("assistant", "no `x`\n```py\ndef rejected(): pass\n```"))
-    text, python = texts_and_python(pair)
-    assert all(word in text for word in ("question", "answer", "arguments", "rejected"))
-    assert python == ["def answer(): pass", "def of(arguments): pass", "def rejected(): pass\n"]
-    document = Record(Source("a:1"), parts=(Part("<file_sep>", "a.py"), Part("", "\ndef inside(): pass")))
-    assert texts_and_python(document) == ("a.py\n\ndef inside(): pass", ["\ndef inside(): pass"])
+@pytest.mark.parametrize(
+    "code", [CLASS, renamed(WHOLE).replace("int)", "int=0, *more)"), renamed(WHOLE).replace("(z", "(z9=None, *, z", 1)]
+)
+def test_a_body_with_other_arguments(matcher, code):
+    compile(code, "code", "exec")
+    assert code != renamed(WHOLE) and ("solution", "python") in found(matcher, code)
+
+
+def test_a_short_body_with_other_arguments_says_nothing(tmp_path):
+    short = "def area(a, b, c, d, e, f):\n    return a * b * c * d + e - f\n"
+    rows = [{"task_id": "1", "prompt": "", "canonical_solution": short}]
+    matcher = open_matcher(DecontaminationRules((Benchmark("humaneval", write_problems(tmp_path, rows)),), matchers=("python",)), "spec")
+    (same,) = matcher.match("", [renamed(short)])
+    assert same.contaminated and matcher.match("", [short.replace("f):", "f, *g):")]) == []
+
+
+def test_short_prompts_in_other_letters_and_without_their_end(tmp_path):
+    prompt = "Write a function that returns the second smallest of the numbers."
+    matcher = open_matcher(DecontaminationRules((Benchmark("ours", write_problems(tmp_path, [{"id": 1, "prompt": prompt}])),)), "spec")
+    for text in (prompt, prompt[:-1], prompt.lower(), prompt.upper(), prompt.lower()[:-1] + "!", f"# {prompt[:-1]}, please"):
+        (match,) = matcher.match(text)
+        assert match.contaminated and match.matcher == "verbatim" and match == matcher.match(text, (), "numpy")[0]
+    assert matcher.match(prompt.replace("second", "third")) == []
 
 
 def test_both_problems_of_one_record(matcher):

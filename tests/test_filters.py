@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,12 +10,16 @@ import pytest
 from data_prep.comments import comment_share
 from data_prep.documents import Repository, SourceFile, family_of, render_repository, render_source
 from data_prep.filters import PRESETS, filter_fault, filter_rules
+from data_prep.preferred import compared_text
+from data_prep.record_redaction import RedactedRecord, redacted_record
 from data_prep.record_texts import Code, code_of, language_called, texts_of, with_texts
+from data_prep.redact import SecretRules
 from starchat.dialogue import Part, Record, Source, ToolCall, Turn
 from starchat.errors import UserError
 
 SC1 = family_of({"<reponame>", "<filename>", "<gh_stars>"}, "one")
 SC2 = family_of({"<repo_name>", "<file_sep>"}, "two")
+KEY = "export KEY=<your-key>"
 FINE = "def add(a, b):\n    return a + b\n"
 
 
@@ -39,9 +44,9 @@ CASES: list[tuple[dict[str, Any], str, Record, Record]] = [
     ({"vendored": "drop"}, "vendored", document(FINE, "node_modules/a/b.js"), document(FINE, "src/modules/b.js")),
     ({"generated": "drop"}, "generated_code", document("{}\n", "package-lock.json"), document("{}\n", "package.json")),
     ({"generated": "drop"}, "generated_code", document(f"# @generated\n{FINE}"), document(f"# generator of names\n{FINE}")),
-    ({"max_lines": 3}, "many_lines", document("a\n" * 3), document("a\n" * 2)),
+    ({"max_lines": 3}, "many_lines", document("a\n" * 4), document("a\n" * 3)),
     ({"max_line_characters": 10}, "long_line", document("a" * 11), document("a" * 10)),
-    ({"max_mean_line_characters": 5}, "long_mean_line", document("aaaaaa"), document("aaaaa\nbbbb")),
+    ({"max_mean_line_characters": 5}, "long_mean_line", document("aaaaa\naaaaaa\n"), document("aaaaaa\r\naaaa\r\n")),
     ({"min_alphanumeric": 0.5}, "few_alphanumerics", document("aa++++"), document("aaa+++")),
     ({"min_alphabetic": 0.5}, "few_letters", document("aa1111"), document("aaa111")),
     ({"encoded_data": "drop"}, "encoded_data", document("x = '" + "QUJD" * 300 + "'"), document("x = '" + "QUJD" * 15 + "'" + "#" * 100)),
@@ -60,6 +65,27 @@ CASES: list[tuple[dict[str, Any], str, Record, Record]] = [
     ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Dear [Your Name],"), dialogue("Use `[your key]` or `x`.")),
     ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Ask <insert name>"), dialogue("See [your profile](https://x.org).")),
     ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Lorem ipsum dolor"), block("x = '[insert here]'\n")),
+    ({"refusals": "drop"}, "refusal", dialogue("As an AI, I cannot."), dialogue("As an AI engineer, you will use numpy.")),
+    ({"refusals": "drop"}, "refusal", dialogue("As a language model, my data ends"), dialogue("As an AI developer, I would use numpy.")),
+    ({"refusals": "drop"}, "refusal", dialogue("As an AI trained by them, no."), dialogue("As an AI system, the robot plans.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I'm just an AI."), dialogue("I'm an AI researcher; here is the code.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I am an AI assistant."), dialogue("I am an AI engineer.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I can't help with it."), dialogue("I can't help but notice that it loops.")),
+    ({"refusals": "drop"}, "refusal", dialogue("I cannot help you."), dialogue("I cannot help wondering why.")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Dear [insert name],"), dialogue("Press [Enter] to continue.")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("[Add text here]"), dialogue("Click [Add to cart].")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue("Set [enter the key]"), dialogue("Click [Enter your name] on it.")),
+    (
+        {"unfilled_templates": "drop"},
+        "unfilled_template",
+        dialogue("Set <your-key>."),
+        dialogue(f"1. a\n   ```sh\n   {KEY}\n   ```\n2. b"),
+    ),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue(f"{KEY}\n~~~"), dialogue(f"~~~\n{KEY}\n~~~\n")),
+    ({"unfilled_templates": "drop"}, "unfilled_template", dialogue(f"`a` {KEY} `b`"), dialogue(f"Run ``{KEY}`` now.")),
+    ({"unparsable_code": "drop"}, "does_not_parse", block("    return (x + 1\n"), block("    return x + 1\n")),
+    ({"unparsable_code": "drop"}, "does_not_parse", block(">>> f(\n"), block(">>> if f(1):\n...     g()\n...\n<g at 0x1>\n")),
+    ({"unparsable_code": "drop"}, "does_not_parse", document("    return x + 1\n"), document("return x + 1\n")),
     ({"preset": "starcoder2"}, "long_line", document("a" * 1001), document(FINE * 300)),
     (
         {"preset": "starcoder2"},
@@ -112,6 +138,8 @@ def test_the_file_of_several_that_is_at_fault_is_named() -> None:
         ({"preset": "starcoder3"}, "spec.preset: 'starcoder3'.*did you mean"),
         ({"languages": ["Pyhton"]}, "'Pyhton' is no language of the table; did you mean 'Python'"),
         ({"min_alphabetic": 25}, "spec.min_alphabetic: 25.0; expected a share from 0 to 1, or null: off"),
+        ({"min_alphabetic": float("nan")}, "spec.min_alphabetic: nan; expected a share from 0 to 1, or null: off"),
+        ({"min_characters_per_token": float("inf")}, "spec.min_characters_per_token: inf; expected a number from 0, or null: off"),
         ({"max_lines": -1}, "spec.max_lines: -1; expected a number from 0, or null: off"),
         ({"max_line_chars": 10}, "unknown key 'max_line_chars'"),
         ({"refusals": "yes"}, "refusals"),
@@ -147,6 +175,23 @@ def test_code_of_other_records() -> None:
     assert code_of(Record(Source("x", path="a.rb"), parts=commit)) == [Code("b", "Ruby", "a.rb")]
     assert code_of(Record(Source("x"), parts=(Part("<issue_start>", "Title: a"),))) == []
     assert code_of(dialogue("```js\na\n```\nand\n```\nb\n```")) == [Code("a\n", "JavaScript"), Code("b\n", None)]
+
+
+@pytest.mark.parametrize(("family", "path"), [(SC1, "a.py"), (SC2, "a.py"), (SC2, None)])
+def test_redacted_code_is_code(family: Any, path: str | None) -> None:
+    """StarCoder2's placeholders are control tokens within a file: filters and near-duplicates see the file all the same."""
+    code = "MAIL = 'ada.lovelace@corp.io'\n" + FINE
+    parts = render_source(SourceFile(code, path, "o/r" if path else None), family).parts
+    record = Record(Source("x", "o/r", "a.py"), parts=parts)
+    redacted = redacted_record(record, SecretRules(redact=("email",), style="tokens"))
+    assert isinstance(redacted, RedactedRecord)
+    assert "<EMAIL>" in {part.marker for part in redacted.record.parts}
+    shown = code.replace("ada.lovelace@corp.io", "<EMAIL>")
+    assert code_of(redacted.record) == [Code(shown, "Python", "a.py", whole=True)]
+    assert compared_text(redacted.record) == shown
+    assert filter_fault(redacted.record, filter_rules({"max_line_characters": 10}, "spec")) is not None
+    commit = (Part("<commit_before>", "a"), Part("<commit_msg>", "m"), Part("<commit_after>", "b "), Part("<KEY>", "\n"))
+    assert code_of(Record(Source("x", path="a.rb"), parts=commit)) == [Code("b <KEY>\n", "Ruby", "a.rb")]
 
 
 def test_texts_are_put_back_where_they_were() -> None:
@@ -190,7 +235,9 @@ def test_languages_behind_fences() -> None:
 def test_hostile_texts_take_no_time() -> None:
     """Patterns with two ways to match one text would need for ever."""
     rules = filter_rules({"preset": "dialogues", "min_comments": 0.1, "languages": None}, "spec")
-    for text in ("# your code " * 20_000, "/*" * 100_000, "'" * 100_001, "[insert " * 50_000, "```\n" * 50_000, "<!--" * 50_000):
-        filter_fault(dialogue(text), rules)
-        filter_fault(block(text), rules)
-        filter_fault(document(text, "a.html"), rules)
+    hostile = ["# your code ", "/*", "'", "[insert ", "```\n", "```x\n", "~~~x\n", "```x\n~~~y\n", "`a", "<!--", ">>> x\n", "as an AI "]
+    for text in hostile:
+        for record in (dialogue(text * 40_000), block(text * 40_000), document(text * 40_000, "a.html")):
+            begin = time.process_time()
+            filter_fault(record, rules)
+            assert time.process_time() - begin < 5, text

@@ -18,8 +18,10 @@ import fuzz_pulls
 import pull_rows
 import repositories
 from data_prep.kinds import Opened, Setting, open_kind
+from data_prep.pull_changes import FileChange
 from data_prep.pull_documents import Comment, Diff, ReviewComment, Status, parse_pull, render_pull
 from data_prep.pull_objects import read_time
+from data_prep.pull_rules import file_fault, rules_of
 from data_prep.records import Dropped, Item, Kept
 from fuzzing import outcome_of
 from hostile import write_tokenizer
@@ -251,6 +253,20 @@ def test_files_that_are_no_code_are_left_out(line: str, fault: str | None, build
     (item,) = build([row], rules={**PLAIN, "max_mean_line_chars": None})
     assert (f"<pr_file>b.py<pr_base_code>{line}" in text_of(item)) is (fault is None)
     assert (fault in item.repairs) is (fault is not None)
+
+
+@pytest.mark.parametrize(
+    ("base", "fault"),
+    [
+        ("x = 1\n" * 99_999, None),
+        ("x = 1\n" * 100_000, "long_file"),
+        (("x" * 99 + "\r\n") * 50, None),
+        (("x" * 100 + "\n") * 50, "long_lines"),
+    ],
+)
+def test_lines_are_counted_as_published(base: str, fault: str | None) -> None:
+    rules = rules_of({"preset": "starcoder2"}, "spec")
+    assert file_fault(FileChange("a.py", "a.py", (), base=base), rules) == fault
 
 
 def test_length(build: Any) -> None:
