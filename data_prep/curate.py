@@ -1,8 +1,9 @@
 """Curation: what builders kept, without what must not be trained on. Here: the steps of a spec, and what they do to one item.
 
 In: the spec's key ``curate``, and items. Out: the same items, some dropped with a reason or repaired, and nothing else: read = kept +
-dropped holds as it did. Each step is off unless the spec names it; a record meets them in this order, so that what somebody asked to be
-taken out is looked at by nothing else, benchmarks are looked for in the text as it was found, and duplicates are told by what is left:
+dropped holds as it did. Each step is off unless the spec names it, and a fault where nothing stands behind the name. A record meets them in
+this order, so that what somebody asked to be taken out is looked at by nothing else, benchmarks are looked for in the text as it was found,
+and duplicates are told by what is left:
 
 ====================  ==================================  =================================================================
 ``opt_out``           `data_prep.opt_out`                 drop ``opt_out``, without its text; so lose all dropped units that name one
@@ -87,7 +88,9 @@ def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matc
     }
     opened = dict.fromkeys(steps)
     for name, stated in mapping.items():
-        if faults.get(from_mapping, CurateSpec, {name: stated}, place) and stated is not None:
+        if stated is None and name in steps:
+            faults.add(f"{place}.{name}: nothing stands behind it; write {name}: {{}} for the step as it is by rule, or take the line out")
+        elif faults.get(from_mapping, CurateSpec, {name: stated}, place):
             opened[name] = faults.get(steps[name], stated, f"{place}.{name}")
     faults.tell()
     opt_outs, licenses, filters, matcher, secrets, duplicates = opened.values()
