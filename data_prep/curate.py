@@ -30,6 +30,7 @@ from typing import Any
 from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher, texts_and_python
 from data_prep.detect import Detector
 from data_prep.filters import FilterRules, filter_fault, filter_rules
+from data_prep.input_files import model_inputs
 from data_prep.kinds import Setting
 from data_prep.license_policy import LicenseRules, license_fault, license_rules
 from data_prep.opt_out import OptOuts, open_opt_outs
@@ -38,7 +39,7 @@ from data_prep.record_redaction import RedactedRecord, redacted_record
 from data_prep.records import Dropped, Item, Kept
 from data_prep.redact import SecretRules, redact
 from data_prep.remote_files import describe_input
-from data_prep.sources import as_text
+from data_prep.sources import as_text, find_tables, table_files
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Record, to_row
 from starchat.errors import Faults, UserError
@@ -63,13 +64,20 @@ class Curation:
     stated: str
     setting: Setting
     resolved: Mapping[str, Any]
-    inputs: tuple[dict[str, Any], ...] = ()
     opt_outs: OptOuts | None = None
     licenses: LicenseRules | None = None
     filters: FilterRules | None = None
     matcher: Matcher | None = None
     secrets: SecretRules | None = None
     duplicates: DuplicateRules | None = None
+
+    def inputs(self) -> list[dict[str, Any]]:
+        """Return what the steps depend on besides their rules: lists, benchmarks, a model; not what lies on the Hub."""
+        problems = () if self.matcher is None else [benchmark.problems for benchmark in self.matcher.rules.benchmarks]
+        files = sorted({file for path in problems for table in find_tables(path) for file in table_files(table)})
+        requests = () if self.opt_outs is None else self.opt_outs.described
+        model = None if self.secrets is None else self.secrets.names
+        return [*requests, *map(describe_input, files), *(model_inputs(model) if model is not None else ())]
 
 
 def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matcher_file: str | None = None) -> Curation:
@@ -103,8 +111,7 @@ def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matc
         "near_duplicates": duplicates and to_mapping(duplicates),
     }
     resolved = {name: rules for name, rules in found.items() if rules is not None}
-    inputs = (*(opt_outs.described if opt_outs else ()), *(_described(matcher.rules) if matcher else ()))
-    return Curation(json.dumps([mapping, place]), setting, resolved, inputs, opt_outs, licenses, filters, matcher, secrets, duplicates)
+    return Curation(json.dumps([mapping, place]), setting, resolved, opt_outs, licenses, filters, matcher, secrets, duplicates)
 
 
 @functools.lru_cache(2)
@@ -116,15 +123,6 @@ def opened(stated: str, setting: Setting, matcher_file: str | None) -> Curation:
 
 def _open_matcher(mapping: Mapping[str, Any], place: str) -> Matcher:
     return open_matcher(from_mapping(DecontaminationRules, mapping, place), place)
-
-
-def _described(rules: DecontaminationRules) -> list[dict[str, Any]]:
-    """Return what the result depends on of the benchmarks: digests of their files; those of the Hub are told by their names alone."""
-    from data_prep.sources import find_tables, table_files
-
-    named = [benchmark.problems for benchmark in rules.benchmarks]
-    files = sorted({file for path in named for table in find_tables(path) for file in table_files(table)})
-    return [describe_input(file) for file in files]
 
 
 def _secret_rules(mapping: Mapping[str, Any], place: str, setting: Setting) -> SecretRules:
