@@ -56,7 +56,7 @@ def main() -> int:
             removed = find_near_duplicates(engine, shards, templated_duplicates_rows(), folder, rules, "")
             seconds = time.perf_counter() - begin
             faults += not print_removed(rows, options.seed, removed, seconds)
-            signed = duplicate_tasks.Signed(tuple(sorted(Path(folder, "sign").glob("shard-*"))), tuple(map(length, shards)))
+            signed = duplicate_tasks.signed_shards(Path(folder, "sign"), list(map(length, shards)))
             hand = max(Path(folder, "deal").rglob("hand-*.npy"), key=lambda path: path.stat().st_size)
             task = (Path(folder), signed, hand, rules.threshold)
             found = [alone(task, duplicate_tasks.CROWDED)]

@@ -9,6 +9,7 @@ Read the modules in this order; each kind of source by itself.
 ``views``               a unit as a document or as a dialogue, made sound
 ``pool``                pure tasks on all cores, results in order
 ``remote_files``        paths on this machine and in stores of objects
+``input_files``         what a dataset depends on, and whether it has changed
 ``tasks``               pieces of work that write a folder each, whole or not at all
 ``slurm_array``         tasks as an array of Slurm jobs
 ``engines``             where tasks run: processes, Ray, Slurm

@@ -1,8 +1,9 @@
 """Curation: what builders kept, without what must not be trained on. Here: the steps of a spec, and what they do to one item.
 
 In: the spec's key ``curate``, and items. Out: the same items, some dropped with a reason or repaired, and nothing else: read = kept +
-dropped holds as it did. Each step is off unless the spec names it; a record meets them in this order, so that what somebody asked to be
-taken out is looked at by nothing else, benchmarks are looked for in the text as it was found, and duplicates are told by what is left:
+dropped holds as it did. Each step is off unless the spec names it, and a fault where nothing stands behind the name. A record meets them in
+this order, so that what somebody asked to be taken out is looked at by nothing else, benchmarks are looked for in the text as it was found,
+and duplicates are told by what is left:
 
 ====================  ==================================  =================================================================
 ``opt_out``           `data_prep.opt_out`                 drop ``opt_out``, without its text; so lose all dropped units that name one
@@ -28,6 +29,7 @@ from typing import Any
 
 from data_prep.decontaminate import DecontaminationRules, Match, Matcher, open_matcher, read_matcher
 from data_prep.filters import FilterRules, filter_fault, filter_rules
+from data_prep.input_files import model_inputs
 from data_prep.kinds import Setting
 from data_prep.license_policy import LicenseRules, license_fault, license_rules
 from data_prep.matched_texts import texts_and_python
@@ -37,7 +39,7 @@ from data_prep.record_redaction import RedactedRecord, redacted_record, redacted
 from data_prep.records import Dropped, Item, Kept
 from data_prep.redact import SecretRules
 from data_prep.remote_files import describe_input
-from data_prep.sources import as_text
+from data_prep.sources import as_text, find_tables, table_files
 from starchat.config import from_mapping, to_mapping
 from starchat.dialogue import Record, to_row
 from starchat.errors import Faults, UserError
@@ -62,13 +64,20 @@ class Curation:
     stated: str
     setting: Setting
     resolved: Mapping[str, Any]
-    inputs: tuple[dict[str, Any], ...] = ()
     opt_outs: OptOuts | None = None
     licenses: LicenseRules | None = None
     filters: FilterRules | None = None
     matcher: Matcher | None = None
     secrets: SecretRules | None = None
     duplicates: DuplicateRules | None = None
+
+    def inputs(self) -> list[dict[str, Any]]:
+        """Return what the steps depend on besides their rules: lists, benchmarks, a model; not what lies on the Hub."""
+        problems = () if self.matcher is None else [benchmark.problems for benchmark in self.matcher.rules.benchmarks]
+        files = sorted({file for path in problems for table in find_tables(path) for file in table_files(table)})
+        requests = () if self.opt_outs is None else self.opt_outs.described
+        model = None if self.secrets is None else self.secrets.names
+        return [*requests, *map(describe_input, files), *(model_inputs(model) if model is not None else ())]
 
 
 def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matcher_file: str | None = None) -> Curation:
@@ -87,7 +96,9 @@ def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matc
     }
     opened = dict.fromkeys(steps)
     for name, stated in mapping.items():
-        if faults.get(from_mapping, CurateSpec, {name: stated}, place) and stated is not None:
+        if stated is None and name in steps:
+            faults.add(f"{place}.{name}: nothing stands behind it; write {name}: {{}} for the step as it is by rule, or take the line out")
+        elif faults.get(from_mapping, CurateSpec, {name: stated}, place):
             opened[name] = faults.get(steps[name], stated, f"{place}.{name}")
     faults.tell()
     opt_outs, licenses, filters, matcher, secrets, duplicates = opened.values()
@@ -100,8 +111,7 @@ def open_curation(mapping: Mapping[str, Any], place: str, setting: Setting, matc
         "near_duplicates": duplicates and to_mapping(duplicates),
     }
     resolved = {name: rules for name, rules in found.items() if rules is not None}
-    inputs = (*(opt_outs.described if opt_outs else ()), *(_described(matcher.rules) if matcher else ()))
-    return Curation(json.dumps([mapping, place]), setting, resolved, inputs, opt_outs, licenses, filters, matcher, secrets, duplicates)
+    return Curation(json.dumps([mapping, place]), setting, resolved, opt_outs, licenses, filters, matcher, secrets, duplicates)
 
 
 @functools.lru_cache(2)
@@ -113,15 +123,6 @@ def opened(stated: str, setting: Setting, matcher_file: str | None) -> Curation:
 
 def _open_matcher(mapping: Mapping[str, Any], place: str) -> Matcher:
     return open_matcher(from_mapping(DecontaminationRules, mapping, place), place)
-
-
-def _described(rules: DecontaminationRules) -> list[dict[str, Any]]:
-    """Return what the result depends on of the benchmarks: digests of their files; those of the Hub are told by their names alone."""
-    from data_prep.sources import find_tables, table_files
-
-    named = [benchmark.problems for benchmark in rules.benchmarks]
-    files = sorted({file for path in named for table in find_tables(path) for file in table_files(table)})
-    return [describe_input(file) for file in files]
 
 
 def _secret_rules(mapping: Mapping[str, Any], place: str, setting: Setting) -> SecretRules:

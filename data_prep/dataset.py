@@ -31,6 +31,7 @@ from data_prep.curate import Curation
 from data_prep.decontaminate import write_matcher
 from data_prep.duplicate_tasks import Text
 from data_prep.engines import Engine, run_tasks_on
+from data_prep.input_files import changed_inputs, is_unchanged
 from data_prep.item_files import ITEMS, LINES, read_line
 from data_prep.kinds import Opened, Setting
 from data_prep.near_duplicates import find_near_duplicates
@@ -41,7 +42,7 @@ from data_prep.verdicts import Verdicts
 from data_prep.write_portions import CENSUS, lines_of, shard_folder, write_portion, write_tasks
 from starchat.dialogue import from_row
 from starchat.errors import UserError, counted
-from starchat.files import describe_file, digest_bytes, digest_json
+from starchat.files import digest_bytes, digest_json
 
 MAX_FAULTS_SHOWN = 20
 
@@ -61,7 +62,7 @@ class Weighted:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Where a run keeps what is done, who does it, and the digest of all that it depends on but what its pieces read themselves."""
+    """Where a run keeps what is done, who does it, and the digest of all that it depends on, `inputs` too, but what its pieces tell."""
 
     folder: Path
     engine: Engine
@@ -69,6 +70,7 @@ class Work:
     setting: Setting
     progress: bool
     pieces_of_a_shard: int
+    inputs: Sequence[dict[str, Any]] = ()
 
     @property
     def shards(self) -> str:
@@ -193,15 +195,27 @@ def _read(spec: Any, sources: Sequence[Weighted], curation: Curation | None, wor
     streams = ((number, source.opened.pieces(TaskShop(work, number, elsewhere))) for number, source in enumerate(sources))
     shards = cut_shards(job, streams, work.pieces_of_a_shard, elsewhere)
     tasks = (Task(f"shard-{shard.number:06d}", build_shard, (shard,)) for shard in shards)
-    return work.run("shards", "reading", tasks, is_current=_is_current)
+    try:
+        return work.run("shards", "reading", tasks, is_current=_is_current)
+    finally:
+        _require_unchanged(work)
 
 
 def _is_current(value: Mapping[str, Any]) -> bool:
     """Return whether the files that a shard read by itself are what they were."""
-    try:
-        return all(read["sha256"] and describe_file(read["path"]) == read for read in value["reads"])
-    except OSError:
-        return False
+    return all(read["sha256"] and is_unchanged(read) for read in value["reads"])
+
+
+def _require_unchanged(work: Work) -> None:
+    """Raise `UserError` if an input is not what it was when the digest was made; then what was read is not what the digest tells."""
+    changed = changed_inputs(work.inputs)
+    if not changed:
+        return
+    for folder in (work.folder / "shards", *work.folder.glob("source-*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    told = [f"{entry['path']}: changed while it was read" for entry in changed[:MAX_FAULTS_SHOWN]]
+    more = f" ({len(changed):,} inputs changed)" if changed[1:] else ""
+    raise UserError("\n".join(told) + f"; nothing was written{more}; run again when nothing writes to the sources")
 
 
 def _near_misses(curation: Curation | None, folders: Sequence[Path], verdicts: Verdicts) -> NearMisses | None:

@@ -17,6 +17,7 @@ The step that needs the most memory is the resolving of one very large part, whi
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.arrays import save_array
+from data_prep.arrays import save_array, write_array
 from data_prep.shingles import Hashes, Numbers, Shingles, band_hashes, kernels, shingles_of
+from data_prep.tasks import write_beside
+from starchat.files import digest_bytes
 
 BATCH_CHARS = 1_000_000
 """Texts are hashed together up to this size: what that takes fits into a core's caches, and its memory is used again for the next."""
@@ -46,6 +49,9 @@ PART = np.uint64(1 << 63)
 
 CROWDED = 4
 """More pairs than so many times the shingles are found by rare shingles, not by bands alone."""
+
+SHARD, COUNTS = "shard-{:05d}", "counts.npy"
+"""The folder of a signed shard, and the file of how many documents each has."""
 
 SHINGLES, BOUNDS, MIDS, RANKS, BANDS = "shingles", "bounds.npy", "mids.npy", "ranks.npy", "bands.npy"
 """The files of a signed shard. Document `i` has the shingles from its bound to the next; those of its second part begin at its mid."""
@@ -111,22 +117,37 @@ def _batches(documents: Iterable[tuple[Text, int]]) -> Iterator[list[tuple[Text,
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signed:
-    """What the first step wrote: the folder of each shard, and how many documents it has."""
+    """What the first step wrote: `folder` holds one of each shard, and `counts` is a file, of a `digest`, of how many documents each has.
 
-    folders: tuple[Path, ...]
-    counts: tuple[int, ...]
+    Every task of the later steps is given this, so it is as small with many shards as with few.
+    """
 
-    @property
-    def documents(self) -> int:
-        """The number of documents in all."""
-        return sum(self.counts)
+    folder: Path
+    counts: Path
+    digest: str
+    documents: int
+
+    def task_identity(self) -> Any:
+        """Return what tells this from what the first step wrote of other shards."""
+        return [str(self.folder), self.digest]
+
+    def bounds(self) -> Numbers:
+        """Return the number of the first document of each shard, and the number of documents."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.load(self.counts))])
 
     def shards(self) -> Iterator[tuple[int, Path]]:
         """Yield the number of the first document of each shard, and its folder."""
-        first = 0
-        for folder, count in zip(self.folders, self.counts, strict=True):
-            yield first, folder
-            first += count
+        for number, first in enumerate(self.bounds()[:-1].tolist()):
+            yield first, self.folder / SHARD.format(number)
+
+
+def signed_shards(folder: Path, counts: Sequence[int]) -> Signed:
+    """Return what the first step wrote in a folder, of so many documents in each shard, which a file beside that folder says then."""
+    data = io.BytesIO()
+    write_array(data, np.array(counts, np.int64))
+    place = folder.with_name(COUNTS)
+    write_beside(str(place), data.getvalue())
+    return Signed(folder, place, digest_bytes(data.getvalue()), sum(counts))
 
 
 def link(folder: Path, signed: Signed, some: range, number: int, slices: int) -> None:
@@ -218,14 +239,16 @@ class Held:
 def _load(signed: Signed, documents: Numbers) -> Held:
     """Return what is known of documents, whose numbers ascend. The files of one shard are open at a time."""
     pieces, first_parts, ranks, bands = [], [], [], []
-    for (first, place), count in zip(signed.shards(), signed.counts, strict=True):
-        local = documents[np.searchsorted(documents, first) : np.searchsorted(documents, first + count)] - first
-        if local.size:
-            bounds = np.load(place / BOUNDS, mmap_mode="r")
-            pieces.append((place / SHINGLES, bounds[local], bounds[local + 1]))
-            first_parts.append(np.load(place / MIDS, mmap_mode="r")[local] - bounds[local])
-            ranks.append(np.load(place / RANKS, mmap_mode="r")[local])
-            bands.append(np.load(place / BANDS, mmap_mode="r")[:, local])
+    firsts = signed.bounds()
+    cuts = np.searchsorted(documents, firsts)
+    for number in np.flatnonzero(np.diff(cuts)).tolist():
+        place = signed.folder / SHARD.format(number)
+        local = documents[cuts[number] : cuts[number + 1]] - firsts[number]
+        bounds = np.load(place / BOUNDS, mmap_mode="r")
+        pieces.append((place / SHINGLES, bounds[local], bounds[local + 1]))
+        first_parts.append(np.load(place / MIDS, mmap_mode="r")[local] - bounds[local])
+        ranks.append(np.load(place / RANKS, mmap_mode="r")[local])
+        bands.append(np.load(place / BANDS, mmap_mode="r")[:, local])
     bounds = np.cumsum([0, *np.concatenate([ends - starts for _, starts, ends in pieces])], dtype=np.int64)
     hashes, at = np.empty(bounds[-1], "<u8"), 0
     for path, starts, ends in pieces:

@@ -78,7 +78,8 @@ def _run_in_folder(task: tuple[Callable[[Path, Any], Any], Path, Any]) -> tuple[
 class Opened:
     """A source that is ready to be read: its resolved `spec`, and its pieces, cut with the help of a shop.
 
-    `inputs` says what it depends on, which may take as long as reading it. With `tells` the pieces say so themselves, by `Read`.
+    `inputs` says what it depends on, which may take as long as reading it. With `tells` the pieces say so themselves, by `Read`: all but
+    the first of them, `known`.
     """
 
     place: str
@@ -88,6 +89,7 @@ class Opened:
     pieces: Callable[[Shop], Iterator[Piece]]
     workers: int
     tells: bool = False
+    known: tuple[dict[str, Any], ...] = ()
 
     def items(self) -> Iterator[Item]:
         """Yield the items of the source, made by its workers."""

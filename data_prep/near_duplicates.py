@@ -20,7 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.duplicate_tasks import FEW_HASHES, HAND, LINKS, REMOVAL, REMOVED, SLICE_DOCUMENTS, Reader, Signed, deal, link, resolve, sign
+from data_prep.duplicate_tasks import (
+    FEW_HASHES,
+    HAND,
+    LINKS,
+    REMOVAL,
+    REMOVED,
+    SHARD,
+    SLICE_DOCUMENTS,
+    Reader,
+    deal,
+    link,
+    resolve,
+    sign,
+    signed_shards,
+)
 from data_prep.engines import Engine, run_tasks_on
 from data_prep.pool import start_server
 from data_prep.remote_files import is_remote, local_path
@@ -99,8 +113,8 @@ def find_near_duplicates(
 
     bands, rows = rules.bands_and_rows()
     arguments = (read, rules.words_per_shingle, bands, rows, rules.seed)
-    counts = step("sign", [Task(f"shard-{n:05d}", sign, (shard, *arguments)) for n, shard in enumerate(shards)])
-    signed = Signed(tuple(root / "sign" / f"shard-{n:05d}" for n in range(len(shards))), tuple(counts))
+    counts = step("sign", [Task(SHARD.format(n), sign, (shard, *arguments)) for n, shard in enumerate(shards)])
+    signed = signed_shards(root / "sign", counts)
     slices = -(-signed.documents // SLICE_DOCUMENTS)
     at_once = max(1, FEW_HASHES // max(1, signed.documents))
     groups = [(range(bands)[first : first + at_once], number) for first in range(0, bands, at_once) for number in range(slices)]

@@ -30,7 +30,6 @@ from data_prep.sources import EXTENSIONS, Row, Table, as_text, find_tables, read
 from starchat.batches import batched
 from starchat.dialogue import Source
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 if TYPE_CHECKING:
     from data_prep.license_files import TreeLicenses
@@ -66,11 +65,15 @@ Batch = tuple[Unit | Lines | Dropped, ...]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inputs:
-    """Notebooks by the batch, what they depend on, and where they lie: ``notebooks``, ``tables`` or ``git``."""
+    """Notebooks by the batch, what they depend on, and where they lie: ``notebooks``, ``tables`` or ``git``.
+
+    What they depend on begins with what is `known` of it before they are read: the files that say their licence.
+    """
 
     kind: str
     described: Callable[[], list[dict[str, Any]]]
     batches: Callable[[], Iterator[Batch]]
+    known: tuple[dict[str, Any], ...] = ()
 
 
 def find_notebooks(path: str, repository: str | None, column: str, ref: str, workers: int) -> Inputs:
@@ -81,9 +84,9 @@ def find_notebooks(path: str, repository: str | None, column: str, ref: str, wor
     if target.is_dir() and is_repository(target):
         return _of_git(path, repository, ref)
     if target.is_dir():
-        found = _licensed(path, _walk(path, repository, lambda name: name.lower().endswith(SUFFIX)))
+        found, known = _licensed(path, _walk(path, repository, lambda name: name.lower().endswith(SUFFIX)))
         if any(isinstance(item, Unit) for item in found) or not _holds_tables(target):
-            return _of_files(path, found, workers)
+            return _of_files(path, found, workers, known)
     elif target.suffix.lower() == SUFFIX and target.is_file():
         return _of_files(path, [_unit(path, repository, target.name)], workers)
     elif any(sign in path for sign in WILD) and not target.exists():
@@ -110,16 +113,18 @@ def _of_pattern(pattern: str, repository: str | None, column: str, workers: int)
     return _of_tables(tuple(tables), column)
 
 
-def _licensed(folder: str, found: Iterable[Unit | Dropped]) -> list[Unit | Dropped]:
-    """Return what was found in a folder, each notebook with the licence that the folder's files say it has."""
+def _licensed(folder: str, found: Iterable[Unit | Dropped]) -> tuple[list[Unit | Dropped], tuple[dict[str, Any], ...]]:
+    """Return what was found in a folder, each notebook with the licence that the folder's files say it has; and what these files are."""
     from data_prep.license_files import is_license_path, licenses_of_tree
 
-    said = [Leaf(item.source.path or "") for item in _walk(folder, None, is_license_path) if isinstance(item, Unit)]
-    licenses = licenses_of_tree(Tree(folder), said)
-    return [
-        item if isinstance(item, Dropped) or not said else dataclasses.replace(item, license=licenses.of(item.source.path or "")[0])
+    files = [item for item in _walk(folder, None, is_license_path) if isinstance(item, Unit)]
+    known = tuple(_described(files))
+    licenses = licenses_of_tree(Tree(folder), [Leaf(item.source.path or "") for item in files])
+    licensed = [
+        item if isinstance(item, Dropped) or not files else dataclasses.replace(item, license=licenses.of(item.source.path or "")[0])
         for item in found
     ]
+    return licensed, known
 
 
 def _fits(names: Sequence[str], wild: Sequence[str]) -> bool:
@@ -138,16 +143,17 @@ def _leads(names: Sequence[str], wild: Sequence[str]) -> bool:
     return len(wild) > 1 and fnmatch.fnmatchcase(names[0], wild[0]) and (len(names) == 1 or _leads(names[1:], wild[1:]))
 
 
-def _of_files(path: str, found: list[Unit | Dropped], workers: int) -> Inputs:
+def _of_files(path: str, found: list[Unit | Dropped], workers: int, known: tuple[dict[str, Any], ...] = ()) -> Inputs:
     units = [item for item in found if isinstance(item, Unit)]
     if not units:
         raise UserError(f"{path}: holds no notebooks; give a file that ends in {SUFFIX}, a folder or repository of such, or a table")
 
     def described() -> list[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool:  # digests are made without Python's lock
-            return [one for some in pool.map(_described, batched(units, FILES_OF_A_THREAD)) for one in some]
+            read = [one for some in pool.map(_described, batched(units, FILES_OF_A_THREAD)) for one in some]
+        return [*known, *read]
 
-    return Inputs("notebooks", described, lambda: _cut(found))
+    return Inputs("notebooks", described, lambda: _cut(found), known)
 
 
 def _described(units: Sequence[Unit]) -> list[dict[str, Any]]:
@@ -155,7 +161,7 @@ def _described(units: Sequence[Unit]) -> list[dict[str, Any]]:
     for unit in units:
         assert unit.file is not None
         try:
-            found.append(describe_file(unit.file, encodable(unit.file)))
+            found.append(describe_input(unit.file, encodable(unit.file)))
         except OSError:
             found.append(undescribed(unit.file))
     return found

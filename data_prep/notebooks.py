@@ -26,7 +26,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -41,13 +40,13 @@ from data_prep.nbformats import Notebook, notebook_of, read_notebook
 from data_prep.notebook_inputs import Batch, Unit, files_of, find_notebooks, undescribed, units_of
 from data_prep.notebook_rules import PRESETS, NotebookRules, require_worth
 from data_prep.records import Dropped, Found, Item, Read
+from data_prep.remote_files import STAMP, describe_input, stamp_of
 from data_prep.sources import as_text
 from data_prep.views import dialogue_item, document_item
 from starchat.config import closest, to_mapping
 from starchat.dialogue import Turn
 from starchat.errors import UserError
 from starchat.fences import fenced
-from starchat.files import describe_file
 
 _KAGGLE = re.compile(
     r"^#[ \t]*(?:This Python 3 environment comes with many helpful analytics libraries|It is defined by the kaggle/python"
@@ -106,7 +105,8 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
             yield Piece(build_batch, _Task(batch, spec, rules, family), tuple(file for found in batch for file in files_of(found)))
 
     resolved = {**to_mapping(spec), "rules": to_mapping(rules)}
-    return Opened(spec.path, inputs.kind, resolved, inputs.described, pieces, setting.workers, inputs.kind == "notebooks")
+    tells = inputs.kind == "notebooks"
+    return Opened(spec.path, inputs.kind, resolved, inputs.described, pieces, setting.workers, tells, inputs.known)
 
 
 def _require_keys(spec: NotebooksSpec, rules: NotebookRules, mapping: Mapping[str, Any], place: str) -> None:
@@ -166,12 +166,13 @@ def _content(unit: Unit, spec: NotebooksSpec, blobs: Iterator[Any], found: list[
 def _file_content(path: str, most: int | None, found: list[Found]) -> bytes:
     read = undescribed(path)
     try:
-        if most is not None and (size := os.path.getsize(path)) > most:
-            read = describe_file(path, read["path"])
+        _, size, _ = stamp = stamp_of(path)
+        if most is not None and size > most:
+            read = describe_input(path, read["path"])
             _require_size(size, most)
         with open(path, "rb") as file:
             content = file.read()
-        read = {**read, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        read = {**read, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), STAMP: stamp}
     except OSError as error:
         raise RowProblem("unreadable", str(error.strerror)) from None
     finally:

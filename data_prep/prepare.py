@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from data_prep.card import told_reach, write_card
 from data_prep.curate import Curation, open_curation
 from data_prep.dataset import Made, Weighted, Work, make_dataset
 from data_prep.engines import Engine, require_engine
+from data_prep.input_files import tokenizer_inputs, without_stamps
 from data_prep.kinds import KINDS, Setting, open_kind
 from data_prep.pool import default_workers, start_server
 from data_prep.remote_files import is_remote
@@ -96,22 +98,23 @@ def prepare(
         return sources[source].opened.inputs()
 
     def digest_of(inputs: list[dict[str, Any]]) -> str:
-        return digest_json({"spec": depends_on, "inputs": inputs, "versions": found_versions})
+        return digest_json({"spec": depends_on, "inputs": without_stamps(inputs), "versions": found_versions})
 
-    of_steps = [] if curation is None else list(curation.inputs)
+    of_steps = [*tokenizer_inputs(spec.tokenizer), *(curation.inputs() if curation is not None else ())]
     if outputs.exists(spec.output):
         inputs = [entry for number in range(len(sources)) for entry in inputs_of(number)]
         if outputs.is_finished(spec.output, STAGE, digest_of(inputs + of_steps), overwrite):
             return {**(outputs.manifest_of(spec.output) or {}), "folder": spec.output, "skipped": True}
-    known = [entry for number, source in enumerate(sources) if not source.opened.tells for entry in inputs_of(number)]
+    known = [list(source.opened.known) if source.opened.tells else inputs_of(n) for n, source in enumerate(sources)]
+    before = [*itertools.chain.from_iterable(known), *of_steps]
     with _working(spec.output, work, engine) as work_folder, outputs.placing(spec.output, work_folder) as folder:
-        digest = digest_json([digest_of(known + of_steps), pieces_of_a_shard])
-        made = make_dataset(spec, sources, curation, Work(work_folder, engine, digest, setting, progress, pieces_of_a_shard), folder)
+        digest = digest_json([digest_of(before), pieces_of_a_shard])
+        work_of_run = Work(work_folder, engine, digest, setting, progress, pieces_of_a_shard, before)
+        made = make_dataset(spec, sources, curation, work_of_run, folder)
         if made.near_misses is not None and progress:
             print(made.near_misses.as_table(), file=sys.stderr)
-        told = [made.reads[n] if source.opened.tells else inputs_of(n) for n, source in enumerate(sources)]
-        inputs = [entry for entries in told for entry in entries] + of_steps
-        stated = {"spec": resolved, "inputs": inputs, "versions": found_versions}
+        inputs = [entry for n, entries in enumerate(known) for entry in (*entries, *made.reads.get(n, ()))] + of_steps
+        stated = {"spec": resolved, "inputs": without_stamps(inputs), "versions": found_versions}
         if curation is not None and curation.opt_outs is not None:
             stated["opt_out"] = made.census.reach()
         _write_rest(folder, made, digest_of(inputs), stated)

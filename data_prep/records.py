@@ -77,7 +77,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Read:
-    """A file that was read, as manifests describe their inputs (`starchat.files.describe_file`)."""
+    """A file that was read, as `data_prep.remote_files.describe_input` describes it."""
 
     described: dict[str, Any]
 

@@ -192,10 +192,21 @@ def remove(path: str | Path, first: str | None = None) -> None:
         local_path(path).unlink(missing_ok=True)
 
 
-def describe_input(path: str | Path) -> dict[str, Any]:
-    """Return name, size and content of a file as manifests list them; of a store's object the store's own mark of its version."""
+STAMP = "stamp"
+"""The key of a described file that no manifest has: where it really is, its size and when it was last written, before it was read."""
+
+
+def stamp_of(path: str | Path) -> list[Any]:
+    """Return what differs, without a look at the content, when a local file was written since."""
+    found = os.stat(path)
+    return [os.fspath(path), found.st_size, found.st_mtime_ns]
+
+
+def describe_input(path: str | Path, name: str | None = None) -> dict[str, Any]:
+    """Return name, size and content of a file as manifests list them, and its stamp; of an object the store's mark of its version."""
     if not is_remote(path):
-        return describe_file(local_path(path))
+        stamp = stamp_of(local_path(path))
+        return {**describe_file(local_path(path), name), STAMP: stamp}
     store, name = _opened(path)
     try:
         entry = store.info(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from data_prep.languages import languages
 from data_prep.license_files import TreeLicenses, licenses_of_tree
 from data_prep.license_texts import is_expression
 from data_prep.records import Claim, Found, encodable
+from data_prep.remote_files import describe_input
 from data_prep.source_documents import document_pieces, ordered
 from data_prep.source_files import Built, Choice, FileTask, Job, build_files
 from data_prep.source_rules import PRESETS, SourceRules
@@ -34,7 +35,6 @@ from data_prep.source_trees import Leaf, Tree, list_leaves, open_tree
 from data_prep.sources import Table
 from starchat.config import closest, to_mapping
 from starchat.errors import UserError
-from starchat.files import describe_file
 
 DEFAULT_PRESET = "starcoder2"
 TASK_BYTES = 2_000_000
@@ -101,14 +101,18 @@ def open_kind(mapping: Mapping[str, Any], place: str, setting: Setting) -> Opene
             *(lambda shop: table_pieces(spec, tables, choice, shop), setting.workers),
         )
     tree = open_tree(spec.path, spec.ref)
+    # A file that comes to a folder later is no input, and not read. A commit stays what it is.
+    leaves: Callable[[], list[Leaf]] = functools.partial(_leaves, tree)
+    if tree.commit is None:
+        leaves = functools.cache(leaves)
     if tree.commit is None and next(list_leaves(tree), None) is None:
         raise UserError(f"{spec.path}: the folder is empty; give a folder of source files, or a git repository")
     name = repository_name(spec.path) if tree.commit else Path(spec.path).resolve().name
     repository = spec.repository or encodable(name) or "repository"
     choice = _choice(spec, rules, encodable(spec.path.rstrip("/")), repository, family, setting)
     return Opened(
-        *(spec.path, "source", resolved, lambda: _inputs(spec, tree)),
-        *(lambda shop: tree_pieces(spec, tree, choice, shop), setting.workers),
+        *(spec.path, "source", resolved, lambda: _inputs(spec, tree, leaves)),
+        *(lambda shop: tree_pieces(spec, tree, leaves(), choice, shop), setting.workers),
     )
 
 
@@ -138,24 +142,27 @@ def _check_keys(mapping: Mapping[str, Any], is_tree: bool, place: str) -> None:
         raise UserError(f"{place}: {key}: {mapping[key]!r}: is about {what}, and {mapping['path']} names none; leave it out")
 
 
-def _inputs(spec: SourceSpec, tree: Tree) -> list[dict[str, Any]]:
+def _leaves(tree: Tree) -> list[Leaf]:
+    return list(list_leaves(tree))
+
+
+def _inputs(spec: SourceSpec, tree: Tree, leaves: Callable[[], Sequence[Leaf]]) -> list[dict[str, Any]]:
     """Return what the result depends on: the commit, or every file that could be read."""
     if tree.commit is not None:
         return [{"path": spec.path, "commit": tree.commit}]
-    return [_described(spec.path, leaf) for leaf in list_leaves(tree) if leaf.fault is None]
+    return [_described(spec.path, leaf) for leaf in leaves() if leaf.fault is None]
 
 
 def _described(root: str, leaf: Leaf) -> dict[str, Any]:
     path = f"{root.rstrip('/')}/{leaf.path}"
     try:
-        return describe_file(path, encodable(path))
+        return describe_input(path, encodable(path))
     except OSError as error:
         return {"path": encodable(path), "unreadable": str(error.strerror)}
 
 
-def tree_pieces(spec: SourceSpec, tree: Tree, choice: Choice, shop: Shop) -> Iterator[Piece]:
+def tree_pieces(spec: SourceSpec, tree: Tree, leaves: Sequence[Leaf], choice: Choice, shop: Shop) -> Iterator[Piece]:
     """Yield the pieces of a tree, in an order that depends on names only."""
-    leaves = list(list_leaves(tree))
     if not leaves:
         raise UserError(f"{spec.path}: holds no files; give a folder of source files, or another ref")
     licenses = licenses_of_tree(tree, leaves, spec.license)

@@ -25,18 +25,22 @@ from starchat.dialogue import from_row
 from starchat.files import digest_bytes
 
 CENSUS = "census.pickle"
+WEIGHTS = "weights.npy"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WriteTask:
-    """A portion's file and the digest of its `entries`, which lie in a file; `shards` is how the folders of shards are called."""
+    """A portion's file and the digest of its `entries`, which lie in a file, as the `weights` of all sources do.
+
+    `shards` is how the folders of shards are called.
+    """
 
     name: str
     split: str | None
     entries: str
     digest: str
     shards: str
-    weights: tuple[float, ...]
+    weights: str
 
     def task_identity(self) -> Any:
         """Return what tells this file from others of its run, whose digest covers all the rest."""
@@ -53,9 +57,10 @@ def write_portion(folder: Path, task: WriteTask) -> dict[str, dict[str, int]]:
     entries = np.load(task.entries)
     target = folder / task.name
     if task.split is None:
+        weights = np.load(task.weights)
         with TableFile(target, dropped_schema()) as table:
             for entry, value in lines_of(entries, task.shards):
-                table.write(dropped_row(entry, value, task.weights), int(entry["size"]))
+                table.write(dropped_row(entry, value, weights), int(entry["size"]))
         return {}
     census = Census()
     repaired: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
@@ -79,7 +84,7 @@ def lines_of(entries: np.ndarray[Any, Any], shards: str) -> Iterator[tuple[np.vo
                 yield entry, read_line(file, entry)
 
 
-def dropped_row(entry: np.void, value: dict[str, Any], weights: tuple[float, ...]) -> dict[str, Any]:
+def dropped_row(entry: np.void, value: dict[str, Any], weights: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Return the row of what is dropped: as its builder or a step said, or by a verdict."""
     source = int(entry["source"])
     twin = identity(entry["twin"])
@@ -98,8 +103,10 @@ def dropped_row(entry: np.void, value: dict[str, Any], weights: tuple[float, ...
 
 
 def write_tasks(portions: Iterator[Portion], folder: Path, shards: str, weights: tuple[float, ...]) -> Iterator[WriteTask]:
-    """Yield the task of each portion, whose entries are written to a folder."""
+    """Yield the task of each portion, whose entries are written to a folder, beside the weights of the sources."""
+    place = folder / WEIGHTS
+    save_array(place, np.array(weights))
     for portion in portions:
         path = folder / f"{portion.name}.npy"
         save_array(path, portion.entries)
-        yield WriteTask(portion.name, portion.split, str(path), digest_bytes(portion.entries.tobytes()), shards, weights)
+        yield WriteTask(portion.name, portion.split, str(path), digest_bytes(portion.entries.tobytes()), shards, str(place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from data_prep.curate import CurateSpec, curate_item, open_curation
 from data_prep.inspect import inspect
@@ -63,7 +65,7 @@ def test_the_order_of_steps_is_that_of_the_spec_class() -> None:
     found = curate_item(Kept(record), open_curation(rules, "spec", setting))[0]
     assert isinstance(found, Dropped)
     assert (found.reason, "As an AI" in found.raw) == ("license_copyleft", True)
-    found = curate_item(Kept(record), open_curation({**rules, "licenses": None}, "spec", setting))[0]
+    found = curate_item(Kept(record), open_curation({"filters": rules["filters"]}, "spec", setting))[0]
     assert isinstance(found, Dropped)
     assert found.reason == "refusal"
 
@@ -110,6 +112,14 @@ def test_all_faults_are_told_at_once() -> None:
     ]
     with pytest.raises(UserError, match="unknown key 'licences'; did you mean 'licenses'"):
         open_curation({"licences": {}}, "spec", Setting(workers=1))
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(CurateSpec)])
+def test_a_step_with_nothing_behind_it_is_a_fault(name: str) -> None:
+    """Whoever wrote the line wants the step."""
+    told = rf"^spec: curate\.{name}: nothing stands behind it; write {name}: {{}} for the step as it is by rule, or take the line out$"
+    with pytest.raises(UserError, match=told):
+        open_curation(yaml.safe_load(f"{name}:\n"), "spec: curate", Setting(workers=1))
 
 
 def test_a_fault_names_its_key_once() -> None:
