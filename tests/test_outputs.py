@@ -271,3 +271,28 @@ def test_a_dataset_that_lost_something_is_not_taken_for_prepared(what: str, wher
     assert not run(chats, output=output, overwrite=True)["skipped"]
     assert digests("dataset") == before
     assert run(chats, output=output, overwrite=True)["skipped"]
+
+
+def test_a_work_folder_is_marked_until_nothing_else_is_in_it(chats: dict[str, Any]) -> None:
+    """Something in it cannot be taken away yet, as what a worker writes that is being ended: the next run takes it for its own."""
+    WORK.mkdir()
+    (WORK / stage.OURS).touch()
+    with mounted_disk(WORK / "shards", "8m"):
+        prepare(spec_of(chats), progress=False)
+        assert sorted(os.listdir(WORK)) == [stage.OURS, "shards"]
+    assert not prepare(spec_of(chats), ["seed=1"], progress=False, overwrite=True)["skipped"]
+    assert not WORK.exists()
+
+
+def test_what_comes_to_a_place_in_a_store_during_the_run_stays(
+    chats: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_thesis() -> None:
+        Path("store").mkdir()
+        Path("store/thesis.txt").write_text("years of work")
+
+    late(monkeypatch, write_thesis)
+    with pytest.raises(UserError, match="store: holds other files; .* it came there while this command was at work"):
+        prepare(spec_of(chats, output=f"local://{tmp_path}/store"), progress=False)
+    assert os.listdir("store") == ["thesis.txt"]
+    assert len(shards(Path(".store.work"))) == 1
