@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from data_prep.remote_files import temporary_folder
 from starchat.errors import UserError
 from starchat.files import digest_bytes
 
@@ -355,7 +356,7 @@ def _borrow(store: Store, folder: Path) -> dict[str, str]:
 def _reading(repository: Place, given: bytes | IO[bytes] | None, *arguments: str) -> Iterator[IO[bytes]]:
     """Give the output of a git command on the objects of a repository; raise `UserError` if git fails."""
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="starchat-git-"))
+        folder = stack.enter_context(temporary_folder())
         errors = stack.enter_context(tempfile.TemporaryFile())
         if isinstance(given, bytes):
             listing = stack.enter_context(tempfile.TemporaryFile())
@@ -363,7 +364,7 @@ def _reading(repository: Place, given: bytes | IO[bytes] | None, *arguments: str
             listing.seek(0)
             given = listing
         store = open_store(repository)
-        environment = _borrow(store, Path(folder))
+        environment = _borrow(store, folder)
         source = subprocess.DEVNULL if given is None else given
         command = [_program(store.path), *arguments]
         process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=environment)

@@ -8,7 +8,8 @@ Here a spec is opened, and the dataset becomes a folder; how it is made, by task
 The same input gives the same bytes, whoever makes them. A source's units are the rows of its files, except for OASST
 (`data_prep.oasst`) and the builders of `data_prep.kinds`, each of which says what its units are.
 
-What is done stays in a work folder beside the output until all of it is: after a kill, Ctrl-C or SIGTERM, the next run does the rest.
+What is done stays in a work folder beside the output until all of it is: after a kill, Ctrl-C, SIGTERM, a full disk or any other end but a
+fault of the sources, the next run does the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,28 +26,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from data_prep import outputs
+from data_prep import outputs, remote_files
 from data_prep.build_shards import PIECES_ELSEWHERE, PIECES_OF_A_SHARD
 from data_prep.card import told_reach, write_card
 from data_prep.curate import Curation, open_curation
 from data_prep.dataset import Made, Weighted, Work, make_dataset
 from data_prep.engines import Engine, require_engine
+from data_prep.git import is_repository
 from data_prep.input_files import tokenizer_inputs, without_stamps
 from data_prep.kinds import KINDS, Setting, open_kind
 from data_prep.pool import default_workers, start_server
-from data_prep.remote_files import is_remote
-from data_prep.stopping import ending_in_order, telling_of
+from data_prep.remote_files import is_remote, local_path
+from data_prep.stopping import ending_in_order, has_done, telling_of
 from data_prep.tasks import WorkKept
 from starchat import __version__
 from starchat.config import apply_overrides, closest, from_mapping, read_yaml, to_mapping
 from starchat.errors import Faults, UserError
-from starchat.files import alone_in, digest_json, versions, write_json, write_manifest
+from starchat.files import alone_in, digest_json, place_of, placed, versions, write_json, write_manifest
 
 STAGE = "prepare"
 DECONTAMINATION = "decontamination.json"
 """What the records share with benchmarks, dropped and nearly dropped: `data_prep.near_miss`."""
 
 MAX_WEIGHT = 1000
+
+WALKED = ("source", "notebooks")
+"""The kinds that read all that lies below a folder, where it is no repository. Of a folder of tables only those in it are read."""
+
+OURS = "made-by-starchat-prepare"
+"""A work folder holds a file of this name. Another folder is nothing to work in, nor to take away."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,19 +83,22 @@ def prepare(
     progress: bool = True,
     workers: int | None = None,
     engine: Engine | None = None,
-    work: Path | None = None,
+    work: str | Path | None = None,
     pieces_of_a_shard: int | None = None,
 ) -> dict[str, Any]:
     """Return the manifest of the dataset that the spec describes, plus its ``folder``; ``skipped`` if it was there already.
 
     The bytes do not depend on the number of `workers` (processes; all cores by default), on the `engine`, nor on `pieces_of_a_shard`,
     how much a task has. Raises `UserError` for what the user must change; then the output folder is as it was. What is done lies in a
-    folder in `work`, beside the output by default, until the dataset is whole; other machines must see it.
+    folder in `work`, beside the output by default, until the dataset is whole; other machines must see it. Of two that make one output
+    on this machine at a time, the second is refused.
     """
     engine = engine or Engine(workers=workers, stop=True)
     require_engine(engine)
     pieces_of_a_shard = pieces_of_a_shard or PIECES_OF_A_SHARD.get(engine.kind, PIECES_ELSEWHERE)
     spec, setting, sources, curation = open_spec(spec_path, overrides, default_workers() if workers is None else workers)
+    output, work_folder = outputs.require_place(spec.output, f"{spec_path}: output"), _work_folder(spec.output, work)
+    _require_outside(spec.sources, output, work_folder)
     resolved = {**to_mapping(spec), "sources": [{**source.opened.spec, "weight": source.weight} for source in sources]}
     if curation is not None:
         resolved["curate"] = curation.resolved
@@ -101,24 +113,37 @@ def prepare(
         return digest_json({"spec": depends_on, "inputs": without_stamps(inputs), "versions": found_versions})
 
     of_steps = [*tokenizer_inputs(spec.tokenizer), *(curation.inputs() if curation is not None else ())]
-    if outputs.exists(spec.output):
-        inputs = [entry for number in range(len(sources)) for entry in inputs_of(number)]
-        if outputs.is_finished(spec.output, STAGE, digest_of(inputs + of_steps), overwrite):
-            return {**(outputs.manifest_of(spec.output) or {}), "folder": spec.output, "skipped": True}
-    known = [list(source.opened.known) if source.opened.tells else inputs_of(n) for n, source in enumerate(sources)]
-    before = [*itertools.chain.from_iterable(known), *of_steps]
-    with _working(spec.output, work, engine) as work_folder, outputs.placing(spec.output, work_folder) as folder:
-        digest = digest_json([digest_of(before), pieces_of_a_shard])
-        work_of_run = Work(work_folder, engine, digest, setting, progress, pieces_of_a_shard, before)
-        made = make_dataset(spec, sources, curation, work_of_run, folder)
-        if made.near_misses is not None and progress:
-            print(made.near_misses.as_table(), file=sys.stderr)
-        inputs = [entry for n, entries in enumerate(known) for entry in (*entries, *made.reads.get(n, ()))] + of_steps
-        stated = {"spec": resolved, "inputs": without_stamps(inputs), "versions": found_versions}
-        if curation is not None and curation.opt_outs is not None:
-            stated["opt_out"] = made.census.reach()
-        _write_rest(folder, made, digest_of(inputs), stated)
-    return {**(outputs.manifest_of(spec.output) or {}), "folder": spec.output, "skipped": False}
+    with outputs.alone_at(output):
+        if outputs.exists(output):
+            inputs = [entry for number in range(len(sources)) for entry in inputs_of(number)]
+            if (manifest := _finished(output, digest_of(inputs + of_steps), overwrite)) is not None:
+                return {**manifest, "folder": output, "skipped": True}
+        known = [list(source.opened.known) if source.opened.tells else inputs_of(n) for n, source in enumerate(sources)]
+        before = [*itertools.chain.from_iterable(known), *of_steps]
+        with _working(work_folder, engine), outputs.placing(output, work_folder, overwrite) as folder:
+            digest = digest_json([digest_of(before), pieces_of_a_shard])
+            with placed(work_folder):
+                work_of_run = Work(work_folder, engine, digest, setting, progress, pieces_of_a_shard, before)
+                made = make_dataset(spec, sources, curation, work_of_run, folder)
+            if made.near_misses is not None and progress:
+                print(made.near_misses.as_table(), file=sys.stderr)
+            inputs = [entry for n, entries in enumerate(known) for entry in (*entries, *made.reads.get(n, ()))] + of_steps
+            stated = {"spec": resolved, "inputs": without_stamps(inputs), "versions": found_versions}
+            if curation is not None and curation.opt_outs is not None:
+                stated["opt_out"] = made.census.reach()
+            _write_rest(folder, made, digest_of(inputs), stated)
+        return {**(outputs.manifest_of(output) or {}), "folder": output, "skipped": False}
+
+
+def _finished(output: str, digest: str, overwrite: bool) -> dict[str, Any] | None:
+    """Return the manifest of exactly this dataset, if it is there; raise `UserError` if anything else is, or less of it, that must stay."""
+    if not outputs.is_finished(output, STAGE, digest, overwrite):
+        return None
+    manifest = outputs.manifest_of(output) or {}
+    lost = outputs.lost_rows(output, manifest["counts"])
+    if lost is not None and not overwrite:
+        raise UserError(f"{lost}; files were lost, added or damaged: pass --overwrite to make it again, or choose another output")
+    return manifest if lost is None else None
 
 
 def _write_rest(folder: Path, made: Made, digest: str, known: Mapping[str, Any]) -> None:
@@ -130,27 +155,58 @@ def _write_rest(folder: Path, made: Made, digest: str, known: Mapping[str, Any])
     write_manifest(folder, STAGE, digest, content)
 
 
-@contextlib.contextmanager
-def _working(output: str, parent: Path | None, engine: Engine) -> Iterator[Path]:
-    """Give a folder for what is done, which vanishes when all is, or where its sources are at fault. It stays after a kill, where tasks
-    failed or work elsewhere: the same command goes on from there.
-
-    It lies in `parent`, by default beside the output, or in the current folder where that goes to a store.
-    """
+def _work_folder(output: str, parent: str | Path | None) -> Path:
+    """Return the folder for what is done: in `parent`, by default beside the output, for a store in the current folder."""
+    if parent is not None and is_remote(parent):
+        raise UserError(f"--work: {str(parent)!r}: is an address in a store; name a folder of a disk, which each worker sees")
     if parent is None:
-        parent = Path() if is_remote(output) else Path(output).parent
-    folder = (parent / f".{output.rstrip('/').rsplit('/', 1)[-1]}.work").absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        parent = Path() if is_remote(output) else place_of(local_path(output)).parent
+    name = output.rstrip("/").rsplit("/", 1)[-1]
+    return (local_path(outputs.require_place(str(parent), "--work")) / f".{name}.work").absolute()
+
+
+def _require_outside(sources: Sequence[Mapping[str, Any]], output: str, work: Path) -> None:
+    """Raise `UserError` if a source is all of a folder that holds the output or the work folder: the run would read what it writes."""
+    for number, source in enumerate(sources):
+        path = str(source["path"])
+        if source["kind"] not in WALKED or is_remote(path) or not Path(path).is_dir() or is_repository(path):
+            continue
+        for place, what in ((output, "output"), (work, "--work")):
+            if not is_remote(place) and Path(place).resolve().is_relative_to(Path(path).resolve()):
+                raise UserError(f"{what}: {str(place)!r} lies in the folder of sources[{number}], {path}; choose one outside of it")
+
+
+@contextlib.contextmanager
+def _working(folder: Path, engine: Engine) -> Iterator[None]:
+    """Hold the folder for what is done, which vanishes when all is, where nothing is, or where the sources are at fault. Else it stays,
+    as it does where work may go on elsewhere: the same command goes on from there.
+    """
 
     def vanish(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        goes_on = kind is not None and (not issubclass(kind, Exception) or issubclass(kind, WorkKept))
-        ended = not goes_on and (kind is None or engine.kind in ("pool", "here"))
-        if ended:
-            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, UserError):
+            goes_on = isinstance(error, WorkKept)
+        else:
+            goes_on = error is not None and has_done(folder)
+        if error is None or not (goes_on or engine.kind not in ("pool", "here")):
+            _take_away(folder)
 
     with alone_in(folder), telling_of(folder), contextlib.ExitStack() as stack:
+        if any(folder.iterdir()) and not (folder / OURS).is_file():
+            raise UserError(
+                f"{folder}: holds other files than those of starchat prepare; move them away, or name another folder with --work"
+            )
+        (folder / OURS).touch()
         stack.push(vanish)
-        yield folder
+        yield
+
+
+def _take_away(folder: Path) -> None:
+    """Remove a work folder. It is marked as long as anything else is in it, such as what a worker that is being ended has just written."""
+    for entry in folder.iterdir():
+        if entry.name != OURS:
+            remote_files.remove(entry)
+    if os.listdir(folder) == [OURS]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _modules(spec: PrepareSpec) -> list[str]:
@@ -200,6 +256,8 @@ def open_spec(spec_path: Path, overrides: Sequence[str], workers: int) -> tuple[
             sources = [faults.get(_open, entry, f"{place}: sources[{number}]", setting) for number, entry in enumerate(mapping[key])]
         elif key == "curate" and spec.curate:
             curation = faults.get(open_curation, spec.curate, f"{place}: curate", setting)
+        elif key == "seed" and spec.seed < 0:
+            faults.add(f"{place}: seed: {spec.seed}; expected a whole number from 0")
         elif key in ("test_fraction", "max_bad_fraction") and not 0 <= getattr(spec, key) <= 1:
             faults.add(f"{place}: {key}: {getattr(spec, key)}; expected a number from 0 to 1")
     whole = Faults()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from starchat.errors import UserError
 from starchat.files import read_manifest
@@ -52,13 +52,13 @@ def prepared_rows(dataset: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def open_parquet(path: Path) -> Iterator[Any]:
-    """Give an open Parquet file; what is wrong with it becomes one `UserError`."""
+def open_parquet(path: str | Path, data: BinaryIO | None = None) -> Iterator[Any]:
+    """Give an open Parquet file, read from `data` if that is open already; what is wrong with it becomes one `UserError`."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(data or path) as file:
             yield file
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: missing or damaged ({' '.join(str(error).split())}); prepare the dataset again") from None

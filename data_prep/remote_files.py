@@ -175,12 +175,15 @@ def put_files(folder: Path, names: Iterable[str], target: str) -> None:
         store.put_file(str(folder / name), place)
 
 
-def remove(path: str | Path, first: str | None = None) -> None:
-    """Remove a file or folder with all that is in it, the file `first` before the others. What is not there is no fault."""
+def remove(path: str | Path, first: str | None = None, keep: str | None = None) -> None:
+    """Remove a file or folder with all that is in it, the file `first` before the others. What is not there is no fault.
+
+    Of a folder in a store the file `keep` stays.
+    """
     if is_remote(path):
         store, name = _opened(path)
         head = name.rstrip("/")
-        found = set(store.find(head))
+        found = set(store.find(head)) - {f"{head}/{keep}"}
         if f"{head}/{first}" in found:
             store.rm_file(f"{head}/{first}")
             found.remove(f"{head}/{first}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the workers end at once, what is done stays, and one line says so.
+"""Ctrl-C and SIGTERM: the workers end at once, what is done stays, and one line says so. So it does after any other sudden end.
 
 SIGTERM is what ``kill``, Slurm, systemd and containers send. A second one changes nothing (``timeout`` sends it to the program and to its
 group); a second Ctrl-C ends the wait for whatever is being put away.
@@ -12,11 +12,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from data_prep.tasks import DONE
-from starchat.errors import Preempted
+from starchat.errors import Preempted, UserError
 
 DEFAULTS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 """How a process heeds them by itself. A program that heeds one otherwise goes on doing so."""
@@ -54,13 +54,24 @@ def ending_in_order() -> Iterator[None]:
 
 @contextlib.contextmanager
 def telling_of(folder: Path) -> Iterator[None]:
-    """Have an interrupt of the block say that the folder is gone on from, if anything in it is done."""
-    try:
+    """Have whatever ends the block, but a `UserError`, say that the folder is gone on from, if anything in it is done."""
+
+    def tell(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None or isinstance(error, UserError) or not has_done(folder):
+            return
+        said = f"what is done is kept: the same command goes on from {folder}"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(said) from None
+        error.add_note(said)
+
+    with contextlib.ExitStack() as stack:
+        stack.push(tell)
         yield
-    except KeyboardInterrupt:
-        if next(folder.rglob(DONE), None) is None:
-            raise
-        raise KeyboardInterrupt(f"what is done is kept: the same command goes on from {folder}") from None
+
+
+def has_done(folder: Path) -> bool:
+    """Return whether any task in a folder is done."""
+    return next(folder.rglob(DONE), None) is not None
 
 
 @contextlib.contextmanager

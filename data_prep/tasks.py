@@ -29,7 +29,7 @@ from typing import Any
 from data_prep import remote_files
 from data_prep.remote_files import is_remote, join, local_path
 from starchat.errors import UserError
-from starchat.files import digest_bytes, digest_json
+from starchat.files import digest_bytes, digest_json, sync, sync_tree
 
 DONE = "done.json"
 MAKING = ".making-"
@@ -217,10 +217,7 @@ def _written(folder: Path) -> Iterator[tuple[str, int]]:
 def _take_place(task: Task, run: Run, temporary: Path) -> None:
     """Rename a whole folder, once it is on the disk, to where it belongs."""
     root = local_path(run.folder)
-    for parent, _, names in os.walk(temporary, topdown=False):
-        for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
+    sync_tree(temporary)
     for _ in range(3):
         try:
             os.rename(temporary, root / task.name)
@@ -233,15 +230,7 @@ def _take_place(task: Task, run: Run, temporary: Path) -> None:
             _throw_away(root / task.name, root / run.making)
     else:
         raise UserError(f"{root / task.name}: other processes keep writing it; end them, or choose another folder with --work")
-    _sync(root)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(root)
 
 
 def _throw_away(path: Path, beside: Path) -> None:

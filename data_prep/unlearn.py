@@ -26,6 +26,7 @@ from starchat.dialogue import from_row, to_source
 from starchat.errors import UserError
 from starchat.files import (
     BEGUN,
+    alone_at,
     already_finished,
     building,
     digest_json,
@@ -149,8 +150,15 @@ def write_without(report: Mapping[str, Any], output: Path, overwrite: bool = Fal
     manifest = require_prepared(folder)
     gone = {(row["id"], row["copy"]) for row in before["rows"]}
     digest = digest_json({"from": before["digest"], "without": sorted(map(list, gone))})
-    if already_finished(output, STAGE, digest, overwrite):
-        return {**(read_manifest(output) or {}), "folder": str(output), "skipped": True}
+    with alone_at(output):
+        if already_finished(output, STAGE, digest, overwrite):
+            return {**(read_manifest(output) or {}), "folder": str(output), "skipped": True}
+        _write_without(manifest, before, gone, output, digest)
+    return {**(read_manifest(output) or {}), "folder": str(output), "skipped": False}
+
+
+def _write_without(manifest: Mapping[str, Any], before: Mapping[str, Any], gone: set[tuple[str, int]], output: Path, digest: str) -> None:
+    folder = Path(before["folder"])
     with building(output) as target:
         _copy_rows(folder, target, gone)
         _copy_dropped(folder, target, before["rows"])
@@ -164,7 +172,6 @@ def write_without(report: Mapping[str, Any], output: Path, overwrite: bool = Fal
         content["unlearned"] = {"rows": len(before["rows"]), "receipt_sha256": sha256_file(target / RECEIPT)}
         write_card(target, content, census)
         write_manifest(target, STAGE, digest, content)
-    return {**(read_manifest(output) or {}), "folder": str(output), "skipped": False}
 
 
 def _copy_rows(folder: Path, target: Path, gone: set[tuple[str, int]]) -> None:

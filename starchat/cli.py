@@ -173,7 +173,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from data_prep.prepare import prepare, summary
 
     with _result_only(options.json) as show:
-        where = {"engine": _engine_of(options), "work": Path(options.work) if options.work else None}
+        where = {"engine": _engine_of(options), "work": options.work}
         manifest = prepare(Path(options.spec), options.overrides, options.overwrite, workers=options.workers, **where)
         show(manifest, f"{summary(manifest)}\n{manifest['folder']}")
     return 0

@@ -89,9 +89,11 @@ def guarded(work: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        place = error.filename2 or error.filename if error.errno in DISK_FULL else error.filename  # it is what is copied to that is full
+        where = f"{place}: " if place else ""
         remedy = "free some space, or choose an output elsewhere" if error.errno in DISK_FULL else "check the path and its permissions"
-        print(f"starchat: {where}{os.strerror(error.errno)}; {remedy}; what was there before is untouched", file=sys.stderr)
+        told = [os.strerror(error.errno), remedy, "what was there before is untouched", *getattr(error, "__notes__", ())]
+        print(f"starchat: {where}{'; '.join(told)}", file=sys.stderr)
     except KeyboardInterrupt as interrupt:
         print(f"starchat: {interrupt if interrupt.args else 'interrupted'}", file=sys.stderr)
         return 130

@@ -1,21 +1,22 @@
 """Folders that are finished or absent.
 
 A stage writes its ``manifest.json`` last; a folder without one is not finished. What a stage builds is
-built in a sibling folder and renamed when it is whole, so a crash, a full disk or a fault leaves the
-target as it was.
+built in a sibling folder and renamed when all of it is on the disk, so a crash, a full disk or a fault leaves
+the target as it was. Whoever builds holds the target's name (`alone_at`) from the first look at it to the rename.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import socket
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,8 @@ BEGUN = "begun.json"
 RUN_MARK = "# Resolved by starchat"
 """How the ``recipe.yaml`` begins that a run writes. A folder with a recipe of somebody's own is no run."""
 
-_OWNER = f"{socket.gethostname()}-"
-"""Temporary folders are named for host and process, so that what a killed process left can be told from what a live one makes."""
-
-_LEFT = re.compile(rf"\.(?P<target>.+)\.(?P<kind>building|replaced)-{re.escape(_OWNER)}(?P<pid>\d+)")
+_LEFT = re.compile(r"\.(?P<target>.+)\.(?P<kind>building|replaced)-[0-9a-f]{32}")
+"""How a folder is called that is being built, or was moved aside. Whoever holds the target's name and did not make it may sweep it."""
 
 _DIGESTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
@@ -67,7 +66,7 @@ def write_text(path: str | Path, text: str) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with _placed(target):
+        with placed(target):
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, target)
     finally:
@@ -109,16 +108,21 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def place_of(folder: str | Path) -> Path:
+    """Return where a result goes: where a link leads, so that it lies on the disk that the link names; raise `UserError` for no name."""
+    target = Path(folder)
+    if target.name in ("", ".."):
+        raise UserError(f"output {str(folder)!r}: names no folder of its own; choose another output, such as {target / 'result'}")
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
+
+
 def already_finished(folder: str | Path, stage: str, digest: str, overwrite: bool) -> bool:
     """Return whether `folder` holds exactly this finished stage; raise `UserError` if it holds anything else.
 
     `digest` is that of everything the result depends on. With `overwrite` a folder that the same
     stage began or finished may be replaced; another stage's result and other files are never touched.
     """
-    target = Path(folder)
-    sweep(target.parent, target.name)
-    if target.name in ("", ".."):
-        raise UserError(f"output {str(folder)!r}: names no folder of its own; choose another output, such as {target / 'result'}")
+    target = place_of(folder)
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; choose another output")
     if not target.exists() or not any(target.iterdir()):
@@ -145,20 +149,43 @@ def _is_marked(path: Path) -> bool:
 
 @contextlib.contextmanager
 def building(folder: str | Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder` that takes its place when the block ends well, and vanishes otherwise."""
-    target = Path(folder)
+    """Give an empty folder beside `folder` that takes its place when the block ends well, and vanishes otherwise.
+
+    Whoever calls holds the name, or the folder around it: what a kill leaves is taken away by the next who does.
+    """
+    target = place_of(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent, target.name)
-    temporary = target.with_name(f".{target.name}.building-{_OWNER}{os.getpid()}")
-    if temporary.exists():
-        shutil.rmtree(temporary)
+    temporary = _beside(target, "building")
     temporary.mkdir()
     try:
-        with _placed(target):
+        with placed(target):
             yield temporary
+            sync_tree(temporary)
             _take_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone_at(folder: str | Path) -> Iterator[None]:
+    """Hold the name of a folder, whether it is there or not, for this process; raise `UserError` if another one holds it.
+
+    What processes left half-built that held it and were killed is swept first. For the rest it is as `alone_in`. Where this process may
+    not write, it can look at what is there, and holds nothing.
+    """
+    target = place_of(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(target.parent, os.W_OK):
+        yield
+        return
+    lock = target.with_name(f".{target.name}.lock")
+    handle = _held(lock, target, lambda: os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666))
+    try:
+        sweep(target.parent, target.name)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -173,31 +200,47 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
         return
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"{folder}: another process is at work in it; wait until it is finished, or end it") from None
-    except OSError:
-        pass
+    handle = _held(folder, folder, lambda: _opened_folder(folder))
     try:
         yield
     finally:
-        os.close(handle)
         if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+        os.close(handle)
+
+
+def _opened_folder(folder: Path) -> int:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # whoever held it has just taken it away
+            return os.open(folder, os.O_RDONLY)
+
+
+def _held(path: Path, said: Path, opened: Callable[[], int]) -> int:
+    """Return a handle that holds the file or folder `path` until it is closed; raise `UserError`, which names `said`, if another does."""
+    while True:
+        handle = opened()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UserError(f"{said}: another process is at work in it; wait until it is finished, or end it") from None
+        except OSError:
+            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)  # whoever held it took it away before this process held it: others will make and hold a new one
 
 
 def sweep(folder: Path, target: str | None = None) -> None:
-    """Remove what killed processes of this host left half-built in a folder, or of it what was to become `target`.
+    """Remove what killed processes left half-built in a folder, or of it what was to become `target`; whoever calls holds that.
 
     What such a process had just moved aside is put back.
     """
     for entry in folder.iterdir() if folder.is_dir() else ():
         found = _LEFT.fullmatch(entry.name)
-        if found is None or target not in (None, found["target"]) or _is_alive(int(found["pid"])):
+        if found is None or target not in (None, found["target"]):
             continue
         place = entry.with_name(found["target"])
         if found["kind"] == "replaced" and not place.exists():
@@ -206,14 +249,24 @@ def sweep(folder: Path, target: str | None = None) -> None:
             shutil.rmtree(entry)
 
 
-def _is_alive(pid: int) -> bool:
+def sync_tree(folder: Path) -> None:
+    """Return when a folder and all that is in it is on the disk, and not only in memory."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk. Some shared disks know no such thing for folders."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_manifest(folder: str | Path, stage: str, digest: str, content: Mapping[str, Any]) -> None:
@@ -221,9 +274,13 @@ def write_manifest(folder: str | Path, stage: str, digest: str, content: Mapping
     write_json(Path(folder) / MANIFEST, {"stage": stage, "digest": digest, **content})
 
 
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}-{uuid.uuid4().hex}")
+
+
 def _take_place(new: Path, target: Path) -> None:
     """Put the folder `new` where `target` is; if that fails, `target` is what it was."""
-    replaced = target.with_name(f".{target.name}.replaced-{_OWNER}{os.getpid()}")
+    replaced = _beside(target, "replaced")
     old = target.exists()
     if old:
         os.replace(target, replaced)
@@ -233,11 +290,12 @@ def _take_place(new: Path, target: Path) -> None:
         if old:
             os.replace(replaced, target)
         raise
+    sync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _placed(target: Path) -> Iterator[None]:
+def placed(target: Path) -> Iterator[None]:
     """Name `target` in an error of the system that names no file: a full disk says so only when a file is flushed."""
     try:
         yield

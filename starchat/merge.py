@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,12 @@ from starchat.export import (
 )
 from starchat.files import (
     MANIFEST,
+    alone_at,
     already_finished,
     building,
     describe_file,
     digest_json,
+    place_of,
     read_manifest,
     versions,
     write_json,
@@ -76,17 +78,21 @@ def merge(run: str | Path, output: str | Path, dtype: str | None = None, overwri
 
     `dtype` None takes that of the base model. ``ok`` is false, and nothing is written, if the merged model is not what the adapter is.
     """
-    source, target = Path(run), Path(output)
+    source, target = Path(run), place_of(output)
     recipe, manifest = _adapter_run(source)
     stored = _stored_dtype(base_folder(recipe.model), dtype)
     digest = digest_json([manifest["digest"], manifest["files"], stored])
-    if already_finished(target, STAGE, digest, overwrite):
-        return {**(read_manifest(target) or {}), "folder": str(target), "ok": True, "skipped": True}
+    with alone_at(target):
+        if already_finished(target, STAGE, digest, overwrite):
+            return {**(read_manifest(target) or {}), "folder": str(target), "ok": True, "skipped": True}
+        return _merge(source, target, recipe, manifest, stored, digest)
+
+
+def _merge(source: Path, target: Path, recipe: Recipe, manifest: Mapping[str, Any], stored: str, digest: str) -> dict[str, Any]:
     tokens = saved_tokens(source, recipe)
     cases, golden = read_golden(source)
     live = _adapter_logits(source, recipe, tokens, cases, golden)
     model, divergences = _merged(source, recipe, tokens, cases, live)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as draft, tempfile.TemporaryDirectory() as proof:
         save_tokens(tokens, draft, recipe.max_length_tokens)
         model.to(DTYPES[stored]).save_pretrained(draft)

@@ -316,8 +316,12 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path, tiny_base: Path, capsys: 
     (tmp_path / "chats.jsonl").write_bytes(incompressible(2500))
     spec = write_spec(tmp_path, tmp_path / "chats.jsonl")
     message = fails(["prepare", spec, f"output={small_disk / 'dataset'}"], capsys)
-    assert str(small_disk / "dataset") in message
+    assert str(small_disk) in message
     assert "No space left on device; free some space, or choose an output elsewhere" in message
+    work = small_disk / ".dataset.work"
+    assert not (small_disk / "dataset").exists()
+    assert work.exists() == (f"; what is done is kept: the same command goes on from {work}" in message)
+    shutil.rmtree(work, ignore_errors=True)
     assert snapshot(small_disk) == {}
     assert main(["prepare", spec]) == 0
     keys = {"max_length_tokens": 1024, "max_set_aside_fraction": 1.0}

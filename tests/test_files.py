@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runs import mounted_disk
 from starchat.errors import UserError
 from starchat.files import (
     RUN_MARK,
+    alone_at,
     alone_in,
     already_finished,
     building,
@@ -106,49 +108,106 @@ def test_write_text_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == '{\n  "é": 1\n}\n'
 
 
-@pytest.fixture
-def dead() -> int:
-    """The id of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
+LEFT = "0123456789abcdef" * 2
 
 
-def test_what_a_killed_process_left_is_swept_and_what_it_moved_aside_comes_back(tmp_path: Path, dead: int) -> None:
-    here = socket.gethostname()
-    kept = [f".out.building-{here}-{os.getpid()}", f".out.building-elsewhere-{dead}", ".out.building-notes", "out"]
-    for name in (*kept, f".out.building-{here}-{dead}", f".out.replaced-{here}-{dead}", f".lost.replaced-{here}-{dead}"):
+def test_what_a_killed_process_left_is_swept_and_what_it_moved_aside_comes_back(tmp_path: Path) -> None:
+    kept = [".out.building-notes", ".out.replaced-2024", "out"]
+    for name in (*kept, f".out.building-{LEFT}", f".out.replaced-{LEFT}", f".lost.replaced-{LEFT}"):
         (tmp_path / name).mkdir()
-    (tmp_path / f".lost.replaced-{here}-{dead}" / "a").write_text("1")
+    (tmp_path / f".lost.replaced-{LEFT}" / "a").write_text("1")
     sweep(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {*kept, "lost"}
     assert (tmp_path / "lost" / "a").read_text() == "1"
 
 
-def test_building_sweeps_what_was_to_become_the_same_folder(tmp_path: Path, dead: int) -> None:
-    here = socket.gethostname()
+def test_whoever_holds_a_name_sweeps_what_was_to_bear_it(tmp_path: Path) -> None:
+    """Also what a process of another machine left: nobody but the holder builds there."""
     for name in ("out", "other"):
-        (tmp_path / f".{name}.building-{here}-{dead}").mkdir()
-    with building(tmp_path / "out"):
-        pass
-    assert {p.name for p in tmp_path.iterdir()} == {"out", f".other.building-{here}-{dead}"}
+        (tmp_path / f".{name}.building-{LEFT}").mkdir()
+    (tmp_path / f".out.replaced-{LEFT}").mkdir()
+    with alone_at(tmp_path / "out"):
+        assert {p.name for p in tmp_path.iterdir()} == {".out.lock", "out", f".other.building-{LEFT}"}
+        with building(tmp_path / "out") as folder, pytest.raises(UserError), alone_at(tmp_path / "out"):
+            pass
+        assert folder.name != "out"
+    assert {p.name for p in tmp_path.iterdir()} == {"out", f".other.building-{LEFT}"}
 
 
-def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+HOLD = "import sys, time; from pathlib import Path; from starchat.files import {0}\n"
+HOLD += "with {0}(Path({1!r})): print('held', flush=True); time.sleep(60)"
+
+
+@pytest.mark.parametrize("hold", [alone_in, alone_at], ids=["a folder", "a name"])
+def test_two_processes_do_not_work_in_one_folder(hold: Any, tmp_path: Path) -> None:
     """A killed holder lets go; a folder that was made in vain vanishes."""
-    code = "import sys, time; from pathlib import Path; from starchat.files import alone_in\n"
-    code += f"with alone_in(Path({str(tmp_path / 'run')!r})): print('held', flush=True); time.sleep(60)"
+    code = HOLD.format(hold.__name__, str(tmp_path / "run"))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(UserError, match="run: another process is at work in it; wait until it is finished, or end it"):
-            alone_in(tmp_path / "run").__enter__()
+            hold(tmp_path / "run").__enter__()
         holder.kill()
-    with alone_in(tmp_path / "run"):
-        assert (tmp_path / "run").is_dir()
-    with alone_in(tmp_path / "new"):
-        assert (tmp_path / "new").is_dir()
-    assert not (tmp_path / "new").exists()
+    with hold(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir() == (hold is alone_in)
+    with hold(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir() == (hold is alone_in)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] * (hold is alone_in)
+
+
+@pytest.mark.parametrize("hold", [alone_in, alone_at], ids=["a folder", "a name"])
+def test_what_is_taken_away_while_it_is_being_held_is_held_anew(hold: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process opens what another one holds, and gets the lock when that one has taken it away: then a third one is not let in."""
+    place = tmp_path / ("run" if hold is alone_in else ".run.lock")
+    real = fcntl.flock
+
+    def late(handle: int, operation: int) -> None:
+        place.rmdir() if place.is_dir() else place.unlink()
+        monkeypatch.setattr(fcntl, "flock", real)
+        real(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with hold(tmp_path / "run"):
+        assert place.exists()
+        with pytest.raises(UserError, match="another process is at work"), hold(tmp_path / "run"):
+            pass
+
+
+def test_where_nothing_can_be_written_nothing_is_held(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "64k") as disk:
+        (disk / "out").mkdir()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with alone_at(disk / "out"):
+            assert os.listdir(disk) == ["out"]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a folder", "nothing yet"])
+def test_a_link_stays_and_what_it_names_is_replaced(there: bool, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    if there:
+        (tmp_path / "disk" / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "real")
+    for text in ("1", "2"):
+        with alone_at(tmp_path / "out"):
+            assert (tmp_path / "disk" / ".real.lock").is_file()
+            with building(tmp_path / "out") as folder:
+                (folder / "a").write_text(text)
+                assert folder.parent == tmp_path / "disk"
+        assert (tmp_path / "disk" / "real" / "a").read_text() == text
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "disk", "out", "real"]
+
+
+def test_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut could leave a name with empty files behind it. Then its name is put there too."""
+    told: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: told.append(os.readlink(f"/proc/self/fd/{handle}")) or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda source, target: told.append("renamed") or replace(source, target))
+    with building(tmp_path / "out") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a").write_text("1")
+    assert told == [str(folder / "inner" / "a"), str(folder / "inner"), str(folder), "renamed", str(tmp_path)]
 
 
 def test_describe_file(tmp_path: Path) -> None:

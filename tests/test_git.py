@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import subprocess
+import sys
+import tempfile
 
 import pytest
 
 import repositories
 from data_prep import git
+from data_prep.remote_files import sweep_temporary
 from repositories import commit, history
 from starchat.errors import UserError
 
@@ -48,6 +53,26 @@ def test_a_reader_that_stops_early_leaves_no_process(clone):
     blobs = git.read_blobs(clone, ["0" * 40] * 90_000)
     assert next(blobs) is None
     blobs.close()
+
+
+KILLED = """
+import os, signal, sys
+from data_prep import git
+tree = git.read_tree(sys.argv[1], git.resolve(sys.argv[1]))
+next(tree)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_reader_left_is_swept(clone, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(clone)], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path / "tmp")) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    sweep_temporary()
+    assert os.listdir(tmp_path / "tmp") == []
 
 
 @pytest.mark.parametrize("name", ["bare.git", "worktree", "clone/.git"])

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 from data_prep.prepare import prepare
 from data_prep.prepared import dropped_files
 from preparing import assert_conserved, chat, digests, records, run, write_rows, write_spec
+from runs import mounted_disk
 from starchat.dialogue import from_row
 from starchat.errors import UserError
 
@@ -214,6 +214,7 @@ max_bad_fraction: 2
         ({"sources": []}, "sources is empty"),
         ({"test_fraction": 1.5}, r"test_fraction: 1.5; expected a number from 0 to 1"),
         ({"max_bad_fraction": -1}, "max_bad_fraction: -1"),
+        ({"seed": -1}, "seed: -1; expected a whole number from 0"),
         ({"outptu": "x"}, "unknown key 'outptu'; did you mean 'output'?"),
         ({"sources": [{"kind": "dialogues", "path": ""}]}, r"sources\[0\]: path: is empty; name a file, a folder or a pattern"),
         ({"sources": [{"kind": "source", "path": ""}]}, r"sources\[0\]: path: is empty"),
@@ -333,24 +334,24 @@ def test_a_builder_that_loses_a_row_is_caught(monkeypatch: pytest.MonkeyPatch) -
         assert_conserved(run({"path": write_rows("chats.jsonl", [chat("one")])}))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.parametrize("count", [1_500, 4_500], ids=["at the end", "on the way"])
-def test_a_full_disk_leaves_nothing_half_written(count: int, small_disk: Path) -> None:
-    rows = [chat(f"{n}" + "".join(hashlib.sha512(f"{n} {part}".encode()).hexdigest() for part in range(4))) for n in range(count)]
-    with pytest.raises(OSError) as error:
-        run({"path": write_rows("chats.jsonl", rows)}, output=str(small_disk / "dataset"))
-    assert error.value.errno == errno.ENOSPC
-    assert os.listdir(small_disk) == []
+@pytest.mark.parametrize("size", ["2200k", "256k"], ids=["at the end", "on the way"])
+def test_a_full_disk_leaves_nothing_half_written(size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done is kept, if anything is, and not done again when there is room."""
+    monkeypatch.setattr("data_prep.dialogues.STRETCH_BYTES", 550_000)
+    rows = [chat(f"{n}" + "".join(hashlib.sha512(f"{n} {part}".encode()).hexdigest() for part in range(4))) for n in range(1_500)]
+    with mounted_disk(tmp_path / "disk", size) as disk:
+        output, work = str(disk / "dataset"), disk / ".dataset.work"
+        with pytest.raises(OSError) as error:
+            run({"path": write_rows("chats.jsonl", rows)}, output=output, workers=1)
+        assert error.value.errno == errno.ENOSPC
+        done = sorted(work.glob("shards/*/done.json"))
+        assert len(done) == (2 if size == "2200k" else 0)
+        assert os.listdir(disk) == [work.name] * bool(done)
+        assert getattr(error.value, "__notes__", []) == [f"what is done is kept: the same command goes on from {work}"] * bool(done)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        manifest = run({"path": "chats.jsonl"}, output=output, workers=1)
+        assert manifest["counts"]["written"] == 1_500
+        assert os.listdir(disk) == ["dataset"]
 
 
 def test_importing_the_stage_imports_nothing_heavy() -> None:
