@@ -45,6 +45,7 @@ from starchat.errors import Faults, UserError
 from starchat.files import alone_in, digest_json, place_of, placed, versions, write_json, write_manifest
 
 STAGE = "prepare"
+MAX_UNREAD_SHOWN = 20
 DECONTAMINATION = "decontamination.json"
 """What the records share with benchmarks, dropped and nearly dropped: `data_prep.near_miss`."""
 
@@ -130,7 +131,7 @@ def prepare(
             inputs = [entry for n, entries in enumerate(known) for entry in (*entries, *made.reads.get(n, ()))] + of_steps
             stated = {"spec": resolved, "inputs": without_stamps(inputs), "versions": found_versions}
             if curation is not None and curation.opt_outs is not None:
-                stated["opt_out"] = made.census.reach()
+                stated["opt_out"] = {**made.census.reach(), "unread": list(curation.opt_outs.unread)}
             _write_rest(folder, made, digest_of(inputs), stated)
         return {**(outputs.manifest_of(output) or {}), "folder": output, "skipped": False}
 
@@ -225,6 +226,10 @@ def summary(manifest: Mapping[str, Any]) -> str:
     copies = f", of which copies {counts['copies']:,}" if counts["copies"] else ""
     lines += [f"{_balance(counts)}; repaired {_listed(counts['repaired'])}", f"written: {splits}{copies}"]
     reach = told_reach(manifest)
+    unread = manifest.get("opt_out", {}).get("unread", [])
+    lines += [f"warning: an opt-out request that somebody must read: {entry}" for entry in unread[:MAX_UNREAD_SHOWN]]
+    if unread[MAX_UNREAD_SHOWN:]:
+        lines.append(f"warning: and {len(unread) - MAX_UNREAD_SHOWN:,} more of them; manifest.json lists all")
     return "\n".join([*lines, f"warning: {reach}"] if reach else lines)
 
 

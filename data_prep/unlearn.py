@@ -168,7 +168,7 @@ def _write_without(manifest: Mapping[str, Any], before: Mapping[str, Any], gone:
         write_json(target / RECEIPT, receipt)
         content = {**{key: manifest[key] for key in ("spec", "inputs", "versions")}, "counts": counts}
         census = census_of(from_row(row) for row in prepared_rows(target) if row["copy"] == 0)
-        content["census"], content["opt_out"] = census.to_json(), census.reach()
+        content["census"], content["opt_out"] = census.to_json(), {**manifest.get("opt_out", {}), **census.reach()}
         content["unlearned"] = {"rows": len(before["rows"]), "receipt_sha256": sha256_file(target / RECEIPT)}
         write_card(target, content, census)
         write_manifest(target, STAGE, digest, content)

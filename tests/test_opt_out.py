@@ -129,12 +129,17 @@ def test_a_bare_word_is_a_repository_only_beside_one(text: str, expected: list[s
     assert names_asked("Ada", text) == (expected, unread)
 
 
-def test_entries_that_nobody_understood_are_told(tmp_path: Path) -> None:
-    """They come with the issue that they stand in."""
+def test_entries_that_nobody_understood_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come with the issue that they stand in, also behind what prepare has made."""
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "issues.json"
     path.write_text(json.dumps([issue(1, "Ada", "- ada/engine\n- a/b/c")]), encoding="utf-8")
     opt_outs = open_opt_outs({"lists": [str(path)]}, "spec")
-    assert opt_outs.unread == ("https://github.com/o/opt-out/issues/1: 'a/b/c' names no account or repository",)
+    told = "https://github.com/o/opt-out/issues/1: 'a/b/c' names no account or repository"
+    assert opt_outs.unread == (told,)
+    manifest = run({"path": write_rows("chats.jsonl", [chat("one", "1")])}, curate={"opt_out": {"lists": [str(path)]}})
+    assert manifest["opt_out"]["unread"] == [told]
+    assert f"\nwarning: an opt-out request that somebody must read: {told}\n" in summary(manifest)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +304,7 @@ def test_records_that_no_request_can_reach_are_told(tmp_path: Path, monkeypatch:
     asked = {"opt_out": {"lists": ["list.txt"]}}
     manifest = run(tables, chats, curate=asked, test_fraction=0)
     assert manifest["counts"]["kept"] == 5
-    assert manifest["opt_out"] == {"records": 5, "out_of_reach": 4}
+    assert manifest["opt_out"] == {"records": 5, "out_of_reach": 4, "unread": []}
     told = "4 of 5 records name no repository or author; opt-outs cannot reach them"
     assert summary(manifest).split("\n")[-1] == f"warning: {told}"
     assert f"\n{told}.\n" in Path("dataset/README.md").read_text(encoding="utf-8")
