@@ -131,7 +131,7 @@ def prepare(
             inputs = [entry for n, entries in enumerate(known) for entry in (*entries, *made.reads.get(n, ()))] + of_steps
             stated = {"spec": resolved, "inputs": without_stamps(inputs), "versions": found_versions}
             if curation is not None and curation.opt_outs is not None:
-                stated["opt_out"] = {**made.census.reach(), "unread": list(curation.opt_outs.unread)}
+                stated["opt_out"] = dict[str, Any](made.census.reach(), unread=list(curation.opt_outs.unread))
             _write_rest(folder, made, digest_of(inputs), stated)
         return {**(outputs.manifest_of(output) or {}), "folder": output, "skipped": False}
 
