@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from starchat.tokens import Tokens, load_tokens, save_tokens
 
 # Before torch is imported: on a busy two-core machine the tiny models ran up to twenty times slower with two threads than with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Who starts the tests in the background may have them ignore Ctrl-C, which all processes that they start would inherit.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STARCODER_TOKENS = (
     "<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>",
