@@ -107,7 +107,8 @@ def _batches(documents: Iterable[tuple[Text, int]]) -> Iterator[list[tuple[Text,
     batch, chars = [], 0
     for document in documents:
         batch.append(document)
-        chars += len("".join(document[0])) + 100  # a document takes memory even if it is empty
+        text = document[0]
+        chars += 100 + (len(text) if isinstance(text, str) else sum(map(len, text)))  # a document takes memory even if it is empty
         if chars >= BATCH_CHARS:
             yield batch
             batch, chars = [], 0
