@@ -21,6 +21,8 @@ MIN_BSD_COVERAGE = 0.75  # its parties are named in the middle of sentences
 MAX_UNEXPLAINED = 0.3
 MAX_LICENSE_CHARS = 100_000
 HEADER_CHARS = 3000
+HEADS_HELD = 1024
+"""Heads whose licence is remembered: the commits of a file hardly ever change its head, and each is looked at."""
 
 UNRECOGNISED = "LicenseRef-unrecognised"
 """What is stated is known to be something, not known what."""
@@ -86,16 +88,22 @@ _CREATIVE = re.compile(
     r"(?:[ /-](?P<version>\d\.\d))?|\bcc[ -](?P<only_terms>by(?:[ -](?:nc|sa|nd))*)(?:[ -](?P<only_version>\d\.\d))? licen[sc]e"
 )
 
-# What a notice says in place of the text, in lower case with single spaces.
+_CREATIVE_SIGNS = ("cc by", "cc-by", "licenses/by")
+
+# What a notice says in place of the text, in lower case with single spaces; the licence; a word without which it is not looked for.
 _NOTICES = (
-    (re.compile(r"licensed (?:to .{0,120})?under the apache license,? version 2\.0|www\.apache\.org/licenses/license-2\.0"), "Apache-2.0"),
-    (re.compile(r"mozilla public license,? (?:v(?:ersion|\.)? ?)?2\.0|mozilla\.org/mpl/2\.0"), "MPL-2.0"),
-    (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?2\.0|eclipse\.org/legal/epl-(?:v20|2\.0)"), "EPL-2.0"),
-    (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?1\.0|eclipse\.org/legal/epl-v10"), "EPL-1.0"),
-    (re.compile(r"python software foundation license version 2"), "PSF-2.0"),
-    (re.compile(r"(?:under|with|to) the (?:terms of the )?mit licen[sc]e|@licen[sc]e:? mit\b|opensource\.org/licenses/mit"), "MIT"),
-    (re.compile(r"boost software license,? (?:- )?version 1\.0"), "BSL-1.0"),
-    (re.compile(r"\bproprietary and confidential\b|\bconfidential and proprietary\b"), "LicenseRef-proprietary"),
+    (
+        re.compile(r"licensed (?:to .{0,120})?under the apache license,? version 2\.0|www\.apache\.org/licenses/license-2\.0"),
+        "Apache-2.0",
+        "apache",
+    ),
+    (re.compile(r"mozilla public license,? (?:v(?:ersion|\.)? ?)?2\.0|mozilla\.org/mpl/2\.0"), "MPL-2.0", "mozilla"),
+    (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?2\.0|eclipse\.org/legal/epl-(?:v20|2\.0)"), "EPL-2.0", "eclipse"),
+    (re.compile(r"eclipse public license,? (?:- )?v(?:ersion)? ?1\.0|eclipse\.org/legal/epl-v10"), "EPL-1.0", "eclipse"),
+    (re.compile(r"python software foundation license version 2"), "PSF-2.0", "foundation"),
+    (re.compile(r"(?:under|with|to) the (?:terms of the )?mit licen[sc]e|@licen[sc]e:? mit\b|opensource\.org/licenses/mit"), "MIT", "mit"),
+    (re.compile(r"boost software license,? (?:- )?version 1\.0"), "BSL-1.0", "boost"),
+    (re.compile(r"\bproprietary and confidential\b|\bconfidential and proprietary\b"), "LicenseRef-proprietary", "confidential"),
 )
 _GAP = re.compile(r"(?<![\s*#/;%!-])[*#/;%!-]*+\s[\s*#/;%!-]*")
 """The signs of comments around white space, from the first of them on."""
@@ -142,17 +150,21 @@ def header_license(text: str) -> str | None:
     >>> header_license("# under the GNU General Public License, version 2 or any later version")
     'GPL-2.0-or-later'
     """
-    head = text[:HEADER_CHARS]
+    return _license_of_head(text[:HEADER_CHARS])
+
+
+@functools.lru_cache(HEADS_HELD)
+def _license_of_head(head: str) -> str | None:
     lowered = head.lower()
     if not any(sign in lowered for sign in _NOTICE_SIGNS):
         return None
     if tags := [expression for match in _SPDX_TAG.finditer(head) if (expression := stated_expression(match["expression"]))]:
         distinct = sorted(set(tags))
         return distinct[0] if len(distinct) == 1 else " AND ".join(f"({x})" if " " in x else x for x in distinct)
-    if gnu := _GNU.search(head):
+    if "gnu" in lowered and (gnu := _GNU.search(head)):
         return _gnu(gnu["which"] or "", gnu["rest"])
     plain = " ".join(_GAP.sub(" ", lowered).split())
-    found = {name for pattern, name in _NOTICES if pattern.search(plain)} | _by_letters(plain)
+    found = {name for pattern, name, word in _NOTICES if word in plain and pattern.search(plain)} | _by_letters(plain)
     if "permission is hereby granted, free of charge, to any person obtaining" in plain:
         found.add("JSON" if "for good, not evil" in plain else "MIT")
     if "redistribution and use in source and binary forms" in plain:
@@ -192,7 +204,7 @@ def _by_letters(plain: str) -> set[str]:
     for gnu in _GNU_SHORT.finditer(plain) if "gpl" in plain else ():
         which, number, rest = (gnu[key] or gnu[f"only_{key}"] for key in ("which", "number", "rest"))
         found.add(_gnu_name(which.upper(), number, rest or ""))
-    for creative in _CREATIVE.finditer(plain) if "by" in plain and ("cc" in plain or "creative" in plain) else ():
+    for creative in _CREATIVE.finditer(plain) if any(sign in plain for sign in _CREATIVE_SIGNS) else ():
         terms, version = (creative[key] or creative[f"only_{key}"] for key in ("terms", "version"))
         name = "CC-" + terms.replace(" ", "-").upper()
         found.add(f"{name}-{version}" if version else f"LicenseRef-{name}")
