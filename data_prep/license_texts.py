@@ -108,6 +108,9 @@ _NOTICES = (
 _GAP = re.compile(r"(?<![\s*#/;%!-])[*#/;%!-]*+\s[\s*#/;%!-]*")
 """The signs of comments around white space, from the first of them on."""
 
+NOTICE_CHARS = 600
+"""How far a notice goes beyond such a word."""
+
 _NOTICE_SIGNS = ("license", "licence", "proprietary", "spdx", "redistribution", "permission", "gpl")
 """One of these is in every notice, in whatever case."""
 
@@ -156,14 +159,16 @@ def header_license(text: str) -> str | None:
 @functools.lru_cache(HEADS_HELD)
 def _license_of_head(head: str) -> str | None:
     lowered = head.lower()
-    if not any(sign in lowered for sign in _NOTICE_SIGNS):
+    signs = [sign for sign in _NOTICE_SIGNS if sign in lowered]
+    if not signs:
         return None
     if tags := [expression for match in _SPDX_TAG.finditer(head) if (expression := stated_expression(match["expression"]))]:
         distinct = sorted(set(tags))
         return distinct[0] if len(distinct) == 1 else " AND ".join(f"({x})" if " " in x else x for x in distinct)
     if "gnu" in lowered and (gnu := _GNU.search(head)):
         return _gnu(gnu["which"] or "", gnu["rest"])
-    plain = " ".join(_GAP.sub(" ", lowered).split())
+    start, end = min(map(lowered.find, signs)), max(map(lowered.rfind, signs))
+    plain = " ".join(_GAP.sub(" ", lowered[max(0, start - NOTICE_CHARS) : end + NOTICE_CHARS]).split())
     found = {name for pattern, name, word in _NOTICES if word in plain and pattern.search(plain)} | _by_letters(plain)
     if "permission is hereby granted, free of charge, to any person obtaining" in plain:
         found.add("JSON" if "for good, not evil" in plain else "MIT")
